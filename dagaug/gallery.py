@@ -1,0 +1,264 @@
+"""Which morphs of an HDF5 file to look at, and their pictures.
+
+Nobody should be fooled by a chosen few: a gallery has the surest morphs, the least sure and random ones, the
+first two spread over all classes, and says of how many.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float, Int64, Integer, UInt8
+
+from dagaug import images as imaging
+from dagaug.errors import ImageError
+from dagaug.store import Store
+
+__all__ = [
+    "KEPT",
+    "TABS",
+    "Gallery",
+    "Morphs",
+    "Originals",
+    "choose",
+    "encoded_small",
+    "names_of",
+    "random_of_each_class",
+    "short_name",
+]
+
+KEPT = "kept"
+TABS = ("random", "best", "worst")
+
+Picture = UInt8[np.ndarray, "_ _ 3"]
+
+
+def short_name(name: str) -> str:
+    """A class name for people: no leading number as in CUB-200-2011, spaces for underscores."""
+    return re.sub(r"^\d+\.(?=.)", "", name).replace("_", " ").strip() or name
+
+
+@dataclass(frozen=True)
+class Morphs:
+    """The synthetic images of a file as columns, in the file's order.
+
+    Attributes:
+        row: in the file's table of images.
+        source, reference: rows in its table of files; reference -1 if there is none.
+        label: class that the morph is to show.
+        reference_label: class of the reference, -1 if there is none.
+        predicted: the classifier's first choice, -1 if unknown.
+        confidence: the classifier's p(label).
+        verdict: index into ``verdicts``.
+        verdicts: their names.
+    """
+
+    row: Int64[np.ndarray, " N"]
+    source: Int64[np.ndarray, " N"]
+    reference: Int64[np.ndarray, " N"]
+    label: Int64[np.ndarray, " N"]
+    reference_label: Int64[np.ndarray, " N"]
+    predicted: Int64[np.ndarray, " N"]
+    confidence: Float[np.ndarray, " N"]
+    verdict: Int64[np.ndarray, " N"]
+    verdicts: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    @classmethod
+    def of(cls, store: Store) -> Morphs:
+        """Read the tables; a morph that stands for no candidate counts as kept."""
+        table, header = store.images, store.header
+        rows = np.flatnonzero(table.synthetic)
+        verdicts = header.verdicts if KEPT in header.verdicts else (*header.verdicts, KEPT)
+        verdict = np.full(len(rows), verdicts.index(KEPT), np.int64)
+        judged = table.candidate[rows] >= 0
+        verdict[judged] = store.candidates.verdict[table.candidate[rows][judged]]
+        reference = table.reference[rows].astype(np.int64)
+        reference_label = np.full(len(rows), -1, np.int64)
+        reference_label[reference >= 0] = header.files_label[reference[reference >= 0]]
+        return cls(
+            row=rows.astype(np.int64),
+            source=table.source[rows].astype(np.int64),
+            reference=reference,
+            label=table.label[rows].astype(np.int64),
+            reference_label=reference_label,
+            predicted=table.predicted[rows].astype(np.int64),
+            confidence=table.confidence[rows].astype(np.float64),
+            verdict=verdict,
+            verdicts=verdicts,
+        )
+
+    @property
+    def kept(self) -> Bool[np.ndarray, " N"]:
+        """Which of them the selection kept."""
+        return self.verdict == self.verdicts.index(KEPT)
+
+
+class Originals:
+    """Sources and references by their row in the table of files: from the file itself or the data folder."""
+
+    def __init__(self, store: Store, data: Path | None = None) -> None:
+        self._store, self._data = store, data
+        real = np.flatnonzero(~store.images.synthetic)
+        self._rows = dict(zip(store.images.source[real].tolist(), real.tolist(), strict=True))
+
+    def picture(self, file: int) -> Picture | None:
+        """The image, or None where there is none or it cannot be read."""
+        if file < 0:
+            return None
+        if file in self._rows:
+            return self._store.image(self._rows[file])
+        if self._data is None:
+            return None
+        path = self._data / self._store.header.files[file]
+        try:
+            # The file may be a stranger's: what lies outside the data folder is none of its business.
+            if not path.resolve().is_relative_to(self._data.resolve()):
+                return None
+            return imaging.decode(path)
+        except (ImageError, OSError, ValueError):
+            return None
+
+
+def random_of_each_class(morphs: Morphs, among: Integer[np.ndarray, " n"], count: int, seed: int) -> list[int]:
+    """Draw up to ``count`` of the morphs ``among``, evenly over their classes, in the order of the classes."""
+    drawn = np.random.default_rng(seed).permutation(among)
+    chosen = drawn[_spread(morphs.label[drawn])[:count]]
+    return chosen[np.lexsort((chosen, morphs.label[chosen]))].tolist()
+
+
+def _spread(labels: Integer[np.ndarray, " N"]) -> Int64[np.ndarray, " N"]:
+    """An order that takes the first of every class, then the second of every class, and so on."""
+    by_class = np.argsort(labels, kind="stable")
+    grouped = labels[by_class]
+    first = np.searchsorted(grouped, grouped)
+    turn = np.empty(len(labels), np.int64)
+    turn[by_class] = np.arange(len(labels)) - first
+    return np.argsort(turn, kind="stable")
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """What a page shows.
+
+    Attributes:
+        pictures: encoded images, each once.
+        items: morph (index into :class:`Morphs`), and its source, reference and result as indices into
+            ``pictures``, -1 where there is none.
+        tabs: for each of :data:`TABS` indices into ``items``, in the order in which they are shown.
+        total: morphs with a picture in the file.
+    """
+
+    pictures: tuple[bytes, ...]
+    items: tuple[tuple[int, int, int, int], ...]
+    tabs: dict[str, tuple[int, ...]]
+    total: int
+
+
+def choose(
+    store: Store, originals: Originals, *, side: int, quality: int, most: int, budget: int, seed: int = 0
+) -> Gallery:
+    """Take from the three tabs in turn until everything is taken or the page is full.
+
+    Args:
+        store: the file.
+        originals: its sources and references.
+        side: longest side of a picture in pixels; larger ones are shrunk.
+        quality: of JPEG.
+        most: morphs.
+        budget: bytes of all pictures together.
+        seed: of the random ones.
+    """
+    morphs = Morphs.of(store)
+    album = _Album(store, originals, side, quality)
+    items: dict[int, tuple[int, int, int, int]] = {}
+    taken: dict[str, list[int]] = {tab: [] for tab in TABS}
+    for tab, morph in _in_turn(_orders(morphs, seed)):
+        if morph not in items:
+            if len(items) >= most or album.size >= budget:
+                break
+            source, reference = int(morphs.source[morph]), int(morphs.reference[morph])
+            result = album.result(int(morphs.row[morph]))
+            items[morph] = (morph, album.original(source), album.original(reference), result)
+        taken[tab].append(morph)
+    places = {morph: place for place, morph in enumerate(items)}
+    surest = np.nan_to_num(morphs.confidence, nan=-1.0)
+    taken["best"].sort(key=lambda morph: -surest[morph])
+    taken["worst"].sort(key=lambda morph: surest[morph])
+    return Gallery(
+        pictures=tuple(album.pictures),
+        items=tuple(items.values()),
+        tabs={tab: tuple(places[morph] for morph in taken[tab]) for tab in TABS},
+        total=len(morphs),
+    )
+
+
+def _orders(morphs: Morphs, seed: int) -> dict[str, list[int]]:
+    """All morphs in the order in which each tab takes them."""
+    confidence = np.nan_to_num(morphs.confidence, nan=-1.0)
+    best, worst = np.argsort(-confidence, kind="stable"), np.argsort(confidence, kind="stable")
+    return {
+        "random": np.random.default_rng(seed).permutation(len(morphs)).tolist(),
+        "best": best[_spread(morphs.label[best])].tolist(),
+        "worst": worst[_spread(morphs.label[worst])].tolist(),
+    }
+
+
+def _in_turn(orders: dict[str, list[int]]) -> Iterator[tuple[str, int]]:
+    for place in range(max(map(len, orders.values()))):
+        for tab, order in orders.items():
+            yield tab, order[place]
+
+
+class _Album:
+    """Encodes each picture once and counts the bytes."""
+
+    def __init__(self, store: Store, originals: Originals, side: int, quality: int) -> None:
+        self._store, self._originals, self._side, self._quality = store, originals, side, quality
+        self._known: dict[tuple[str, int], int] = {}
+        self.pictures: list[bytes] = []
+        self.size = 0
+
+    def result(self, row: int) -> int:
+        """Place of a morph by its row in the table of images."""
+        return self._place(("result", row))
+
+    def original(self, file: int) -> int:
+        """Place of a source or reference, -1 where there is no picture."""
+        return self._place(("original", file))
+
+    def _place(self, key: tuple[str, int]) -> int:
+        if key not in self._known:
+            kind, number = key
+            image = self._store.image(number) if kind == "result" else self._originals.picture(number)
+            self._known[key] = -1 if image is None else len(self.pictures)
+            if image is not None:
+                self.pictures.append(encoded_small(image, self._side, self._quality))
+                self.size += math.ceil(len(self.pictures[-1]) * 4 / 3)
+        return self._known[key]
+
+
+def encoded_small(image: Picture, side: int, quality: int) -> bytes:
+    """JPEG of an image, shrunk so that its longer side has at most ``side`` pixels."""
+    height, width = image.shape[:2]
+    scale = side / max(height, width)
+    if scale < 1:
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    return imaging.encode(image, "jpeg", quality)
+
+
+def names_of(classes: Sequence[str]) -> list[str]:
+    """Short names, left long where two would be the same."""
+    short = [short_name(name) for name in classes]
+    count = Counter(short)
+    return [name if count[name] == 1 else long for name, long in zip(short, classes, strict=True)]

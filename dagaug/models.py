@@ -1,0 +1,100 @@
+"""A trained DA-GAN as a file: how it is described, built, saved and loaded for use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import Tensor
+
+from dagaug import checkpoint
+from dagaug.errors import CheckpointError
+from dagaug.patches import Framing
+from dagaug.tasks import Attention, Mode
+from dagaug.translators import PaperTranslator, ReferenceTranslator
+
+__all__ = ["ModelCard", "TrainedModel", "build_translator", "load_model", "save_model"]
+
+Translator = ReferenceTranslator | PaperTranslator
+
+
+class ModelCard(BaseModel):
+    """What must be known of a model to use it.
+
+    Attributes:
+        mode: ``reference`` or ``paper``.
+        classes: names of the classes it was trained on; empty where the images had no labels.
+        framing: how images become patches.
+        regions, half_size, sharpness: the attended regions (eqs. 1, 2, 4).
+        steps: optimiser steps it was trained for.
+        seed: of its training.
+        data: the data folder's name, for people.
+        per_class: how many training images of each class it saw at most; None for all.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    mode: Mode
+    classes: tuple[str, ...]
+    framing: Framing
+    regions: int = Field(ge=1)
+    half_size: float = Field(gt=0)
+    sharpness: float = Field(gt=0)
+    steps: int = Field(ge=0)
+    seed: int
+    data: str
+    per_class: int | None = None
+
+    @property
+    def attention(self) -> Attention:
+        """The attended regions."""
+        return Attention(self.regions, self.half_size, self.sharpness)
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A model that is ready to use.
+
+    Attributes:
+        card: what it is.
+        translator: its networks, in evaluation mode.
+        path: its file.
+        sha256: hash of the file.
+    """
+
+    card: ModelCard
+    translator: Translator
+    path: Path
+    sha256: str
+
+
+def build_translator(mode: Mode, attention: Attention) -> Translator:
+    """New networks."""
+    return ReferenceTranslator(attention) if mode == "reference" else PaperTranslator(attention)
+
+
+def save_model(path: Path, card: ModelCard, tensors: dict[str, Tensor]) -> None:
+    """Write a model's file, and its card beside it as JSON for people to read."""
+    checkpoint.save(path, tensors, {"kind": "model", "card": card.model_dump(mode="json")})
+    path.with_suffix(".json").write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def load_model(path: Path) -> TrainedModel:
+    """Read a model, from its file or from the run folder that holds it.
+
+    Raises:
+        CheckpointError: it is missing, unfinished, corrupt, or no model of dagaug's.
+    """
+    if path.is_dir():
+        if not (path / checkpoint.MODEL_FILE).exists() and (path / checkpoint.STATE_FILE).exists():
+            raise CheckpointError(f"{path}: its training is not finished; run the same dagaug train command again")
+        path = path / checkpoint.MODEL_FILE
+    tensors, header = checkpoint.load(path)
+    try:
+        card = ModelCard.model_validate(header.get("card"))
+    except ValidationError as error:
+        raise CheckpointError(f"{path}: not a model that this version of dagaug can read; train again") from error
+    translator = build_translator(card.mode, card.attention)
+    checkpoint.load_module(translator, tensors, path)
+    return TrainedModel(card, translator.eval().requires_grad_(False), path, checkpoint.sha256(path))

@@ -1,0 +1,119 @@
+"""Which morphs are made: a plan that depends on the data's lists, options and seed alone (paper, Sec. 4.6)."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Int64, UInt8
+
+from dagaug.datasets import Sample
+from dagaug.errors import DataError, UsageError
+
+__all__ = ["VARIANTS", "Plan", "Variant", "pairs_from_csv", "random_plan"]
+
+Variant = Literal["reference", "mirror"]
+VARIANTS: tuple[Variant, ...] = ("reference", "mirror")
+"""Candidates for one reference: its own pose, and that of its mirror image."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Candidates in order, grouped by source.
+
+    Attributes:
+        source, reference: rows in the samples that the plan was made for.
+        variant: rows in :data:`VARIANTS`.
+        starts: where each source's candidates begin, and the end of the last.
+    """
+
+    source: Int64[np.ndarray, " M"]
+    reference: Int64[np.ndarray, " M"]
+    variant: UInt8[np.ndarray, " M"]
+    starts: Int64[np.ndarray, " P"]
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def shards(self, sources: int) -> list[slice]:
+        """The candidates of ``sources`` sources at a time."""
+        firsts = self.starts[:-1:sources]
+        ends = [*firsts[1:], self.starts[-1]]
+        return [slice(int(first), int(end)) for first, end in zip(firsts, ends, strict=True)]
+
+
+def _plan(groups: Sequence[tuple[int, Sequence[int]]], variants: Sequence[Variant]) -> Plan:
+    codes = np.array([VARIANTS.index(variant) for variant in variants], np.uint8)
+    source, reference, starts = [], [], [0]
+    for row, references in groups:
+        source += [row] * len(references) * len(codes)
+        reference += [other for other in references for _ in codes]
+        starts.append(len(source))
+    variant = np.tile(codes, len(source) // len(codes)) if source else np.zeros(0, np.uint8)
+    return Plan(np.array(source, np.int64), np.array(reference, np.int64), variant, np.array(starts, np.int64))
+
+
+def random_plan(count: int, *, refs: int, variants: Sequence[Variant], seed: int, limit: int | None = None) -> Plan:
+    """Random references for each source, all different and none the source itself.
+
+    Args:
+        count: how many samples there are; each is a source and may be a reference.
+        refs: references for each source.
+        variants: candidates for each reference.
+        seed: of the draw; a source's references do not depend on the other sources.
+        limit: only so many sources, spread evenly over the samples.
+
+    Raises:
+        UsageError: there are not as many other images as references are asked for.
+    """
+    if refs < 1:
+        raise UsageError(f"--refs {refs}: ask for at least 1")
+    if refs > count - 1:
+        raise UsageError(f"--refs {refs}: there are only {count - 1} other training images; ask for at most that many")
+    sources = range(count) if limit is None or limit >= count else np.linspace(0, count - 1, limit).round().astype(int)
+    groups = []
+    for row in sources:
+        drawn = np.random.default_rng([seed, int(row)]).choice(count - 1, refs, replace=False)
+        groups.append((int(row), [int(other) + (other >= row) for other in drawn]))
+    return _plan(groups, variants)
+
+
+def pairs_from_csv(path: Path, samples: Sequence[Sample]) -> Plan:
+    """Exactly the pairs of a CSV file with the columns source and reference.
+
+    Paths are those of the samples, relative to the data folder; an unambiguous end of one will do.
+
+    Raises:
+        DataError: the file is not there or not such a table, or a path is unknown or ambiguous.
+    """
+    known: dict[str, list[int]] = {}
+    for row, sample in enumerate(samples):
+        parts = sample.path.as_posix().split("/")
+        for first in range(len(parts)):
+            known.setdefault("/".join(parts[first:]), []).append(row)
+
+    def find(text: str, line: int) -> int:
+        rows = known.get(text, [])
+        if len(rows) != 1:
+            what = "is ambiguous" if rows else "is no readable image of the data set"
+            raise DataError(f"{path}, line {line}: {text} {what}")
+        return rows[0]
+
+    groups: dict[int, list[int]] = {}
+    try:
+        with path.open(encoding="utf-8", newline="") as stream:
+            table = csv.DictReader(stream)
+            if not {"source", "reference"} <= set(table.fieldnames or ()):
+                raise DataError(f"{path}: its header must name the columns source and reference")
+            for line, record in enumerate(table, 2):
+                source, reference = find(record["source"] or "", line), find(record["reference"] or "", line)
+                groups.setdefault(source, []).append(reference)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: not a readable table ({error})") from error
+    if not groups:
+        raise DataError(f"{path}: names no pairs")
+    return _plan(list(groups.items()), ("reference",))

@@ -1,0 +1,144 @@
+"""Random geometric and colour changes whose effect is known exactly.
+
+A warp is a sampling grid: for every pixel of the result, the point of the original that it shows. Warping an image's
+object therefore gives a pair with known correspondence, the exact supervision of pose morphing (README, "How it
+learns"). Coordinates are those of ``torch.nn.functional.grid_sample`` with ``align_corners=False``: x, y in [-1, 1].
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+__all__ = ["identity_grid", "jitter_colours", "random_warp", "sample"]
+
+
+def identity_grid(size: int, device: torch.device | None = None) -> Float[Tensor, "{size} {size} 2"]:
+    """The grid that shows every pixel where it is."""
+    steps = (torch.arange(size, device=device) + 0.5) * (2 / size) - 1
+    y, x = torch.meshgrid(steps, steps, indexing="ij")
+    return torch.stack([x, y], dim=-1)
+
+
+def sample(
+    image: Float[Tensor, "B C H W"], grid: Float[Tensor, "B h w 2"], padding: str = "border"
+) -> Float[Tensor, "B C h w"]:
+    """Bilinear look-up of ``image`` at the grid's points."""
+    return F.grid_sample(image, grid.to(image.dtype), padding_mode=padding, align_corners=False)
+
+
+def random_warp(
+    masks: Float[Tensor, "B 1 H W"],
+    *,
+    strength: float = 1.0,
+    articulated: bool = True,
+    generator: torch.Generator | None = None,
+) -> Float[Tensor, "B H W 2"]:
+    """Draw a warp for each object: a rigid part and, where ``articulated``, noise and two rotations as of limbs.
+
+    Rotation up to ±35°, scale 0.75 to 1.3, shear up to ±0.25, a shift up to ±0.25, a flip with probability one half,
+    noise of a 4 × 4 control grid, and two rotations by up to ±55° that fade out with a Gaussian around a random point
+    of the object. ``strength`` scales all but the flip.
+    """
+    batch, _, height, width = masks.shape
+    device = masks.device
+
+    def uniform(*shape: int, span: float = 1.0) -> Tensor:
+        """Values in ±span, drawn on the CPU so that a seed means the same on every device."""
+        return ((2 * torch.rand(*shape, generator=generator) - 1) * span).to(device)
+
+    around = _centroid(masks)[:, None, None]
+    angle = uniform(batch, span=math.radians(35) * strength)
+    scale = torch.exp(uniform(batch, span=0.27 * strength))
+    shear = uniform(batch, span=0.25 * strength)
+    mirrored = torch.where(uniform(batch) < 0, -1.0, 1.0)
+    cos, sin = torch.cos(angle) / scale, torch.sin(angle) / scale
+    rows = [cos * mirrored, (shear * cos - sin) * mirrored, sin, shear * sin + cos]
+    linear = torch.stack(rows, -1).view(-1, 2, 2)
+    shift = uniform(batch, 1, 1, 2, span=0.25 * strength)
+    grid = identity_grid(height, device).expand(batch, height, width, 2) - around - shift
+    grid = torch.einsum("bij,bhwj->bhwi", linear, grid) + around
+    if not articulated:
+        return grid
+    for _ in range(2):
+        pivot = _random_point(masks, generator)
+        grid = _rotate_locally(grid, pivot, uniform(batch, span=math.radians(55) * strength), uniform(batch))
+    noise = uniform(batch, 2, 4, 4, span=0.09 * strength)
+    return grid + F.interpolate(noise, (height, width), mode="bicubic", align_corners=True).permute(0, 2, 3, 1)
+
+
+def _centroid(masks: Float[Tensor, "B 1 H W"]) -> Float[Tensor, "B 2"]:
+    points = identity_grid(masks.shape[-1], masks.device)
+    weight = masks[:, 0, :, :, None] + 1e-6
+    return (weight * points).sum((1, 2)) / weight.sum((1, 2))
+
+
+def _random_point(masks: Float[Tensor, "B 1 H W"], generator: torch.Generator | None) -> Float[Tensor, "B 2"]:
+    flat = (masks.flatten(1) + 1e-6).cpu()
+    index = torch.multinomial(flat, 1, generator=generator).to(masks.device)[:, 0]
+    return identity_grid(masks.shape[-1], masks.device).flatten(0, 1)[index]
+
+
+def _rotate_locally(
+    grid: Float[Tensor, "B H W 2"],
+    pivot: Float[Tensor, "B 2"],
+    angle: Float[Tensor, " B"],
+    width: Float[Tensor, " B"],
+) -> Float[Tensor, "B H W 2"]:
+    """Rotate around a pivot by an angle that fades with a Gaussian of sigma 0.2 to 0.5 (``width`` in [-1, 1])."""
+    offset = grid - pivot[:, None, None]
+    sigma = (0.35 + 0.15 * width)[:, None, None]
+    local = angle[:, None, None] * torch.exp(-(offset**2).sum(-1) / (2 * sigma**2))
+    cos, sin = torch.cos(local), torch.sin(local)
+    x, y = offset.unbind(-1)
+    return torch.stack([cos * x - sin * y, sin * x + cos * y], -1) + pivot[:, None, None]
+
+
+def jitter_colours(
+    images: Float[Tensor, "B 3 H W"], *, strength: float = 1.0, generator: torch.Generator | None = None
+) -> Float[Tensor, "B 3 H W"]:
+    """Change colours at random so that only the shape remains to be read: mix the channels, gain, offset, noise.
+
+    Values stay in [-1, 1].
+    """
+    batch = images.shape[0]
+    device = images.device
+
+    def normal(*shape: int, scale: float) -> Tensor:
+        return (torch.randn(*shape, generator=generator) * scale * strength).to(device)
+
+    mix = torch.eye(3, device=device) + normal(batch, 3, 3, scale=0.35)
+    grey = torch.full((3, 3), 1 / 3, device=device)
+    share = torch.rand(batch, 1, 1, generator=generator).to(device) * strength
+    mix = (1 - share) * mix + share * grey * torch.exp(normal(batch, 1, 1, scale=0.3))
+    jittered = torch.einsum("bij,bjhw->bihw", mix, images) + normal(batch, 3, 1, 1, scale=0.2)
+    jittered = jittered + normal(batch, 3, *images.shape[2:], scale=0.04)
+    return jittered.clamp(-1, 1)
+
+
+def augment_for_discriminator(
+    images: Float[Tensor, "B C H W"], generator: torch.Generator | None = None
+) -> Float[Tensor, "B C H W"]:
+    """Random brightness, saturation, shift and cut-out, all differentiable.
+
+    As in Zhao et al., "Differentiable augmentation for data-efficient GAN training", NeurIPS 2020: without it a
+    discriminator learns a few hundred images by heart.
+    """
+    batch, _, height, _ = images.shape
+    device = images.device
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(*shape, generator=generator).to(device)
+
+    images = images + (uniform(batch, 1, 1, 1) - 0.5) * 0.6
+    mean = images.mean(1, keepdim=True)
+    images = (images - mean) * (0.5 + uniform(batch, 1, 1, 1)) + mean
+    shift = (uniform(batch, 1, 1, 2) - 0.5) / 2
+    images = sample(images, identity_grid(height, device) + shift, padding="zeros")
+    corner = uniform(batch, 1, 1, 2) * 2 - 1
+    outside = ((identity_grid(height, device) - corner).abs() > 0.25).any(-1)[:, None]  # B 1 H W
+    return images * outside
