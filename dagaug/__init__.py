@@ -1,6 +1,7 @@
 """Redraw each image of a fine-grained data set in the pose of another (DA-GAN), and train better classifiers on it.
 
-Names are loaded when they are first used, so that ``import dagaug`` costs nothing.
+Names are loaded when they are first used, so that ``import dagaug`` costs nothing. ``augment`` and ``score`` are not
+among them, for they are modules' names too: ``from dagaug.augment import augment``.
 """
 
 from __future__ import annotations
@@ -16,10 +17,8 @@ __all__ = [
     "ScoreOptions",
     "Store",
     "TrainOptions",
-    "augment",
     "load_model",
     "read_dataset",
-    "score",
     "train",
     "write_flock",
     "write_report",
@@ -33,10 +32,8 @@ _HOME = {
     "ScoreOptions": "score",
     "Store": "store",
     "TrainOptions": "training",
-    "augment": "augment",
     "load_model": "models",
     "read_dataset": "datasets",
-    "score": "score",
     "train": "training",
     "write_flock": "flock",
     "write_report": "report",

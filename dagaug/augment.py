@@ -23,9 +23,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from dagaug.classifier import CrossFitted, FitOptions, cross_fit, network_for, ready_judge, untrained
 from dagaug.datasets import Dataset
-from dagaug.engine import Engine, Morphs
-from dagaug.errors import CheckpointError, DataError, ImageError, UsageError
-from dagaug.images import Region, Skipped, decode, encode, paste
+from dagaug.engine import Engine, Morphs, pick_device
+from dagaug.errors import CheckpointError, DataError, ImageError
+from dagaug.images import Region, Skipped, decode, decode_bytes, encode, is_plain_jpeg, paste
 from dagaug.interrupts import Interrupted, Stop, stop_on_signals
 from dagaug.models import TrainedModel
 from dagaug.patches import Patches, read_patches
@@ -277,9 +277,10 @@ class _Job:
             sample = self.files[row]
             path = self.dataset.file(sample)
             try:
-                image = decode(path)
-                same = self.options.encoding == "jpeg" and path.suffix.lower() in (".jpg", ".jpeg")
-                encoded.append(path.read_bytes() if same else self.store(image))
+                data = path.read_bytes()
+                image = decode_bytes(data, path)
+                same = self.options.encoding == "jpeg" and is_plain_jpeg(data, image)
+                encoded.append(data if same else self.store(image))
             except ImageError as error:
                 self.skipped.append(Skipped(error.path, error.reason))
                 continue
@@ -494,21 +495,6 @@ def _summary(out: Path, job: _Job, accuracy: float, seconds: float) -> Augmented
         skipped=tuple(dict.fromkeys(job.skipped)),
         seconds=seconds,
     )
-
-
-def pick_device(name: str) -> torch.device:
-    """The device of that name; ``auto`` takes a GPU where there is one.
-
-    Raises:
-        UsageError: this machine has none such.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name in ("cuda", "gpu") and torch.cuda.is_available():
-        return torch.device("cuda")
-    if name == "cpu":
-        return torch.device("cpu")
-    raise UsageError(f"--device {name}: not on this machine; choose auto or cpu")
 
 
 def estimate(

@@ -40,7 +40,11 @@ from dagaug.errors import CheckpointError, MissingExtraError, TrainingError, Usa
 from dagaug.progress import SILENT, Progress
 
 __all__ = [
+    "FORMAT",
     "LEARNING_RATES",
+    "LITE0",
+    "SMALLEST_INPUT",
+    "VERSION",
     "Augment",
     "Classifier",
     "CrossFitted",

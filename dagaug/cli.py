@@ -80,6 +80,12 @@ class Band(StrEnum):
     all = "all"
 
 
+class ExportForm(StrEnum):
+    """What a file can be exported to."""
+
+    imagefolder = "imagefolder"
+
+
 class Layout(StrEnum):
     """How a data folder is laid out."""
 
@@ -193,9 +199,7 @@ def sample_data(
     )
     terminal.result(
         {"data": directory, "species": species, "train": species * per_class, "test": species * test_per_class},
-        [
-            f"{species} species, {species * per_class} training and {species * test_per_class} test images in {directory}"
-        ],
+        [f"{species} species: {species * per_class} training, {species * test_per_class} test images in {directory}"],
         next_step=f"dagaug train {directory}",
     )
 
@@ -392,7 +396,7 @@ def augment(
         lines = [
             f"{guess.sources} sources, {guess.candidates} candidates, would be written to {out}",
             f"About {guess.seconds / 60:.1f} minutes and the training of the classifiers",
-            f"At most {guess.size / 1e6:.1f} MB, twice that while shards are merged; {guess.free / 1e9:.1f} GB are free",
+            f"At most {guess.size / 1e6:.1f} MB, twice that while merging; {guess.free / 1e9:.1f} GB are free",
         ]
         if guess.free < 2 * guess.size:
             lines.append("That is too little space: choose another --out, or fewer --refs")
@@ -443,9 +447,9 @@ def score(
     quiet: Quiet = False,
 ) -> None:
     """Train the same classifier on real and on real + augmented images and test both on images they never saw."""
-    from dagaug.augment import pick_device
     from dagaug.classifier import FitOptions, network_for
     from dagaug.datasets import read_dataset
+    from dagaug.engine import pick_device
     from dagaug.score import ScoreOptions, score
     from dagaug.store import Store
 
@@ -524,8 +528,8 @@ def _score_lines(result: ScoreResult) -> list[str]:
     network = fit["name"] if isinstance(fit, dict) else ""
     return [
         *result.sentences,
-        f"{result.real} real and {result.synthetic} synthetic training images ({result.synthetic_share:.0%} of each batch), "
-        f"{result.steps} steps of {network} in every arm.",
+        f"{result.real} real and {result.synthetic} synthetic training images ({result.synthetic_share:.0%} of a "
+        f"batch), {result.steps} steps of {network} in every arm.",
     ]
 
 
@@ -573,7 +577,7 @@ def show(
 def export(
     file: Annotated[Path, typer.Argument(help="HDF5 file of dagaug augment.")],
     out: Annotated[Path, typer.Option(help="Folder to write.")],
-    to: Annotated[str, typer.Option(help="Form: imagefolder.")] = "imagefolder",
+    to: Annotated[ExportForm, typer.Option(help="What it becomes.")] = ExportForm.imagefolder,
     synthetic_only: Annotated[bool, typer.Option("--synthetic-only", help="Leave the real images out.")] = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -583,7 +587,7 @@ def export(
     from dagaug.export import export
 
     terminal = Terminal(as_json=as_json, quiet=quiet)
-    done = export(file, out, to=to, synthetic_only=synthetic_only, overwrite=overwrite, progress=terminal)
+    done = export(file, out, to=to.value, synthetic_only=synthetic_only, overwrite=overwrite, progress=terminal)
     terminal.result(asdict(done), [f"{done.images} images and provenance.csv in {done.out}"])
 
 

@@ -38,6 +38,7 @@ __all__ = [
     "Dataset",
     "Domains",
     "Sample",
+    "Split",
     "read_dataset",
     "read_domains",
 ]

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from dagaug.augment import Augmented, AugmentOptions, augment, pick_device
+from dagaug.augment import Augmented, AugmentOptions, augment
 from dagaug.datasets import read_dataset
+from dagaug.engine import pick_device
 from dagaug.flock import write_flock
 from dagaug.models import load_model
 from dagaug.progress import SILENT, Progress

@@ -18,6 +18,7 @@ from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 
 from dagaug.classifier import CrossFitted
+from dagaug.errors import UsageError
 from dagaug.foreground import fill_background
 from dagaug.networks import Appearance, Structure
 from dagaug.planning import VARIANTS, Plan
@@ -25,7 +26,7 @@ from dagaug.progress import SILENT, Progress
 from dagaug.translators import ReferenceTranslator, composite
 from dagaug.workloads import to_pixels
 
-__all__ = ["Engine", "Morphs", "to_tensor"]
+__all__ = ["Engine", "Morphs", "pick_device", "to_tensor"]
 
 _BACKDROPS = 4096  # how many are kept
 
@@ -36,6 +37,21 @@ def to_tensor(images: UInt8[np.ndarray, "B H W 3"], device: torch.device) -> Flo
     """From bytes, channels last, to [-1, 1], channels first."""
     tensor = torch.from_numpy(np.ascontiguousarray(images)).to(device, non_blocking=True)
     return tensor.permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of that name; ``auto`` takes a GPU where there is one.
+
+    Raises:
+        UsageError: this machine has none such.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name in ("cuda", "gpu") and torch.cuda.is_available():
+        return torch.device("cuda")
+    if name == "cpu":
+        return torch.device("cpu")
+    raise UsageError(f"--device {name}: not on this machine; choose auto or cpu")
 
 
 class _Table:

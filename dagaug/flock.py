@@ -37,6 +37,7 @@ __all__ = [
     "POSE_BANDS",
     "Pose",
     "PoseBand",
+    "Range",
     "Rendering",
     "Scene",
     "Species",

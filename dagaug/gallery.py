@@ -24,9 +24,11 @@ from dagaug.store import Store
 __all__ = [
     "KEPT",
     "TABS",
+    "MIRROR",
     "Gallery",
     "Morphs",
     "Originals",
+    "Picture",
     "choose",
     "encoded_small",
     "names_of",
@@ -45,6 +47,10 @@ def short_name(name: str) -> str:
     return re.sub(r"^\d+\.(?=.)", "", name).replace("_", " ").strip() or name
 
 
+MIRROR = "mirror"
+"""The variant whose pose is that of the reference's mirror image."""
+
+
 @dataclass(frozen=True)
 class Morphs:
     """The synthetic images of a file as columns, in the file's order.
@@ -56,6 +62,7 @@ class Morphs:
         reference_label: class of the reference, -1 if there is none.
         predicted: the classifier's first choice, -1 if unknown.
         confidence: the classifier's p(label).
+        mirrored: whether the pose is that of the reference's mirror image.
         verdict: index into ``verdicts``.
         verdicts: their names.
     """
@@ -67,6 +74,7 @@ class Morphs:
     reference_label: Int64[np.ndarray, " N"]
     predicted: Int64[np.ndarray, " N"]
     confidence: Float[np.ndarray, " N"]
+    mirrored: Bool[np.ndarray, " N"]
     verdict: Int64[np.ndarray, " N"]
     verdicts: tuple[str, ...]
 
@@ -93,6 +101,7 @@ class Morphs:
             reference_label=reference_label,
             predicted=table.predicted[rows].astype(np.int64),
             confidence=table.confidence[rows].astype(np.float64),
+            mirrored=np.array([name == MIRROR for name in header.variants], bool)[table.variant[rows]],
             verdict=verdict,
             verdicts=verdicts,
         )
@@ -111,8 +120,11 @@ class Originals:
         real = np.flatnonzero(~store.images.synthetic)
         self._rows = dict(zip(store.images.source[real].tolist(), real.tolist(), strict=True))
 
-    def picture(self, file: int) -> Picture | None:
-        """The image, or None where there is none or it cannot be read."""
+    def picture(self, file: int, *, mirrored: bool = False) -> Picture | None:
+        """The image (or its mirror image), or None where there is none or it cannot be read."""
+        if mirrored:
+            found = self.picture(file)
+            return None if found is None else np.ascontiguousarray(found[:, ::-1])
         if file < 0:
             return None
         if file in self._rows:
@@ -188,7 +200,8 @@ def choose(
                 break
             source, reference = int(morphs.source[morph]), int(morphs.reference[morph])
             result = album.result(int(morphs.row[morph]))
-            items[morph] = (morph, album.original(source), album.original(reference), result)
+            pose = album.original(reference, mirrored=bool(morphs.mirrored[morph]))
+            items[morph] = (morph, album.original(source), pose, result)
         taken[tab].append(morph)
     places = {morph: place for place, morph in enumerate(items)}
     surest = np.nan_to_num(morphs.confidence, nan=-1.0)
@@ -232,14 +245,17 @@ class _Album:
         """Place of a morph by its row in the table of images."""
         return self._place(("result", row))
 
-    def original(self, file: int) -> int:
+    def original(self, file: int, *, mirrored: bool = False) -> int:
         """Place of a source or reference, -1 where there is no picture."""
-        return self._place(("original", file))
+        return self._place(("mirrored" if mirrored else "original", file))
 
     def _place(self, key: tuple[str, int]) -> int:
         if key not in self._known:
             kind, number = key
-            image = self._store.image(number) if kind == "result" else self._originals.picture(number)
+            if kind == "result":
+                image: Picture | None = self._store.image(number)
+            else:
+                image = self._originals.picture(number, mirrored=kind == "mirrored")
             self._known[key] = -1 if image is None else len(self.pictures)
             if image is not None:
                 self.pictures.append(encoded_small(image, self._side, self._quality))

@@ -35,6 +35,7 @@ __all__ = [
     "IMAGE_SUFFIXES",
     "MAX_PIXELS",
     "Box",
+    "Fit",
     "Loaded",
     "Region",
     "Skipped",
@@ -43,6 +44,7 @@ __all__ = [
     "decode",
     "decode_bytes",
     "encode",
+    "is_plain_jpeg",
     "load",
     "near_duplicates",
     "paste",
@@ -446,6 +448,15 @@ def encode(image: UInt8[np.ndarray, "H W 3"], encoding: str, quality: int = 95) 
 # Regions
 
 
+def is_plain_jpeg(data: bytes, image: UInt8[np.ndarray, "H W 3"]) -> bool:
+    """Whether bytes are a JPEG that any decoder shows as ``image``, without turning it by its EXIF orientation."""
+    if not data.startswith(b"\xff\xd8"):
+        return False
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    plain = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    return plain is not None and np.array_equal(plain[..., ::-1], image)
+
+
 def region_of(
     height: int, width: int, *, box: Box | None = None, margin: float = 0.15, fit: Fit = "letterbox"
 ) -> Region:
@@ -499,12 +510,36 @@ def cut(image: UInt8[np.ndarray, "H W 3"], region: Region, size: int) -> UInt8[n
     left, top, side = region.pixels()
     height, width = image.shape[:2]
     if left >= 0 and top >= 0 and left + side <= width and top + side <= height:
-        square = image[top : top + side, left : left + side]
-    else:
-        rows = np.clip(np.arange(top, top + side), 0, height - 1)
-        columns = np.clip(np.arange(left, left + side), 0, width - 1)
-        square = image[np.ix_(rows, columns)]
-    return _resized(square, size, cv2.INTER_CUBIC)
+        return _resized(image[top : top + side, left : left + side], size, cv2.INTER_CUBIC)
+    # Only what lies in the image is resized: a narrow strip of 100,000 pixels must not become a square of them.
+    rows = _edges(top, side, height, size)
+    columns = _edges(left, side, width, size)
+    part = image[rows.start : rows.stop, columns.start : columns.stop]
+    inner = cv2.resize(
+        part,
+        (columns.length, rows.length),
+        interpolation=cv2.INTER_AREA if size < side else cv2.INTER_CUBIC,
+    )
+    around = ((rows.before, size - rows.before - rows.length), (columns.before, size - columns.before - columns.length))
+    return np.pad(inner, (*around, (0, 0)), mode="edge")
+
+
+class _Stretch(NamedTuple):
+    """Along one axis: the pixels that are taken, and where they come to lie."""
+
+    start: int
+    stop: int
+    before: int
+    length: int
+
+
+def _edges(first: int, side: int, available: int, size: int) -> _Stretch:
+    """What of a stretch ``first`` … ``first + side`` lies in 0 … ``available``, scaled to ``size`` pixels."""
+    start = min(max(first, 0), available - 1)
+    stop = max(min(first + side, available), start + 1)
+    before = min(max(round((start - first) * size / side), 0), size - 1)
+    end = min(max(round((stop - first) * size / side), before + 1), size)
+    return _Stretch(start, stop, before, end - before)
 
 
 def cut_mask(mask: Float32[np.ndarray, "H W"], region: Region, size: int) -> Float32[np.ndarray, "{size} {size}"]:
@@ -533,11 +568,30 @@ def paste(
     side = region.pixels()[2]
     result = frame.copy()
     inner, outer = _overlap(region, *frame.shape[:2])
-    colours = _resized(patch, side, cv2.INTER_CUBIC)[inner].astype(np.float32)
-    weight = np.clip(_resized(alpha, side, cv2.INTER_LINEAR)[inner], 0, 1)[..., None]
+    colours = _part_resized(patch, side, inner, cv2.INTER_CUBIC).astype(np.float32)
+    weight = np.clip(_part_resized(alpha, side, inner, cv2.INTER_LINEAR), 0, 1)[..., None]
     below = frame[outer].astype(np.float32)
     result[outer] = np.rint(below + weight * (colours - below)).astype(np.uint8)
     return result
+
+
+def _part_resized(square: np.ndarray, size: int, part: tuple[slice, slice], growing: int) -> np.ndarray:
+    """A part of a square that was resized to ``size``; where it grows, no more than that part is computed."""
+    rows, columns = part
+    if size <= square.shape[0]:
+        return _resized(square, size, growing)[part]
+    height, width = rows.stop - rows.start, columns.stop - columns.start
+    if not height or not width:
+        return np.zeros((height, width, *square.shape[2:]), square.dtype)
+    scale = square.shape[0] / size
+    back = np.array(
+        [
+            [scale, 0, (columns.start + 0.5) * scale - 0.5],
+            [0, scale, (rows.start + 0.5) * scale - 0.5],
+        ]
+    )
+    flags = growing | cv2.WARP_INVERSE_MAP
+    return cv2.warpAffine(square, back, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
 
 
 def _overlap(region: Region, height: int, width: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:

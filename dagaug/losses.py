@@ -15,7 +15,9 @@ from torch.nn import functional as F
 from dagaug.warps import sample
 
 __all__ = [
+    "Scalar",
     "adversarial_loss",
+    "all_finite",
     "consistency_loss",
     "correspondence_loss",
     "discriminator_loss",
@@ -28,6 +30,7 @@ __all__ = [
     "pose_loss",
     "separation_loss",
     "symmetry_loss",
+    "truth_at",
 ]
 
 Scalar = Float[Tensor, ""]

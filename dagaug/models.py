@@ -14,7 +14,7 @@ from dagaug.patches import Framing
 from dagaug.tasks import Attention, Mode
 from dagaug.translators import PaperTranslator, ReferenceTranslator
 
-__all__ = ["ModelCard", "TrainedModel", "build_translator", "load_model", "save_model"]
+__all__ = ["ModelCard", "TrainedModel", "Translator", "build_translator", "load_model", "save_model"]
 
 Translator = ReferenceTranslator | PaperTranslator
 

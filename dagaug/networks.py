@@ -14,7 +14,7 @@ in [-1, 1]; points are x, y in [-1, 1]; masks are in [0, 1].
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Self
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float
@@ -81,21 +81,24 @@ def resize(x: Float[Tensor, "B C H W"], size: int) -> Float[Tensor, "B C {size} 
     return F.interpolate(x, (size, size), mode="bilinear", align_corners=False)
 
 
+_Some = TypeVar("_Some", bound="Batched")  # typing.Self cannot be checked at run time
+
+
 class Batched:
     """Tensors that travel together; the first axis of each is the batch."""
 
-    def __getitem__(self, index: Tensor | slice) -> Self:
+    def __getitem__(self: _Some, index: Tensor | slice) -> _Some:
         return self._map(lambda tensor: tensor[index])
 
-    def float(self) -> Self:
+    def float(self: _Some) -> _Some:
         """All tensors in 32 bits."""
         return self._map(lambda tensor: tensor.float())
 
-    def detach(self) -> Self:
+    def detach(self: _Some) -> _Some:
         """All tensors cut off from the gradient."""
         return self._map(lambda tensor: tensor.detach())
 
-    def _map(self, change) -> Self:  # type: ignore[no-untyped-def]
+    def _map(self: _Some, change) -> _Some:  # type: ignore[no-untyped-def]
         return type(self)(*(change(getattr(self, field.name)) for field in fields(self)))  # type: ignore[arg-type]
 
 
@@ -213,7 +216,7 @@ class StructureEncoder(nn.Module):
         self.back_to_quarter = nn.Sequential(conv_block(5 * width, 2 * width), Residual(2 * width))
         self.back_to_half = conv_block(3 * width, width)
         self.keys = nn.Conv2d(2 * width, keys, 1)
-        self.object = nn.Conv2d(width, 4, 3, padding=1)
+        self.object = nn.Sequential(conv_block(width, width // 2), nn.Conv2d(width // 2, 1, 3, padding=1))
 
     def forward(
         self, x: Float[Tensor, "B 3 H W"]
@@ -227,7 +230,7 @@ class StructureEncoder(nn.Module):
         features = self.back_to_quarter(torch.cat([upsample(eighth), quarter], 1))
         half = self.back_to_half(torch.cat([upsample(features), half], 1))
         keys = F.normalize(self.keys(features).float(), dim=1)
-        return features, keys, F.pixel_shuffle(self.object(half), 2).float()
+        return features, keys, self.object(resize(half, x.shape[-1])).float()
 
 
 class DeepAttentionEncoder(nn.Module):

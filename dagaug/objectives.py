@@ -132,16 +132,17 @@ class BackboneDistance(Distance):
 @contextmanager
 def _judging(*modules: nn.Module) -> Iterator[None]:
     """Use networks as judges: with their running statistics, and without learning from what they judge."""
-    before = [(module, module.training, [p.requires_grad for p in module.parameters()]) for module in modules]
+    training = [(part, part.training) for module in modules for part in module.modules()]
+    wanted = [(parameter, parameter.requires_grad) for module in modules for parameter in module.parameters()]
     for module in modules:
         module.eval().requires_grad_(False)
     try:
         yield
     finally:
-        for module, training, wanted in before:
-            module.train(training)
-            for parameter, grad in zip(module.parameters(), wanted, strict=True):
-                parameter.requires_grad_(grad)
+        for part, was_training in training:
+            part.training = was_training
+        for parameter, grad in wanted:
+            parameter.requires_grad_(grad)
 
 
 class ReferenceObjective(nn.Module):

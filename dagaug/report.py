@@ -30,6 +30,7 @@ from dagaug.store import Store
 
 __all__ = [
     "Page",
+    "Training",
     "attention_overlay",
     "contact_sheet",
     "sheet_of_store",
@@ -170,7 +171,7 @@ def _triple(store: Store, originals: Originals, morphs: Morphs, names: Sequence[
         parts.append(morphs.verdicts[morphs.verdict[morph]])
     return Triple(
         source=originals.picture(int(morphs.source[morph])),
-        reference=originals.picture(int(morphs.reference[morph])),
+        reference=originals.picture(int(morphs.reference[morph]), mirrored=bool(morphs.mirrored[morph])),
         result=store.image(int(morphs.row[morph])),
         source_name=_printable(names[morphs.label[morph]]),
         reference_name=_printable(names[reference_label]) if reference_label >= 0 else "",

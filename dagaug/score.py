@@ -32,6 +32,7 @@ from dagaug.store import Store
 
 __all__ = [
     "ARMS",
+    "CONFIDENCE",
     "Arm",
     "ArmResult",
     "Comparison",
@@ -39,6 +40,7 @@ __all__ = [
     "Run",
     "ScoreOptions",
     "ScoreResult",
+    "Verdict",
     "estimate",
     "paired_difference",
     "score",

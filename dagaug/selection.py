@@ -14,7 +14,18 @@ from jaxtyping import Float, Integer, UInt8
 
 from dagaug.errors import UsageError
 
-__all__ = ["KEPT", "VERDICTS", "Keep", "select", "verdict_counts"]
+__all__ = [
+    "KEPT",
+    "MISLABELLED",
+    "NOT_BEST_OF_REFERENCE",
+    "NOT_BEST_OF_SOURCE",
+    "TOO_HIGH",
+    "TOO_LOW",
+    "VERDICTS",
+    "Keep",
+    "select",
+    "verdict_counts",
+]
 
 Keep = Literal["per-reference", "per-image", "all"]
 

@@ -43,6 +43,7 @@ from dagaug.store import (
 )
 
 __all__ = [
+    "SHARD_FORMAT",
     "SHARD_SCHEMA",
     "Run",
     "ShardContent",

@@ -21,7 +21,16 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-__all__ = ["Triple", "attention_overlay", "contact_sheet", "fitted", "region_colours", "triple_sheet"]
+__all__ = [
+    "GROUND",
+    "Colour",
+    "Triple",
+    "attention_overlay",
+    "contact_sheet",
+    "fitted",
+    "region_colours",
+    "triple_sheet",
+]
 
 Colour = tuple[int, int, int]
 

@@ -76,6 +76,7 @@ __all__ = [
     "Candidates",
     "Header",
     "Images",
+    "Pictures",
     "Store",
     "Verified",
     "digest",

@@ -38,7 +38,7 @@ from dagaug.translators import PaperTranslator, ReferenceTranslator
 from dagaug.warps import augment_for_discriminator
 from dagaug.workloads import PaperWork, ReferenceWork, Snapshot, StepResult, Work
 
-__all__ = ["TrainOptions", "Trained", "default_steps", "run_folder", "train"]
+__all__ = ["TrainOptions", "Trained", "best_precision", "default_steps", "identity_of", "run_folder", "train"]
 
 _PHASES = (0.35, 0.65)  # shares of the steps after which `pairs` and `full` begin
 _DECAY_FROM = 0.55  # the learning rate falls linearly from here on
@@ -55,7 +55,7 @@ _EXACT_WEIGHTS = {
     "object": 1.0,
     "equivariance": 0.3,
     "separation": 0.3,
-    "inside": 0.3,
+    "inside": 1.0,
     "flow": 2.0,
     "match": 0.3,
     "mask": 0.5,
@@ -224,6 +224,8 @@ def _claim(run: Path, identity: dict[str, Any], overwrite: bool) -> dict[str, An
                     "choose another --out, or --overwrite"
                 )
         return known
+    if (run / checkpoint.MODEL_FILE).exists() and not overwrite:
+        raise OutputExistsError(f"{run}: holds a model that no training of dagaug left here; choose another --out")
     try:
         run.mkdir(parents=True, exist_ok=True)
         for stale in (checkpoint.MODEL_FILE, checkpoint.STATE_FILE, "metrics.jsonl"):
@@ -462,10 +464,10 @@ def train(
         loop.restore(state)
         total = int(known["steps"])
         progress.say(f"{run}: going on at step {loop.done} of {total}")
-        _cut_metrics(run / "metrics.jsonl", loop.done)
     else:
         total = options.steps or _measured_steps(loop, options) or default_steps(work.images, fabric.device.type)
         _write_options(run, {"identity": identity, "steps": total, "classes": work.classes, "name": name})
+    _cut_metrics(run / "metrics.jsonl", loop.done)
     resumed_at = loop.done
     _run(loop, run, total, watch, sheets, progress)
     card = ModelCard(

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["identity_grid", "jitter_colours", "random_warp", "sample"]
+__all__ = ["augment_for_discriminator", "identity_grid", "jitter_colours", "random_warp", "sample"]
 
 
 def identity_grid(size: int, device: torch.device | None = None) -> Float[Tensor, "{size} {size} 2"]:

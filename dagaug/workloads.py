@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -79,6 +79,7 @@ class StepResult:
     real_label: Int[Tensor, " B"] | None
 
 
+@runtime_checkable
 class Work(Protocol):
     """A mode's share of the training loop."""
 

@@ -213,7 +213,7 @@ def test_a_sure_and_right_correspondence_costs_nothing_and_a_wrong_one_much() ->
 def quarter_shifted() -> tuple[Tensor, Tensor, Tensor]:
     """A truth a quarter of a cell to the right, the shares of the cells by hand, and a mask without the last column.
 
-    The last column would come from beyond the last cell's centre.
+    In the last column there is no next cell to share with.
     """
     side = 4
     truth = affine_grid(side, [[1.0, 0.0], [0.0, 1.0]], [0.25 * 2 / side, 0.0])
