@@ -17,9 +17,10 @@ def main() -> None:
     except DagaugError as error:
         print(f"dagaug: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("dagaug: interrupted; what was finished is kept, the same command goes on", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == 130:  # what typer makes of SIGINT, without a word
+            print("dagaug: interrupted; what was finished is kept, the same command goes on", file=sys.stderr)
+        raise
 
 
 if __name__ == "__main__":

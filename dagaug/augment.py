@@ -11,7 +11,6 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -24,8 +23,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from dagaug.classifier import CrossFitted, FitOptions, cross_fit, network_for, ready_judge, untrained
 from dagaug.datasets import Dataset
 from dagaug.engine import Engine, Morphs, pick_device
-from dagaug.errors import CheckpointError, DataError, ImageError
-from dagaug.images import Region, Skipped, decode, decode_bytes, encode, is_plain_jpeg, paste
+from dagaug.errors import CheckpointError, ImageError
+from dagaug.frames import Frame, Frames
+from dagaug.images import Skipped, decode, decode_bytes, encode, is_plain_jpeg
 from dagaug.interrupts import Interrupted, Stop, stop_on_signals
 from dagaug.models import TrainedModel
 from dagaug.patches import Patches, read_patches
@@ -40,7 +40,6 @@ __all__ = ["AugmentOptions", "Augmented", "Estimate", "augment", "check_classes"
 
 _SOURCES_PER_SHARD = 32
 _REAL_PER_SHARD = 256
-_FRAMES = 128  # whole images of references that are kept decoded
 
 
 class AugmentOptions(BaseModel):
@@ -76,7 +75,7 @@ class AugmentOptions(BaseModel):
     classifier: str = "auto"
     weights: Path | None = None
     folds: int = Field(3, ge=1, le=20)
-    frame: Literal["whole", "crop"] = "whole"
+    frame: Frame = "whole"
     encoding: Literal["jpeg", "png", "raw"] = "jpeg"
     quality: int = Field(95, ge=1, le=100)
     real: bool = True
@@ -190,7 +189,7 @@ class _Job:
         self.file_of = np.array([row_of[sample.path] for sample in samples], np.int64)
         keep_real = {sample.path for sample in train} | {sample.path for sample in dataset.test}
         self.real = [row for row, sample in enumerate(self.files) if sample.path in keep_real] if options.real else []
-        self._frame = lru_cache(_FRAMES)(self._decode)
+        self._frames = Frames(dataset, self.patches, options.frame, read=self._decode)
 
     def _decode(self, path: Path) -> UInt8[np.ndarray, "H W 3"]:
         return decode(path)
@@ -356,20 +355,7 @@ class _Job:
 
     def _framed(self, morphs: Morphs, row: int, reference: int, variant: int) -> UInt8[np.ndarray, "H W 3"]:
         """A candidate as it is stored: its patch, or the reference's whole image with the patch blended in."""
-        patch = morphs.images[row]
-        if self.options.frame == "crop":
-            return patch
-        path = self.dataset.file(self.patches.samples[reference])
-        try:
-            frame = self._frame(path)
-        except ImageError as error:
-            raise DataError(f"{error}; it was readable when this run began; restore it and run again") from error
-        region = self.patches.regions[reference]
-        if VARIANTS[variant] == "mirror":
-            frame = np.ascontiguousarray(frame[:, ::-1])
-            left, top, side = region.pixels()
-            region = Region(float(frame.shape[1] - left - side), float(top), float(side))
-        return paste(frame, patch, morphs.cover[row].astype(np.float32) / 255, region)
+        return self._frames.put(morphs.images[row], morphs.cover[row], reference, variant)
 
 
 def augment(
@@ -425,7 +411,8 @@ def _write_real(job: _Job, run: Run, parts: Sequence[slice], stop: Stop, progres
         return
     with progress.task("Storing real images", len(job.real), "images") as task:
         for index, part in enumerate(parts):
-            if index not in run.finished:
+            # a shard that lacks images is made again, so that the reasons are known of those that cannot be read
+            if index not in run.finished or run.count(index) < len(job.real[part]):
                 run.write(index, job.real_shard(part))
                 _stop_if_asked(stop, run)
             task.advance(len(job.real[part]))

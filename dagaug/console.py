@@ -6,6 +6,7 @@ Everything but results goes to stderr, so that ``--json`` leaves stdout to progr
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -32,6 +33,15 @@ from dagaug import progress as reporting
 __all__ = ["Terminal"]
 
 _LOG_SECONDS = 20.0  # between lines where there is no terminal to draw bars on
+
+
+def _plain(value: object) -> object:
+    """The same value with null for the numbers that JSON does not have."""
+    if isinstance(value, Mapping):
+        return {name: _plain(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 class _Rate(ProgressColumn):
@@ -143,7 +153,7 @@ class Terminal:
     ) -> None:
         """The end of a command: JSON alone, or a table, lines and the next command."""
         if self.as_json:
-            print(json.dumps(data, ensure_ascii=False, default=str))
+            print(json.dumps(_plain(data), ensure_ascii=False, default=str, allow_nan=False))
             return
         if table is not None:
             self.out.print(table)

@@ -23,8 +23,8 @@ from dagaug.store import Store
 
 __all__ = [
     "KEPT",
-    "TABS",
     "MIRROR",
+    "TABS",
     "Gallery",
     "Morphs",
     "Originals",

@@ -153,7 +153,7 @@ def equivariance_loss(
     return (came_from - centres).abs().sum(-1).mean()
 
 
-def separation_loss(centres: Float[Tensor, "B N 2"], reach: float = 0.2) -> Scalar:
+def separation_loss(centres: Float[Tensor, "B N 2"], reach: float = 0.15) -> Scalar:
     """Mean overlap of Gaussians around the centres: 0 when all are far apart, 1 when all are one."""
     count = centres.shape[1]
     if count < 2:

@@ -62,7 +62,12 @@ class Distance(nn.Module):
 
     ``forward`` takes the instances (B C h w) and the attended part of the image (B 3 H W) and returns features (B F)
     and label scores (B Y).
+
+    Attributes:
+        reads_image: whether the attended part of the image is looked at.
     """
+
+    reads_image = False
 
     def label_loss(self, scores: Float[Tensor, "B Y"], labels: Int[Tensor, " B"]) -> Float[Tensor, ""]:
         """d(Y, ·): cross-entropy unless the distance has another."""
@@ -111,6 +116,8 @@ class BackboneDistance(Distance):
         features: their number.
         classes: number of labels, read off by one linear layer.
     """
+
+    reads_image = True
 
     def __init__(self, backbone: nn.Module, features: int, classes: int) -> None:
         super().__init__()
@@ -253,6 +260,9 @@ class ReferenceObjective(nn.Module):
                 terms["pose"] = losses.pose_loss(
                     reference.centres.detach(), structure.centres, reference.keys.detach(), structure.keys, mask
                 )
+        if "cst" not in self.without:
+            back = self.translator(read, structure, source)
+            terms["cycle"] = losses.symmetry_loss(batch.source[cross], back.object, batch.source_mask[cross])
         return terms
 
 
@@ -308,6 +318,8 @@ class PaperObjective(nn.Module):
         return terms, Fakes(translated, source_label, reconstructed, target_label)
 
     def _attended(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
+        if not self.distance.reads_image:
+            return images
         structure, _ = self.translator.dae.structure(images)
         masks = self.translator.dae.masks(structure.centres, images.shape[-1])
         return images * masks.amax(1, keepdim=True)

@@ -77,8 +77,8 @@ def random_plan(count: int, *, refs: int, variants: Sequence[Variant], seed: int
     sources = range(count) if limit is None or limit >= count else np.linspace(0, count - 1, limit).round().astype(int)
     groups = []
     for row in sources:
-        drawn = np.random.default_rng([seed, int(row)]).choice(count - 1, refs, replace=False)
-        groups.append((int(row), [int(other) + (other >= row) for other in drawn]))
+        drawn = np.random.default_rng([seed, int(row)]).choice(count - 1, refs, replace=False).tolist()
+        groups.append((int(row), [other + (other >= int(row)) for other in drawn]))
     return _plan(groups, variants)
 
 

@@ -340,12 +340,18 @@ class Run:
     def __enter__(self) -> Run:
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, kind: object = None, *exception: object) -> None:
+        if kind is not None and not self.finished:  # nothing is lost, and other options do not meet this run's manifest
+            self._remove()
         self.close()
 
     def close(self) -> None:
         """Give the lock back; shards stay."""
         self._lock.close()
+
+    def count(self, index: int) -> int:
+        """Number of images in a finished shard."""
+        return _Shard(_shard_path(self.parts, index), index).rows("images/label")
 
     def write(self, index: int, content: ShardContent) -> None:
         """Write one shard; see :func:`write_shard`."""
@@ -359,12 +365,15 @@ class Run:
             The target's path.
         """
         merge(self.parts, self.target, header, count, progress=progress)
-        with suppress(OSError):  # the target is whole: what cannot be removed is no reason to fail
+        self._remove()
+        self.finished = frozenset()
+        return self.target
+
+    def _remove(self) -> None:
+        with suppress(OSError):  # the target is whole, or nothing was made: what cannot be removed is no reason to fail
             _clear(self.parts)
             (self.parts / "lock").unlink()
             self.parts.rmdir()
-        self.finished = frozenset()
-        return self.target
 
 
 def open_run(target: Path | str, identity: Mapping[str, object], *, overwrite: bool = False) -> Run:

@@ -137,7 +137,7 @@ def fitted(image: UInt8[np.ndarray, "h w 3"], side: int) -> UInt8[np.ndarray, "h
 def contact_sheet(
     sources: UInt8[np.ndarray, "R S S 3"],
     references: UInt8[np.ndarray, "C S S 3"],
-    morphs: UInt8[np.ndarray, "R C S S 3"],
+    morphs: UInt8[np.ndarray, "R K S S 3"],
     *,
     scale: float | int = 2.0,
 ) -> UInt8[np.ndarray, "H W 3"]:
@@ -145,11 +145,11 @@ def contact_sheet(
 
     Args:
         sources: one for each row.
-        references: one for each column.
+        references: one for each column, or none (C = 0) where results come from sources alone.
         morphs: of source r and reference c.
         scale: side of an image on the sheet over its own side.
     """
-    rows, columns = len(sources), len(references)
+    rows, columns = morphs.shape[:2]
     side = max(1, round(sources.shape[1] * scale))
     gap = max(2, side // 24)
     margin, apart = max(12, 4 * gap), 3 * gap
@@ -168,7 +168,8 @@ def contact_sheet(
             sheet.place(fitted(morphs[row, column], side), at(row + 1), at(column + 1))
     size, end = min(13.0, side / 8), at(0) + side
     middle, bottom = at(0) + side * 0.5, end - side * 0.06
-    sheet.write("reference →", end, middle, size=size, colour=_FAINT, across="right", room=side)
+    if len(references):
+        sheet.write("reference →", end, middle, size=size, colour=_FAINT, across="right", room=side)
     sheet.write("source ↓", at(0), bottom, size=size, colour=_FAINT, up="baseline", room=side)
     return sheet.finished()
 

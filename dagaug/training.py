@@ -54,12 +54,13 @@ _MAX_BAD_STEPS = 20
 _EXACT_WEIGHTS = {
     "object": 1.0,
     "equivariance": 0.3,
-    "separation": 0.3,
-    "inside": 1.0,
+    "separation": 0.5,
+    "inside": 0.7,
     "flow": 2.0,
     "match": 0.3,
     "mask": 0.5,
     "label": 0.3,
+    "cycle": 1.0,
 }
 
 

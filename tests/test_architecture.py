@@ -12,17 +12,18 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "dagaug"
 
 LAYERS = (
-    ("anatomy", "curves", "errors", "progress", "scenery", "sheets", "tasks", "warps"),
+    ("anatomy", "curves", "errors", "evidence", "progress", "scenery", "sheets", "tasks", "warps"),
     (
         "checkpoint", "classifier", "console", "datasets", "flatfile", "foreground", "images", "interrupts", "losses",
         "networks", "outputs", "plumage", "sampling", "scoretable", "selection", "species",
     ),
     ("flock", "patches", "planning", "store", "translators"),
-    ("export", "gallery", "models", "objectives", "score", "shards"),
+    ("export", "frames", "gallery", "models", "objectives", "shards"),
     ("report", "workloads"),
     ("engine", "training"),
-    ("augment",),
-    ("demo", "translate"),
+    ("augment", "controls", "material"),
+    ("score", "translate"),
+    ("demo",),
     ("cli",),
     ("__main__",),
 )  # fmt: skip
