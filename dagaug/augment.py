@@ -31,7 +31,7 @@ from dagaug.models import TrainedModel
 from dagaug.patches import Patches, read_patches
 from dagaug.planning import VARIANTS, Plan, Variant, pairs_from_csv, random_plan
 from dagaug.progress import SILENT, Progress
-from dagaug.selection import KEPT, VERDICTS, Keep, select, verdict_counts
+from dagaug.selection import KEPT, VERDICTS, Keep, check_bounds, select, verdict_counts
 from dagaug.shards import Run, ShardContent, open_run, parts_of
 from dagaug.store import Candidates, Header, Images, Store
 from dagaug.translators import ReferenceTranslator
@@ -166,6 +166,7 @@ class _Job:
         progress: Progress,
     ) -> None:
         check_classes(model, dataset)
+        check_bounds(options.min_confidence, options.max_confidence)
         assert isinstance(model.translator, ReferenceTranslator)
         self.model, self.dataset, self.options = model, dataset, options
         self.device, self.workers = device, workers

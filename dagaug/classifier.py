@@ -50,6 +50,7 @@ __all__ = [
     "CrossFitted",
     "FitOptions",
     "Network",
+    "augmented",
     "build",
     "cross_fit",
     "fit",
@@ -638,6 +639,12 @@ def _augmentation(options: FitOptions, seed: int) -> A.Compose:
     )
     chains: dict[Augment, list] = {"none": [], "standard": standard, "strong": [*standard, harder]}
     return A.Compose(chains[options.augment], seed=seed)
+
+
+def augmented(images: UInt8[np.ndarray, "N H W 3"], augment: Augment, *, seed: int) -> UInt8[np.ndarray, "N H W 3"]:
+    """One augmented copy of each image, as training sees them; ``strong`` without MixUp and CutMix."""
+    change = _augmentation(FitOptions(augment=augment), seed)
+    return np.stack([change(image=image)["image"] for image in images]) if len(images) else images.copy()
 
 
 def _mix(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -14,7 +15,9 @@ from dagaug.console import Terminal
 from dagaug.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from dagaug.score import ScoreResult
+    from dagaug.evaluate import Evaluation
+    from dagaug.results import ScoreResult
+    from dagaug.truth import PairsEvaluation
     from dagaug.workloads import Snapshot
 
 __all__ = ["app"]
@@ -94,6 +97,8 @@ class Layout(StrEnum):
     imagefolder = "imagefolder"
     csv = "csv"
 
+
+_QUICK_STEPS = 500  # of a training with --quick
 
 Data = Annotated[Path, typer.Argument(help="Data folder: CUB-200-2011 layout, class folders, or a CSV file.")]
 OptionalData = Annotated[Path | None, typer.Argument(help="Data folder; the one that was used before by default.")]
@@ -430,7 +435,36 @@ def augment(
 def score(
     data: OptionalData = None,
     file: Annotated[Path | None, typer.Argument(help="HDF5 file of dagaug augment; the newest by default.")] = None,
-    seeds: Annotated[int, typer.Option(min=2, help="Trainings of each arm, paired by seed.")] = 3,
+    seeds: Annotated[
+        int | None, typer.Option(min=2, help="Trainings of each arm, paired by seed; 5, or 2 with --quick.")
+    ] = None,
+    arms: Annotated[
+        str | None,
+        typer.Option(help="real, strong, real+dagaug, strong+dagaug, cutout, cutwarp, random; all by default."),
+    ] = None,
+    arm: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=PATH: an arm with another HDF5 file's or image folder's images; may be repeated."),
+    ] = None,
+    controls: Annotated[
+        bool, typer.Option("--controls/--no-controls", help="The arms cutout, cutwarp, random need the checkpoint.")
+    ] = True,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="The generator's, for the controls; the one that the file names by default.")
+    ] = None,
+    fractions: Annotated[
+        str | None, typer.Option(help="Such as 0.25,0.5,1: accuracy against the number of real images.")
+    ] = None,
+    ratio: Annotated[
+        str | None, typer.Option(help="Such as 0.1,0.5: further synthetic shares of a batch to try.")
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A first look in ten minutes: 2 seeds of real, real+dagaug and cutout.")
+    ] = False,
+    finetune: Annotated[bool, typer.Option("--finetune", help="Start from pretrained weights (lite0).")] = False,
+    linear_probe: Annotated[
+        bool, typer.Option("--linear-probe", help="Train a linear classifier on frozen pretrained features (lite0).")
+    ] = False,
     classifier: Classifier = "auto",
     weights: Weights = None,
     size: Annotated[
@@ -446,18 +480,24 @@ def score(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train the same classifier on real and on real + augmented images and test both on images they never saw."""
-    from dagaug.classifier import FitOptions, network_for
+    """Train the same classifier on real and on real + augmented images, with controls, and test all on unseen ones."""
+    from dagaug.arms import QUICK, ScoreOptions, arm_names
+    from dagaug.classifier import LITE0, FitOptions, network_for
     from dagaug.datasets import read_dataset
     from dagaug.engine import pick_device
-    from dagaug.score import ScoreOptions, score
+    from dagaug.score import score
     from dagaug.store import Store
 
     terminal = Terminal(as_json=as_json, quiet=quiet)
+    if finetune and linear_probe:
+        raise UsageError("--finetune and --linear-probe: choose one of them")
     if data is not None and data.suffix in (".h5", ".hdf5") and data.is_file():
         if file is not None:
             raise UsageError(f"{file}: give the data folder first, then the HDF5 file")
         data, file = None, data
+    chosen = tuple(name.strip() for name in arms.split(",")) if arms else QUICK if quick else arm_names()
+    if not controls:
+        chosen = tuple(name for name in chosen if name in arm_names(controls=False))
     file = file or _newest_store()
     with Store(file) as store:
         known = store.header.options
@@ -472,22 +512,34 @@ def score(
     framing = known.get("framing")
     size = size or (int(framing["size"]) if isinstance(framing, dict) else 64)
     stored = known.get("per_class")
+    pretrained = (finetune or linear_probe) and classifier == "auto"
     options = ScoreOptions(
         fit=FitOptions(
-            name=network_for(classifier, size),
+            name=LITE0 if pretrained else network_for(classifier, size),
             size=size,
-            steps=steps,
+            steps=steps or (_QUICK_STEPS if quick else None),
             batch_size=batch_size,
             synthetic_share=synthetic_share,
             weights=weights,
         ),
-        seeds=seeds,
+        seeds=seeds or (2 if quick else 5),
         seed=seed,
         per_class=per_class or (int(stored) if isinstance(stored, int) else None),
+        arms=chosen,
+        others=tuple(_named_path(text) for text in arm or ()),
+        fractions=_shares("fractions", fractions),
+        ratios=_shares("ratio", ratio),
+        mode="linear-probe" if linear_probe else "finetune" if finetune else "scratch",
     )
     out = out or file.with_name(file.stem + "-score.json")
     result = score(
-        dataset, file, options, device=pick_device(device), resume=out.with_suffix(".jsonl"), progress=terminal
+        dataset,
+        file,
+        options,
+        checkpoint=checkpoint,
+        device=pick_device(device),
+        resume=out.with_suffix(".jsonl"),
+        progress=terminal,
     )
     try:
         out.write_text(result.to_json() + "\n", encoding="utf-8")
@@ -503,14 +555,29 @@ def score(
     )
 
 
+def _named_path(text: str) -> tuple[str, Path]:
+    name, equals, path = text.partition("=")
+    if not equals or not path:
+        raise UsageError(f"--arm {text}: write NAME=PATH")
+    return name, Path(path)
+
+
+def _shares(option: str, text: str | None) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(",")) if text else ()
+    except ValueError as error:
+        raise UsageError(f"--{option} {text}: numbers with commas between them") from error
+
+
 def _score_table(result: ScoreResult) -> Table:
     table = Table(title=f"Accuracy on {result.test} test images, {result.classes} classes")
-    for name in ("arm", "mean", "95% interval", "each seed", "against", "difference", "95% interval", "p"):
-        table.add_column(name, justify="left" if name in ("arm", "against") else "right")
-    compared = {comparison.arm: comparison for comparison in result.comparisons}
+    for name in ("arm", "synthetic", "mean", "95% interval", "each seed", "against real", "95% interval", "p", "ECE"):
+        table.add_column(name, justify="left" if name == "arm" else "right")
+    compared = {comparison.arm: comparison for comparison in result.comparisons if comparison.baseline == "real"}
     for arm in result.arms:
         row = [
             arm.arm,
+            f"{arm.images:,}" if arm.images else "",
             f"{arm.accuracy.mean:.1%}",
             f"{arm.accuracy.low:.1%} to {arm.accuracy.high:.1%}",
             " ".join(f"{100 * value:.1f}" for value in arm.accuracies),
@@ -518,16 +585,32 @@ def _score_table(result: ScoreResult) -> Table:
         if arm.arm in compared:
             c = compared[arm.arm]
             low, high = 100 * c.difference.low, 100 * c.difference.high
-            row += [c.baseline, f"{100 * c.difference.mean:+.1f}", f"{low:+.1f} to {high:+.1f}", f"{c.p:.2g}"]
-        table.add_row(*row)
+            row += [f"{100 * c.difference.mean:+.1f}", f"{low:+.1f} to {high:+.1f}", f"{c.p:.2g}"]
+        else:
+            row += ["", "", ""]
+        table.add_row(*row, f"{arm.calibration_error.mean:.3f}")
     return table
 
 
 def _score_lines(result: ScoreResult) -> list[str]:
     fit = result.options["fit"]
     network = fit["name"] if isinstance(fit, dict) else ""
+    lines = list(result.sentences)
+    for point in result.fractions:
+        worth = f", as much as {point.worth:.0f} real images alone" if point.worth is not None else ""
+        lines.append(
+            f"{point.real} real images: {point.without.mean:.1%} without, {point.with_synthetic.mean:.1%} with "
+            f"{point.synthetic} synthetic ones{worth}"
+        )
+    for share in result.ratios:
+        lines.append(f"{share.share:.0%} of a batch synthetic: {share.accuracy.mean:.1%}")
+    if result.comparisons:
+        gains = sorted(result.comparisons[0].classes, key=lambda one: one.difference.mean)
+        sure = [f"{one.name} {100 * one.difference.mean:+.0f}" for one in gains if one.sure]
+        lines.append(f"Classes of which the change is sure ({result.comparisons[0].arm}): {', '.join(sure) or 'none'}")
     return [
-        *result.sentences,
+        *lines,
+        *result.notes,
         f"{result.real} real and {result.synthetic} synthetic training images ({result.synthetic_share:.0%} of a "
         f"batch), {result.steps} steps of {network} in every arm.",
     ]
@@ -571,6 +654,144 @@ def show(
         data=root if root.is_dir() else None,
     )
     terminal.result({"report": page, "sheet": sheet}, [f"Page: {page}", f"Contact sheet: {sheet}"])
+
+
+@app.command()
+def metrics(
+    file: Annotated[Path, typer.Argument(help="HDF5 file of dagaug augment.")],
+    data: OptionalData = None,
+    pairs: Annotated[
+        Path | None,
+        typer.Option(
+            help="Compare with true answers instead: a folder of built-in birds, or a CSV source,reference[,truth"
+            "[,truth_mask,reference_mask]] with files relative to it."
+        ),
+    ] = None,
+    oracle: Annotated[Path | None, typer.Option(help="With --pairs: saved classifier that tells identities.")] = None,
+    oracle_data: Annotated[
+        Path | None, typer.Option(help="With --pairs: folder with plenty of images to train the oracle on instead.")
+    ] = None,
+    features: Annotated[
+        str | None,
+        typer.Option(help="timm name or lite0 of the network of features; the classifier that judges by default."),
+    ] = None,
+    weights: Annotated[Path | None, typer.Option(help="Weights of the network of --features.")] = None,
+    classifier: Classifier = "auto",
+    steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps of the classifier or oracle.")] = None,
+    size: Annotated[int | None, typer.Option(help="Side of the images; the training's patch size by default.")] = None,
+    per_class: PerClass = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Model whose attended regions are measured; the file's own by default.")
+    ] = None,
+    alpha: Annotated[float, typer.Option(min=0, help="PCK's tolerance in parts of a box's larger side.")] = 0.1,
+    seed: Seed = 0,
+    device: Device = "auto",
+    workers: Workers = 2,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure how real, varied and recognisable synthetic images are, or how right morphs of known pairs."""
+    import os
+
+    from dagaug.datasets import read_dataset
+    from dagaug.engine import pick_device
+    from dagaug.store import Store
+
+    terminal = Terminal(as_json=as_json, quiet=quiet)
+    with Store(file) as store:
+        known, split_seed = store.header.options, store.header.seed
+    if data is None:
+        data = Path(str(known.get("data", "")))
+        if not known.get("data") or not data.exists():
+            raise DataError(f"{file}: its data folder {data} is not here; name it: dagaug metrics {file} DATA")
+    dataset = read_dataset(data, layout=str(known.get("layout", "auto")), seed=split_seed)
+    on = pick_device(device)
+    keeps = os.access(file.resolve().parent, os.W_OK)
+    if pairs is not None:
+        from dagaug.truth import evaluate_pairs
+
+        compared = evaluate_pairs(
+            file, dataset, pairs,
+            oracle=oracle, oracle_data=oracle_data, steps=steps, seed=seed, device=on,
+            cache=file.with_name(f"{file.stem}-oracle.safetensors") if keeps else None, workers=workers,
+            progress=terminal,
+        )  # fmt: skip
+        terminal.result(asdict(compared), _pairs_lines(compared), table=_pairs_table(compared))
+        return
+    if oracle is not None or oracle_data is not None:
+        raise UsageError("--oracle and --oracle-data tell the identity of morphs of known pairs: give --pairs, too")
+    from dagaug.evaluate import EvaluateOptions, evaluate
+
+    options = EvaluateOptions(
+        features=features, weights=weights, classifier=classifier, steps=steps, size=size, per_class=per_class,
+        alpha=alpha, seed=seed,
+    )  # fmt: skip
+    measured = evaluate(
+        file, dataset, options,
+        device=on, checkpoint=checkpoint, workers=workers, progress=terminal,
+        cache=file.with_name(f"{file.stem}-judge.safetensors") if keeps else None,
+    )  # fmt: skip
+    terminal.result(asdict(measured), _metrics_lines(measured), table=_metrics_table(measured))
+
+
+def _metrics_table(result: Evaluation) -> Table:
+    table = Table(title=f"Synthetic images beside real ones, {result.classes} classes")
+    table.add_column("measure")
+    judged = {one.images: one for one in result.judged}
+    against = {one.images: one for one in result.compared if one.against == "test"}
+    sets = ("synthetic", "training", "test")
+    for name in sets:
+        table.add_column(name if name == "synthetic" else f"real {name}", justify="right")
+    rows = [judged[name] for name in sets]
+    table.add_row("images", *(f"{one.count}" for one in rows))
+    table.add_row("top-1 accuracy", *(f"{one.accuracy:.1%}" for one in rows))
+    table.add_row("inception score (eq. 11)", *(f"{one.inception.mean:.2f} ± {one.inception.std:.2f}" for one in rows))
+    table.add_row("missing classes", *(f"{one.missing}" for one in rows))
+    table.add_row("feature diversity of a source, of a real class", *(f"{one.diversity:.3g}" for one in rows))
+    both = [against[name] for name in sets[:2]]
+    table.add_row("FID against test", *(f"{one.fid:.4g}" for one in both))
+    table.add_row("KID against test", *(f"{one.kid.mean:.3g} ± {one.kid.std:.2g}" for one in both))
+    for name in ("precision", "recall", "density", "coverage"):
+        table.add_row(f"{name} against test", *(f"{getattr(one, name):.3f}" for one in both))
+    return table
+
+
+def _metrics_lines(result: Evaluation) -> list[str]:
+    synthetic, test = result.judged[0], result.judged[1]
+    lines = [
+        f"A classifier ({result.classifier}) trained on the real training images is right about "
+        f"{synthetic.accuracy:.1%} of the synthetic and {test.accuracy:.1%} of the real test images.",
+        f"Features: {result.features}.",
+    ]
+    if result.attended is not None:
+        found = result.attended
+        lines.append(
+            f"Attention: {found.matched} of {found.regions} regions stand for one of {found.parts} parts each; "
+            f"{found.pck:.1%} of these lie within {found.alpha:g} of the box's larger side of their region's centre "
+            f"(PCK, {found.images} test images; a part's mean place: {found.of_mean_place:.1%})."
+        )
+    return [*lines, *result.remarks]
+
+
+def _pairs_table(result: PairsEvaluation) -> Table:
+    table = Table(title="Answers beside the truth, mean ± standard error")
+    for name in ("answer", "images", "pairs", "error inside", "identity", "mask overlap"):
+        table.add_column(name, justify="left" if name in ("answer", "images") else "right")
+    for one in result.scores:
+        values = [
+            "–" if math.isnan(mean.value) else f"{mean.value:.3f} ± {mean.error:.3f}"
+            for mean in (one.error, one.identity, one.overlap)
+        ]
+        table.add_row(one.answer, one.images, str(one.pairs), *values)
+    return table
+
+
+def _pairs_lines(result: PairsEvaluation) -> list[str]:
+    lines = ["Error: mean absolute difference in [0, 1]; pixels alone reward plain grey, so read all three together."]
+    if result.oracle:
+        right = "" if math.isnan(result.oracle_accuracy) else f"{result.oracle_accuracy:.1%} right"
+        lines.append(f"The oracle: {result.oracle}; on real test images that it did not learn from: {right or 'none'}.")
+    return [*lines, *result.remarks]
 
 
 @app.command()

@@ -110,8 +110,8 @@ class Terminal:
         return _Counted(self, name, total, unit)
 
     def open(self, name: str, total: int, unit: str) -> TaskID:
-        """Show a bar."""
-        if self._live is None:
+        """Show a bar, where there is a terminal to draw it on."""
+        if self._live is None and self.err.is_terminal:
             self._live = Live(console=self.err, get_renderable=self._picture, refresh_per_second=4)
             self._live.start()
         row = self._bars.add_task(escape(name), total=total, unit=escape(unit))
@@ -134,10 +134,11 @@ class Terminal:
         self._bars.stop_task(row)
         if self._open:
             self._bars.remove_task(row)
-        elif self._live is not None:
+            return
+        if self._live is not None:
             self._live.stop()
             self._live = None
-            self._bars.remove_task(row)
+        self._bars.remove_task(row)
 
     def _picture(self) -> RenderableType:
         if not self._note:

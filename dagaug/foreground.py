@@ -102,7 +102,7 @@ def grabcut_masks(
     def one(index: int) -> np.ndarray:
         return np.round(255 * grabcut(images[index], boxes[index])).astype(np.uint8)
 
-    return _over_images(one, len(images), "finding the objects", workers, progress)
+    return _over_images(one, len(images), "Finding the objects", workers, progress)
 
 
 def backgrounds(
@@ -117,7 +117,7 @@ def backgrounds(
     def one(index: int) -> np.ndarray:
         return fill_background(images[index], masks[index].astype(np.float32) / 255)[0]
 
-    return _over_images(one, len(images), "filling the backgrounds", workers, progress)
+    return _over_images(one, len(images), "Filling the backgrounds", workers, progress)
 
 
 def _over_images(

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64, Integer
+from scipy.linalg import svdvals
 from scipy.optimize import linear_sum_assignment
 from scipy.special import rel_entr
 from torchmetrics.image.kid import poly_mmd
@@ -110,14 +111,14 @@ def fid(real: Float[np.ndarray, "N D"], fake: Float[np.ndarray, "M D"]) -> float
     last trace is the sum of the singular values of X₁ X₂ᵀ, hence of R₁ R₂ᵀ from their QR decompositions. No root of
     a nearly singular product is taken, so that the result is exact with fewer images than features, too.
 
-    Symmetric, 0 for equal sets, and too high by about (D² / N) for small ones: see :data:`FID_IMAGES`.
+    Symmetric, 0 for equal sets, and too high for small ones: see :data:`FID_IMAGES`.
     """
     _check_rows("a Fréchet distance", 2, real, fake)
     real, fake = real.astype(np.float64), fake.astype(np.float64)
     between = real.mean(0) - fake.mean(0)
-    roots = [np.linalg.qr((x - x.mean(0)) / math.sqrt(len(x) - 1), mode="r") for x in (real, fake)]
-    within = sum(float(np.square(root).sum()) for root in roots)
-    shared = float(np.linalg.svd(roots[0] @ roots[1].T, compute_uv=False).sum())
+    first, second = (np.asarray(np.linalg.qr((x - x.mean(0)) / math.sqrt(len(x) - 1), mode="r")) for x in (real, fake))
+    within = float(np.square(first).sum() + np.square(second).sum())
+    shared = float(svdvals(first @ second.T).sum())
     return max(float(between @ between) + within - 2 * shared, 0.0)
 
 
@@ -145,8 +146,8 @@ def kid(
     rng = np.random.default_rng(seed)
     scores = []
     for _ in range(subsets):
-        parts = [torch.from_numpy(x[rng.choice(len(x), size, replace=False)]).double() for x in (real, fake)]
-        scores.append(float(poly_mmd(*parts)))
+        first, second = (torch.from_numpy(x[rng.choice(len(x), size, replace=False)]).double() for x in (real, fake))
+        scores.append(float(poly_mmd(first, second)))
     return Spread(float(np.mean(scores)), float(np.std(scores)))
 
 
@@ -202,7 +203,9 @@ def _centred(real: np.ndarray, fake: np.ndarray, neighbours: int) -> tuple[np.nd
 
 def _radii(points: np.ndarray, neighbours: int) -> np.ndarray:
     """Distance of each point to its k-th nearest neighbour but itself."""
-    return np.concatenate([np.partition(part, neighbours, axis=1)[:, neighbours] for part in _distances(points, points)])
+    return np.concatenate(
+        [np.partition(part, neighbours, axis=1)[:, neighbours] for part in _distances(points, points)]
+    )
 
 
 def _distances(points: np.ndarray, others: np.ndarray) -> Iterator[np.ndarray]:

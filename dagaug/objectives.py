@@ -206,6 +206,10 @@ class ReferenceObjective(nn.Module):
         cross = batch.cross
         translated = result[cross]
         terms |= self._translated_terms(batch, translated, source[cross], appearance[cross], reference[cross])
+        if "cst" not in self.without:
+            terms["silhouette"] = losses.object_loss(
+                torch.logit(morph.mask[cross], eps=1e-4), batch.reference_mask[cross]
+            )
         fakes = Fakes(translated, batch.source_label[cross], result[known], batch.reference_label[known])
         return terms, fakes
 

@@ -1,371 +1,54 @@
 """The downstream experiment: do the synthetic images make a better classifier? (paper, Sec. 4.6)
 
-Each arm of :data:`ARMS` trains the same network for the same number of steps of the same size from the same
-seeds, and each trained network is tested once on the untouched test split. Arms are paired by seed: a
-difference is taken within a seed, and its interval is Student's t over the seeds. Whole images are used, as
-they will be met in the test.
+Each arm (:mod:`dagaug.arms`) trains the same network for the same number of steps of the same size from the same
+seeds, and each trained network is tested once, after its last step, on the untouched test split; nothing is chosen by
+it. Arms are paired by seed and by test image (:mod:`dagaug.evidence`). Whole images are used, as they will be met in
+the test.
 """
 
 from __future__ import annotations
 
-import json
-import math
-import os
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Int64, Integer, UInt8
-from scipy import stats
+from jaxtyping import Float32, Int64
 
 from dagaug import images as imaging
-from dagaug.classifier import Augment, FitOptions, fit, hash_images, identity_of
+from dagaug.arms import ARMS, Arm, Mode, ScoreOptions
+from dagaug.classifier import FitOptions, fit, identity_of
+from dagaug.controls import CONTROLS, Controls, check_selector
 from dagaug.datasets import Dataset
-from dagaug.errors import DataError, UsageError
+from dagaug.errors import UsageError
+from dagaug.evidence import calibration_error
+from dagaug.ledger import Ledger, Run, pack
+from dagaug.material import ImageSet, MorphSet, load_other, load_real, load_store
+from dagaug.probe import Probe
 from dagaug.progress import SILENT, Progress
-from dagaug.store import Store
+from dagaug.results import FractionPoint, Guards, RunTable, ScoreResult
 
-__all__ = [
-    "ARMS",
-    "CONFIDENCE",
-    "Arm",
-    "ArmResult",
-    "Comparison",
-    "Estimate",
-    "Run",
-    "ScoreOptions",
-    "ScoreResult",
-    "Verdict",
-    "estimate",
-    "paired_difference",
-    "score",
-]
-
-CONFIDENCE = 0.95
-
-Verdict = Literal["helps", "no measurable effect", "harms"]
+__all__ = ["ARMS", "ScoreOptions", "ScoreResult", "score"]
 
 
 @dataclass(frozen=True)
-class Arm:
-    """One way to train.
-
-    Attributes:
-        name: as it stands in the table.
-        augment: the augmentation of all its images.
-        synthetic: whether a share of each batch is synthetic.
-        baseline: name of the arm that it is compared with; empty if it is a baseline itself.
-    """
+class _Training:
+    """What one network is trained on."""
 
     name: str
-    augment: Augment
-    synthetic: bool
-    baseline: str = ""
-
-
-ARMS: tuple[Arm, ...] = (
-    Arm("real", "standard", synthetic=False),
-    Arm("real+dagaug", "standard", synthetic=True, baseline="real"),
-)
-"""The arms, in the order of the table."""
-
-
-@dataclass(frozen=True)
-class ScoreOptions:
-    """What a score depends on besides data and images.
-
-    Attributes:
-        fit: network and training, the same for every arm but for the augmentation, which the arm chooses.
-        seeds: how many trainings of each arm.
-        seed: the first one; the others follow it.
-        per_class: use only the first so many real training images of each class.
-    """
-
-    fit: FitOptions = field(default_factory=FitOptions)
-    seeds: int = 3
-    seed: int = 0
-    per_class: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.seeds < 2:
-            raise UsageError(f"--seeds {self.seeds}: at least 2, since one training says nothing of chance")
-        if self.seed < 0:
-            raise UsageError(f"--seed {self.seed}: at least 0")
-
-
-@dataclass(frozen=True)
-class Run:
-    """One training, tested once."""
-
-    arm: str
-    seed: int
-    accuracy: float
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean with its 95% interval; all as shares, not per cent."""
-
-    mean: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class ArmResult:
-    """Top-1 test accuracy of an arm, one value per seed, and its mean over the seeds."""
-
-    arm: str
-    accuracies: tuple[float, ...]
-    accuracy: Estimate
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """An arm against its baseline, paired by seed.
-
-    Attributes:
-        arm: its name.
-        baseline: the name of the arm that it is compared with.
-        differences: accuracy of the arm minus that of the baseline, one for each seed.
-        difference: their mean with its interval.
-        p: of the paired t test, two-sided.
-        verdict: ``helps`` or ``harms`` if the whole interval lies on one side of zero.
-    """
-
-    arm: str
-    baseline: str
-    differences: tuple[float, ...]
-    difference: Estimate
-    p: float
-    verdict: Verdict
-
-    @property
-    def sentence(self) -> str:
-        """The comparison in words, with its uncertainty."""
-        mean, low, high = self.difference.mean, self.difference.low, self.difference.high
-        effect = self.verdict if self.verdict != "no measurable effect" else f"has {self.verdict}"
-        return (
-            f"{self.arm} {effect} against {self.baseline}: {100 * mean:+.1f} points of accuracy "
-            f"(95% interval {100 * low:+.1f} to {100 * high:+.1f}, p = {self.p:.2g}, "
-            f"{len(self.differences)} paired seeds)"
-        )
-
-
-@dataclass(frozen=True)
-class ScoreResult:
-    """The table and what it rests on.
-
-    Attributes:
-        arms: one row for each arm.
-        comparisons: each arm with a baseline, against it.
-        runs: every training.
-        classes: how many.
-        real: real training images.
-        synthetic: synthetic training images.
-        test: test images.
-        steps: optimiser steps of every training.
-        synthetic_share: share of each batch that is synthetic, in arms that have such images.
-        skipped: real images that could not be read, with the reason.
-        options: everything that was asked for.
-    """
-
-    arms: tuple[ArmResult, ...]
-    comparisons: tuple[Comparison, ...]
-    runs: tuple[Run, ...]
-    classes: int
-    real: int
-    synthetic: int
-    test: int
-    steps: int
-    synthetic_share: float
-    skipped: tuple[tuple[str, str], ...]
-    options: dict[str, object]
-
-    @property
-    def sentences(self) -> tuple[str, ...]:
-        """Each comparison in words."""
-        return tuple(comparison.sentence for comparison in self.comparisons)
-
-    def to_json(self) -> str:
-        """Everything as one JSON object, with the sentences; accuracies are shares in [0, 1]."""
-        return json.dumps(asdict(self) | {"sentences": self.sentences}, indent=2, ensure_ascii=False)
-
-
-# Statistics
-
-
-def estimate(values: Sequence[float], *, resolution: float = 0.0) -> Estimate:
-    """Mean with Student's 95% interval.
-
-    Args:
-        values: at least two.
-        resolution: step in which values can differ at all. Values that are equal by rounding would seem
-            certain; their spread is taken to be at least that of rounding, resolution / √12.
-    """
-    mean, error = _mean_and_error(values, resolution)
-    reach = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)) * error
-    return Estimate(mean, mean - reach, mean + reach)
-
-
-def paired_difference(
-    values: Sequence[float], baseline: Sequence[float], *, resolution: float = 0.0
-) -> tuple[Estimate, float]:
-    """Mean difference of paired values with its 95% interval, and p of the two-sided paired t test.
-
-    The resolution is that of :func:`estimate`. Without any spread, p is 1 for no difference and 0 for one.
-    """
-    differences = [a - b for a, b in zip(values, baseline, strict=True)]
-    mean, error = _mean_and_error(differences, resolution)
-    if error == 0:
-        return Estimate(mean, mean, mean), 1.0 if mean == 0 else 0.0
-    p = 2 * float(stats.t.sf(abs(mean) / error, len(differences) - 1))
-    return estimate(differences, resolution=resolution), p
-
-
-def _mean_and_error(values: Sequence[float], resolution: float) -> tuple[float, float]:
-    """Mean and its standard error."""
-    if len(values) < 2:
-        raise ValueError(f"an interval needs at least 2 values, not {len(values)}")
-    spread = max(float(np.std(values, ddof=1)), resolution / math.sqrt(12))
-    return float(np.mean(values)), spread / math.sqrt(len(values))
-
-
-def _compare(arm: ArmResult, baseline: ArmResult, resolution: float) -> Comparison:
-    difference, p = paired_difference(arm.accuracies, baseline.accuracies, resolution=resolution)
-    verdict: Verdict = "no measurable effect"
-    if difference.low > 0:
-        verdict = "helps"
-    elif difference.high < 0:
-        verdict = "harms"
-    differences = tuple(a - b for a, b in zip(arm.accuracies, baseline.accuracies, strict=True))
-    return Comparison(arm.arm, baseline.arm, differences, difference, p, verdict)
-
-
-# Data
-
-
-@dataclass(frozen=True)
-class _Set:
-    """Images, uint8 RGB N S S 3, and their labels."""
-
-    images: UInt8[np.ndarray, "N S S 3"]
-    labels: Int64[np.ndarray, " N"]
-
-    @cached_property
-    def hashes(self) -> Int64[np.ndarray, " N"]:
-        return hash_images(self.images)
-
-
-@dataclass(frozen=True)
-class _Material:
-    """Everything that arms are made of."""
-
-    classes: tuple[str, ...]
-    train: _Set
-    synthetic: _Set
-    test: _Set
-
-
-def _load(
-    dataset: Dataset, store: Path, size: int, progress: Progress
-) -> tuple[_Material, tuple[tuple[str, str], ...]]:
-    """Read all images whole, and list the real ones that cannot be read with the reason."""
-    synthetic = _load_synthetic(store, dataset, size, progress)
-    train, test, skipped = _load_real(dataset, size, progress)
-    return _Material(dataset.classes, train, synthetic, test), skipped
-
-
-def _load_real(dataset: Dataset, size: int, progress: Progress) -> tuple[_Set, _Set, tuple[tuple[str, str], ...]]:
-    """Read training and test images whole; unreadable ones are skipped and listed."""
-    sets, skipped = [], []
-    for name, samples in (("training", dataset.train), ("test", dataset.test)):
-        if not samples:
-            raise DataError(f"{dataset.root}: no {name} images; a score needs a training and a test split")
-        paths = [dataset.file(sample) for sample in samples]
-        loaded = imaging.load(paths, size=size, fit="letterbox", progress=progress)
-        labels = np.array([sample.label for sample in samples], dtype=np.int64)
-        sets.append(_Set(loaded.images, labels[loaded.kept]))
-        skipped += [(str(one.path), one.reason) for one in loaded.skipped]
-    return sets[0], sets[1], tuple(skipped)
-
-
-def _load_synthetic(path: Path, dataset: Dataset, size: int, progress: Progress) -> _Set:
-    """Read the synthetic images of a store, once it is sure that they fit the data and leak no test."""
-    with Store(path) as store:
-        _check_classes(path, store.classes, dataset)
-        rows = np.flatnonzero(store.images.synthetic)
-        if not len(rows):
-            raise DataError(f"{path}: no synthetic images in it; make some: dagaug augment {dataset.root}")
-        _check_origin(path, store, rows, dataset, progress)
-        out = np.empty((len(rows), size, size, 3), dtype=np.uint8)
-        with progress.task("Reading synthetic", len(rows), "images") as task:
-            for start in range(0, len(rows), 256):
-                chosen = rows[start : start + 256]
-                for place, image in enumerate(store.read(chosen.tolist()), start):
-                    region = imaging.region_of(*image.shape[:2], box=None, fit="letterbox")
-                    out[place] = imaging.cut(image, region, size)
-                task.advance(len(chosen))
-        return _Set(out, store.images.label[rows].astype(np.int64))
-
-
-def _check_classes(path: Path, classes: tuple[str, ...], dataset: Dataset) -> None:
-    if classes == dataset.classes:
-        return
-    if set(classes) == set(dataset.classes):
-        what = "the same classes in another order"
-    else:
-        what = f"{_listed(path, classes, dataset.classes)}; {_listed(dataset.root, dataset.classes, classes)}"
-    raise DataError(f"{path} does not fit {dataset.root}: {what}; give the data that it was made from")
-
-
-def _listed(where: Path, classes: Sequence[str], others: Sequence[str]) -> str:
-    """How many classes there are, and one that the others lack."""
-    alone = sorted(set(classes) - set(others))
-    return f"{where} has {len(classes)} classes" + (f", {alone[0]!r} only there" if alone else "")
-
-
-def _check_origin(
-    path: Path, store: Store, rows: Integer[np.ndarray, " N"], dataset: Dataset, progress: Progress
-) -> None:
-    """Refuse synthetic images that were made from anything but the training images in use.
-
-    A source or reference from the test split leaks the test; one from a training image that the real arm does
-    not have (another ``--per-class``) gives the other arm more real information.
-    """
-    header, table = store.header, store.images
-    train = {sample.path.as_posix() for sample in dataset.train}
-    test = {sample.path.as_posix() for sample in dataset.test}
-    origins = np.union1d(table.source[rows], table.reference[rows])
-    used = [(int(row), header.files[row]) for row in origins if row >= 0]
-    for row, file in used:
-        if file in test or header.files_split[row] != 0:
-            raise DataError(f"{path}: made from the test image {file}; a score would be false")
-        if file not in train:
-            raise DataError(
-                f"{path}: made from {file}, which is not among the {len(train)} training "
-                f"images in use of {dataset.root}; give the data folder and --per-class that it was made with"
-            )
-    if (table.split[rows] != 0).any():
-        raise DataError(f"{path}: some synthetic images stand in the test split; a score would be false")
-    if len(used) < len(train):
-        progress.say(f"{path}: made from {len(used)} of the {len(train)} real training images")
-
-
-# The experiment
+    options: FitOptions
+    train: ImageSet
+    synthetic: ImageSet | None
 
 
 def score(
     dataset: Dataset,
-    store: Path | str,
+    store: Path | str | None,
     options: ScoreOptions | None = None,
     *,
+    checkpoint: Path | None = None,
     device: torch.device | str = "cpu",
     resume: Path | None = None,
     progress: Progress = SILENT,
@@ -374,136 +57,310 @@ def score(
 
     Args:
         dataset: real images with their split.
-        store: HDF5 file of ``dagaug augment``; its synthetic images are used, its real ones are not.
+        store: HDF5 file of ``dagaug augment``; its synthetic images are used, its real ones are not. None if no arm
+            needs one.
         options: see :class:`ScoreOptions`.
+        checkpoint: of the generator, if it does not lie any more where the file says; only controls need it.
         device: where to train.
         resume: JSON-lines file of finished runs. Those of the same images, labels and options are taken from
             it rather than trained again, and each new one is added at once.
         progress: told of each step of each training.
 
     Raises:
-        DataError: the store does not fit the data, or its images were made from test images.
+        CheckpointError: a control is asked for, and the checkpoint that made the store is not there.
+        DataError: the store does not fit the data, its images were made from test images, or ``resume`` cannot be
+            written.
         StoreError: the store cannot be read.
         UsageError: an unknown network or an impossible option.
         TrainingError: a loss that is not finite.
     """
     options = options or ScoreOptions()
     dataset = dataset.subset(options.per_class)
-    material, skipped = _load(dataset, Path(store), options.fit.size, progress)
-    training = options.fit.resolved(len(material.train.images))
-    ledger = _Ledger(resume, progress)
-    runs: list[Run] = []
-    with progress.task("Scoring", options.seeds * len(ARMS), "trainings") as task:
-        for number in range(options.seeds):
-            for arm in ARMS:
-                seed = options.seed + number
-                arm_options = replace(training, augment=arm.augment)
-                identity = _identity(material, arm, arm_options, torch.device(device))
-                run = ledger.find(identity, arm.name, seed)
-                if run is None:
-                    title = f"{arm.name}, seed {number + 1} of {options.seeds}"
-                    run = _run(material, arm, arm_options, seed, device, progress, title)
-                    ledger.add(identity, run)
-                runs.append(run)
-                task.advance(1, f"{arm.name}: {100 * run.accuracy:.1f}%")
-    resolution = 1 / len(material.test.images)
-    arms = {arm.name: _arm_result(arm, runs, resolution) for arm in ARMS}
+    ledger = Ledger(resume, progress)
+    device = torch.device(device)
+    made = _synthetic(store, dataset, options, checkpoint, device, progress)
+    train, test, skipped = load_real(dataset, options.fit.size, progress)
+    fitting = options.fit.resolved(len(train))
+    arms = options.table()
+    trainings = {
+        arm.name: _Training(
+            arm.name, replace(fitting, augment=arm.augment), train, made[arm.images] if arm.images else None
+        )
+        for arm in arms
+    }
+    augmented = _augmented(arms, options)
+    sweep = {} if augmented is None else _sweeps(trainings[augmented.name], options, train)
+    runs = _run_all([*trainings.values(), *sweep.values()], test, dataset.classes, options, device, ledger, progress)
+    table = RunTable(runs, test.labels, dataset.classes)
+    guards = _guards(store, dataset, {"real": train, **made}, test, progress)
+    synthetic = {arm.name: len(trainings[arm.name].synthetic or ()) for arm in arms}
     return ScoreResult(
-        arms=tuple(arms.values()),
-        comparisons=tuple(_compare(arms[a.name], arms[a.baseline], resolution) for a in ARMS if a.baseline),
-        runs=tuple(runs),
+        arms=tuple(table.arm(name, images) for name, images in synthetic.items()),
+        comparisons=tuple(table.compare(arm, baseline) for arm, baseline in _pairs(arms)),
+        runs=runs,
         classes=len(dataset.classes),
-        real=len(material.train.images),
-        synthetic=len(material.synthetic.images),
-        test=len(material.test.images),
-        steps=training.steps or 0,
-        synthetic_share=training.synthetic_share,
+        real=len(train),
+        synthetic=0 if augmented is None else synthetic[augmented.name],
+        test=len(test),
+        steps=fitting.steps or 0,
+        synthetic_share=fitting.synthetic_share,
         skipped=skipped,
-        options={
-            "data": str(dataset.root),
-            "store": str(store),
-            **{name: getattr(options, name) for name in ("seeds", "seed", "per_class")},
-            "fit": training.as_dict(),
-        },
+        options=_asked(dataset, store, options, fitting),
+        fractions=() if augmented is None else _fractions(table, augmented.name, options, {**trainings, **sweep}),
+        ratios=()
+        if augmented is None
+        else table.ratios({share: _with_share(augmented.name, share) for share in sorted(set(options.ratios))}),
+        guards=guards,
+        notes=tuple(_notes(options, guards, len(train), train.hashes, test.hashes)),
     )
 
 
+def _asked(dataset: Dataset, store: Path | str | None, options: ScoreOptions, fitting: FitOptions) -> dict[str, object]:
+    """All options as JSON can hold them."""
+    plain = ("seeds", "seed", "per_class", "arms", "fractions", "ratios", "mode")
+    return {
+        "data": str(dataset.root),
+        "store": None if store is None else str(store),
+        **{name: getattr(options, name) for name in plain},
+        "others": [[name, str(path)] for name, path in options.others],
+        "fit": fitting.as_dict(),
+    }
+
+
+def _guards(
+    store: Path | str | None, dataset: Dataset, sets: dict[str, ImageSet], test: ImageSet, progress: Progress
+) -> Guards:
+    alike = {name: imaging.near_duplicates(np.asarray(one.images), test.images)[:, 0] for name, one in sets.items()}
+    return Guards(
+        {name: len(np.unique(rows)) for name, rows in alike.items()},
+        None if store is None else check_selector(Path(store), dataset, progress),
+    )
+
+
+def _fractions(
+    table: RunTable, augmented: str, options: ScoreOptions, trainings: dict[str, _Training]
+) -> tuple[FractionPoint, ...]:
+    names = {fraction: (_at("real", fraction), _at(augmented, fraction)) for fraction in sorted(set(options.fractions))}
+    points = [
+        (fraction, len(trainings[without].train), len(trainings[with_synthetic].synthetic or ()))
+        for fraction, (without, with_synthetic) in names.items()
+    ]
+    return table.fractions(points, names)
+
+
+def _synthetic(
+    store: Path | str | None,
+    dataset: Dataset,
+    options: ScoreOptions,
+    checkpoint: Path | None,
+    device: torch.device,
+    progress: Progress,
+) -> dict[str, ImageSet]:
+    """The synthetic images that the arms ask for, by their names."""
+    wanted = {arm.images for arm in options.table() if arm.images}
+    made: dict[str, ImageSet] = {}
+    if options.needs_store:
+        if store is None:
+            raise UsageError("give the HDF5 file of dagaug augment, or choose --arms that need none: real,strong")
+        # always read, since controls may not be made from anything that morphs may not be made from
+        made["dagaug"] = load_store(Path(store), dataset, options.fit.size, progress)
+        if wanted & set(CONTROLS):
+            size, seed = options.fit.size, options.seed
+            controls = Controls(
+                Path(store), dataset, size=size, seed=seed, checkpoint=checkpoint, device=device, progress=progress
+            )
+            made |= {name: ImageSet(*controls.make(name)) for name in CONTROLS if name in wanted}
+    made |= {name: load_other(path, dataset, options.fit.size, progress) for name, path in options.others}
+    return {name: images for name, images in made.items() if name in wanted}
+
+
+def _pairs(arms: Sequence[Arm]) -> list[tuple[str, str]]:
+    """Arms to compare; first the augmented one with ``real``, which is the question, then all others with ``real``."""
+    pairs = [(arm.name, baseline) for arm in arms for baseline in arm.against]
+    return sorted(pairs, key=lambda pair: (pair[1] != "real", pair[0] != "real+dagaug"))
+
+
+def _augmented(arms: Sequence[Arm], options: ScoreOptions) -> Arm | None:
+    """The arm that the sweeps are about."""
+    found = sorted((arm for arm in arms if arm.images), key=lambda arm: arm.name != "real+dagaug")
+    if (options.fractions or options.ratios) and not found:
+        raise UsageError("--fractions and --ratio need an arm with synthetic images; add real+dagaug to --arms")
+    return found[0] if found else None
+
+
+def _sweeps(base: _Training, options: ScoreOptions, train: MorphSet) -> dict[str, _Training]:
+    """The trainings that only sweeps need."""
+    more = {}
+    for fraction in options.fractions:
+        if fraction < 1:
+            rows = _first_of_each_class(train.labels, fraction)
+            synthetic = _made_from(base, {train.origins[row][0] for row in rows.tolist()}, fraction)
+            without = _Training(
+                _at("real", fraction), replace(base.options, augment="standard"), train.take(rows), None
+            )
+            more[without.name] = without
+            name = _at(base.name, fraction)
+            more[name] = _Training(name, base.options, train.take(rows), synthetic)
+    for share in options.ratios:
+        name = _with_share(base.name, share)
+        more[name] = replace(base, name=name, options=replace(base.options, synthetic_share=share))
+    return more
+
+
+def _made_from(base: _Training, files: set[str], fraction: float) -> ImageSet:
+    """The synthetic images that were made from these files alone."""
+    assert base.synthetic is not None
+    if not isinstance(base.synthetic, MorphSet):
+        raise UsageError(f"--fractions: it is not known which real images those of {base.name} were made from")
+    rows = np.flatnonzero([files.issuperset(origins) for origins in base.synthetic.origins])
+    if not len(rows):
+        raise UsageError(
+            f"--fractions {fraction:g}: no synthetic image was made from these real images alone; ask for more of them"
+        )
+    return base.synthetic.take(rows)
+
+
+def _first_of_each_class(labels: Int64[np.ndarray, " N"], fraction: float) -> Int64[np.ndarray, " M"]:
+    rows = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    return np.sort(np.concatenate([of_class[: max(1, round(fraction * len(of_class)))] for of_class in rows]))
+
+
+def _at(name: str, fraction: float) -> str:
+    return name if fraction == 1 else f"{name}, {fraction:.3g} of the real images"
+
+
+def _with_share(name: str, share: float) -> str:
+    return f"{name}, {share:.3g} of a batch synthetic"
+
+
+def _run_all(
+    trainings: Sequence[_Training],
+    test: ImageSet,
+    classes: tuple[str, ...],
+    options: ScoreOptions,
+    device: torch.device,
+    ledger: Ledger,
+    progress: Progress,
+) -> tuple[Run, ...]:
+    """Train everything with every seed, but what is in the ledger."""
+    runs = []
+    probe = Probe(options.fit, device=device, progress=progress) if options.mode == "linear-probe" else None
+    with progress.task("Scoring", options.seeds * len(trainings), "trainings") as task:
+        for number in range(options.seeds):
+            for training in trainings:
+                seed = options.seed + number
+                identity = _identity(training, test, classes, options.mode, device)
+                run = ledger.find(identity, training.name, seed)
+                if run is None:
+                    title = f"{training.name}, seed {number + 1} of {options.seeds}"
+                    run = _run(training, test, classes, seed, device, probe, progress, title)
+                    ledger.add(identity, run)
+                runs.append(run)
+                task.advance(1, f"{training.name}: {100 * run.accuracy:.1f}%")
+    return tuple(runs)
+
+
 def _run(
-    material: _Material,
-    arm: Arm,
-    options: FitOptions,
+    training: _Training,
+    test: ImageSet,
+    classes: tuple[str, ...],
     seed: int,
-    device: torch.device | str,
+    device: torch.device,
+    probe: Probe | None,
     progress: Progress,
     title: str,
 ) -> Run:
     """Train one network and test it, once."""
     start = time.perf_counter()
+    probabilities = (
+        _fitted(training, test, classes, seed, device, progress, title)
+        if probe is None
+        else _probed(training, test, classes, seed, probe)
+    )
+    predicted, confidence = probabilities.argmax(1), probabilities.max(1)
+    right = predicted == test.labels
+    return Run(
+        training.name,
+        seed,
+        float(right.mean()),
+        calibration_error(confidence, right),
+        pack(predicted),
+        round(time.perf_counter() - start, 2),
+    )
+
+
+def _fitted(
+    training: _Training,
+    test: ImageSet,
+    classes: tuple[str, ...],
+    seed: int,
+    device: torch.device,
+    progress: Progress,
+    title: str,
+) -> Float32[np.ndarray, "N K"]:
+    synthetic = training.synthetic
     classifier = fit(
-        material.train.images,
-        material.train.labels,
-        material.classes,
-        options,
+        training.train.images,
+        training.train.labels,
+        classes,
+        training.options,
         seed=seed,
         device=device,
-        synthetic=(material.synthetic.images, material.synthetic.labels) if arm.synthetic else None,
+        synthetic=None if synthetic is None else (synthetic.images, synthetic.labels),
         progress=progress,
         title=title,
     )
-    accuracy = classifier.accuracy(material.test.images, material.test.labels)
-    return Run(arm.name, seed, accuracy, round(time.perf_counter() - start, 2))
+    return classifier.probabilities(test.images)
 
 
-def _arm_result(arm: Arm, runs: Sequence[Run], resolution: float) -> ArmResult:
-    accuracies = tuple(run.accuracy for run in runs if run.arm == arm.name)
-    return ArmResult(arm.name, accuracies, estimate(accuracies, resolution=resolution))
+def _probed(
+    training: _Training, test: ImageSet, classes: tuple[str, ...], seed: int, probe: Probe
+) -> Float32[np.ndarray, "N K"]:
+    augment = training.options.augment
+    train, synthetic = (
+        None if one is None else probe.features(one.images, one.labels, one.hashes, augment)
+        for one in (training.train, training.synthetic)
+    )
+    assert train is not None
+    tested = probe.features(test.images, test.labels, test.hashes)
+    return probe.probabilities(train, synthetic, tested, len(classes), training.options, seed=seed)
 
 
-# Finished runs
+def _identity(training: _Training, test: ImageSet, classes: tuple[str, ...], mode: Mode, device: torch.device) -> str:
+    """Name everything that a run's predictions depend on but its seed."""
+    sets = (training.train, test, *([] if training.synthetic is None else [training.synthetic]))
+    parts = (identity_of(one.hashes, one.labels, classes, training.options) for one in sets)
+    return "-".join([*(part[:16] for part in parts), mode, device.type])
 
 
-def _identity(material: _Material, arm: Arm, options: FitOptions, device: torch.device) -> str:
-    """Name everything that a run's accuracy depends on but its seed."""
-    used = (material.train, material.test, *([material.synthetic] if arm.synthetic else []))
-    parts = (identity_of(one.hashes, one.labels, material.classes, options) for one in used)
-    return "-".join([*(part[:16] for part in parts), device.type])
-
-
-class _Ledger:
-    """Runs that are finished, in a JSON-lines file; without a path it only forgets."""
-
-    def __init__(self, path: Path | None, progress: Progress) -> None:
-        self._path = path
-        self._progress = progress
-        self._runs: dict[tuple[str, str, int], Run] = {}
-        if path is None or not path.exists():
-            return
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                record = json.loads(line)
-                identity, arm, seed = record["identity"], record["arm"], int(record["seed"])
-                run = Run(arm, seed, float(record["accuracy"]), float(record["seconds"]))
-                self._runs[identity, arm, seed] = run
-            except (ValueError, KeyError, TypeError):
-                continue  # the line that a killed run was writing; it is trained again
-
-    def find(self, identity: str, arm: str, seed: int) -> Run | None:
-        """Give the run if it is finished."""
-        run = self._runs.get((identity, arm, seed))
-        if run is not None:
-            self._progress.say(f"{arm}, seed {seed}: {100 * run.accuracy:.1f}%, from {self._path}")
-        return run
-
-    def add(self, identity: str, run: Run) -> None:
-        """Write a run down, on disk when this returns."""
-        if self._path is None:
-            return
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        line = json.dumps({"identity": identity, **asdict(run)}) + "\n"
-        with self._path.open("ab") as file:
-            # A line cut short by a killed run must not swallow this one.
-            if file.tell() and not self._path.read_bytes().endswith(b"\n"):
-                line = "\n" + line
-            file.write(line.encode())
-            file.flush()
-            os.fsync(file.fileno())
+def _notes(
+    options: ScoreOptions,
+    guards: Guards,
+    real: int,
+    train: Int64[np.ndarray, " N"],
+    test: Int64[np.ndarray, " M"],
+) -> Iterator[str]:
+    """What a reader should know to believe the table or not."""
+    same = int(np.isin(test, train).sum())
+    if same:
+        yield f"{same} test images are, pixel for pixel, training images too: all accuracies are too high."
+    for name, count in guards.near_duplicates.items():
+        if count:
+            yield f"{count} training images ({name}) look like a test image."
+    selector = guards.selector
+    if selector is not None and selector.seen:
+        yield (
+            f"The classifiers that selected ({selector.file}) had learned from {selector.seen} of the {selector.test} "
+            "test images: the gain may be false."
+        )
+    elif selector is None and any(arm.images == "dagaug" for arm in options.table()):
+        yield "Whether the classifiers that selected saw test images could not be checked: their file is not there."
+    if options.fractions and min(options.fractions) < 1:
+        yield (
+            f"The generator and its classifiers had learned from all {real} real images, so that gains at smaller "
+            "fractions are flattered; the synthetic images were made from the fraction's images alone."
+        )
+    if options.ratios:
+        yield "The ratios are to be read as a whole: the best of them was found on the test images."
+    if options.seeds < 3:
+        yield "Two seeds show only very large effects; this is a first look. Five are the default."

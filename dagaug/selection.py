@@ -23,6 +23,7 @@ __all__ = [
     "TOO_LOW",
     "VERDICTS",
     "Keep",
+    "check_bounds",
     "select",
     "verdict_counts",
 ]
@@ -40,6 +41,15 @@ VERDICTS: tuple[str, ...] = (
 """A verdict is an index into this table."""
 
 KEPT, NOT_BEST_OF_REFERENCE, NOT_BEST_OF_SOURCE, MISLABELLED, TOO_LOW, TOO_HIGH = range(len(VERDICTS))
+
+
+def check_bounds(min_confidence: float | int, max_confidence: float | int) -> None:
+    """Raise UsageError unless the bounds of the confidence are in order within [0, 1]."""
+    if not 0.0 <= min_confidence <= max_confidence <= 1.0:
+        raise UsageError(
+            f"--min-confidence {min_confidence:g} and --max-confidence {max_confidence:g}: "
+            "both lie in [0, 1], the first not above the second"
+        )
 
 
 def select(
@@ -78,11 +88,7 @@ def select(
     """
     if keep not in get_args(Keep):
         raise UsageError(f"--keep {keep}: unknown rule; choose one of {', '.join(get_args(Keep))}")
-    if not 0.0 <= min_confidence <= max_confidence <= 1.0:
-        raise UsageError(
-            f"--min-confidence {min_confidence:g} and --max-confidence {max_confidence:g}: "
-            "both lie in [0, 1], the first not above the second"
-        )
+    check_bounds(min_confidence, max_confidence)
     verdicts = np.full(len(source), KEPT, dtype=np.uint8)
     verdicts[confidence > max_confidence] = TOO_HIGH
     verdicts[~(confidence >= min_confidence)] = TOO_LOW  # the negation catches NaN

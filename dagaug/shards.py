@@ -181,7 +181,7 @@ def _merge(path: Path, parts: Path, header: Header, count: int, progress: Progre
     extents = create(path, attributes, layout)
     hashes = {name: hashlib.sha256() for name in SCHEMA}
     at = {name: extent.start for name, extent in extents.items()}
-    with Writer(path) as writer, progress.task("merge", count, "shards") as task:
+    with Writer(path) as writer, progress.task("Merging", count, "shards") as task:
 
         def append(name: str, array: np.ndarray) -> None:
             array = np.ascontiguousarray(array)

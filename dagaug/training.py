@@ -11,7 +11,8 @@ import copy
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -61,6 +62,7 @@ _EXACT_WEIGHTS = {
     "mask": 0.5,
     "label": 0.3,
     "cycle": 1.0,
+    "silhouette": 0.25,
 }
 
 
@@ -455,11 +457,12 @@ def train(
     if (run / checkpoint.MODEL_FILE).exists():
         return Trained(run, int(known.get("steps", 0)), 0.0, 0, already=True)
     started = time.monotonic()
-    fabric = _fabric(device, precision)
-    torch.manual_seed(options.seed)
-    translator = build_translator(options.mode, options.attention)
-    work = _work(data, options, translator, workers, strict, progress)
-    loop = _Loop(fabric, work, translator, options)
+    with _removed_if_empty(run):
+        fabric = _fabric(device, precision)
+        torch.manual_seed(options.seed)
+        translator = build_translator(options.mode, options.attention)
+        work = _work(data, options, translator, workers, strict, progress)
+        loop = _Loop(fabric, work, translator, options)
     state = run / checkpoint.STATE_FILE
     if state.exists():
         loop.restore(state)
@@ -489,6 +492,17 @@ def train(
     save_model(run / checkpoint.MODEL_FILE, card, loop.averaged.state_dict())
     state.unlink(missing_ok=True)
     return Trained(run, total, time.monotonic() - started, resumed_at, already=False)
+
+
+@contextmanager
+def _removed_if_empty(run: Path) -> Iterator[None]:
+    """Leave no empty folder behind where a training cannot begin."""
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):  # there is something in it
+            run.rmdir()
+        raise
 
 
 def _fabric(device: str, precision: str) -> Fabric:
@@ -570,9 +584,9 @@ def _run(
     state, saved = run / checkpoint.STATE_FILE, time.monotonic()
     sums: dict[str, list[float]] = {}
     show_at = {round(total * k / sheets) for k in range(1, sheets)} if sheets else set()
-    name = f"Training, {loop.batch_size} pairs a step"
-    with stop_on_signals() as stop, progress.task(name, total, "steps") as task:
-        task.advance(loop.done)
+    name, pairs = f"Training, {total} steps", loop.batch_size
+    with stop_on_signals() as stop, progress.task(name, total * pairs, "pairs") as task:
+        task.advance(loop.done * pairs)
         while loop.done < total:
             terms = loop.advance(total)
             if loop.bad_steps >= _MAX_BAD_STEPS:
@@ -591,7 +605,7 @@ def _run(
                 sums = {}
             else:
                 note = ""
-            task.advance(1, note)
+            task.advance(pairs, note)
             if watch is not None and loop.done in show_at:
                 watch(run, loop.done, loop.snapshot())
             if not loop.bad_steps and (stop.requested or time.monotonic() - saved > _SAVE_SECONDS):

@@ -14,15 +14,16 @@ PACKAGE = Path(__file__).resolve().parents[1] / "dagaug"
 LAYERS = (
     ("anatomy", "curves", "errors", "evidence", "progress", "scenery", "sheets", "tasks", "warps"),
     (
-        "checkpoint", "classifier", "console", "datasets", "flatfile", "foreground", "images", "interrupts", "losses",
-        "networks", "outputs", "plumage", "sampling", "scoretable", "selection", "species",
+        "checkpoint", "classifier", "console", "datasets", "flatfile", "foreground", "images", "interrupts", "ledger", "losses",
+        "metrics", "networks", "outputs", "plumage", "sampling", "scoretable", "selection", "species",
     ),
-    ("flock", "patches", "planning", "store", "translators"),
+    ("flock", "patches", "planning", "probe", "store", "translators"),
     ("export", "frames", "gallery", "models", "objectives", "shards"),
-    ("report", "workloads"),
-    ("engine", "training"),
+    ("evaluate", "report", "workloads"),
+    ("engine", "training", "truth"),
     ("augment", "controls", "material"),
-    ("score", "translate"),
+    ("arms", "results", "translate"),
+    ("score",),
     ("demo",),
     ("cli",),
     ("__main__",),
@@ -38,6 +39,7 @@ ONLY = {
     "jinja2": {"report", "sheets", "gallery", "curves"},
     "lightning": {"training"},
     "h5py": {"flatfile"},
+    "torchmetrics": {"metrics"},
 }
 """Where each heavy library may be imported."""
 

@@ -14,7 +14,7 @@ from making_runs import Output, dagaug, options, quick, tensors_of
 from dagaug import checkpoint, flock
 from dagaug.store import Store
 
-FEW = ("--steps", 2, "--size", 32, "--batch-size", 4, "--device", "cpu", "--precision", "32-true")
+FEW = ("--steps", 1, "--size", 32, "--batch-size", 4, "--device", "cpu", "--precision", "32-true")
 
 
 @pytest.fixture(scope="module")
@@ -198,9 +198,7 @@ def test_a_file_whose_data_are_not_here(world: Path, tmp_path: Path, monkeypatch
     monkeypatch.chdir(tmp_path)
     shutil.copy(world / "morphs.h5", "morphs.h5")
     line = refused(1, "score", "morphs.h5")
-    assert line == (
-        "morphs.h5: was made from birds, which is not here; name it: dagaug score DATA morphs.h5"
-    )
+    assert line == ("morphs.h5: was made from birds, which is not here; name it: dagaug score DATA morphs.h5")
 
 
 @pytest.mark.usefixtures("world")
@@ -248,7 +246,9 @@ def test_the_option_that_differs_is_named_with_both_values() -> None:
     ids=lambda command: command[0],
 )
 def test_an_output_where_nothing_can_be_written(command: tuple[object, ...]) -> None:
-    assert "file/below" in refused(1, *command)
+    line = refused(1, *command)
+    assert "file" in line
+    assert "cannot be" in line or "choose another" in line
 
 
 # ---- names and values

@@ -49,16 +49,21 @@ def test_a_result_for_people_is_its_table_its_lines_and_the_next_step_on_stdout(
     assert err == ""
 
 
-def test_names_that_look_like_markup_are_printed_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+def test_names_that_look_like_markup_are_printed_as_they_are(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes this for a terminal, and draws bars
     name = "cub/[red]012.Wren[/red]/[/x.jpg"
     terminal = Terminal()
     terminal.say(name)
     terminal.result({}, [name], next_step=f"dagaug train {name}")
-    with terminal.task(name, 1, "[/images") as task:
+    with terminal.task("[/b]", 1, "[/images") as task:
         task.advance(1, "[/note")
+        assert terminal._live is not None
+        terminal._live.refresh()
     out, err = capsys.readouterr()
     assert out.count(name) == 2
-    assert name in err
+    assert [text for text in (name, "[/b]", "[/images", "[/note") if text not in err] == []
 
 
 def test_long_lines_are_not_broken(capsys: pytest.CaptureFixture[str]) -> None:
@@ -89,6 +94,15 @@ def test_without_a_terminal_to_draw_on_a_line_tells_how_far_the_work_is(
     err = capsys.readouterr().err
     assert "Training: 10/30 steps  flow 0.3\n" in err
     assert "Training: 20/30 steps\n" in err
+
+
+def test_without_a_terminal_no_bars_are_drawn_and_lines_stand_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    terminal = Terminal()
+    with terminal.task("outer", 1, "images") as outer, terminal.task("inner", 1, "steps") as inner:
+        inner.advance()
+        outer.advance()
+    terminal.say("the next line")
+    assert capsys.readouterr().err == "the next line\n"
 
 
 def test_bars_within_bars_and_bars_that_an_error_ends_leave_the_terminal_free() -> None:

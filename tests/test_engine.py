@@ -54,8 +54,14 @@ def new_engine(
     translator = translator or load_model(birds_run).translator
     assert isinstance(translator, ReferenceTranslator)
     engine = Engine(
-        translator, patches, judges, np.arange(COUNT), device=torch.device("cpu"), batch_size=batch_size, scratch=scratch
-    )  # fmt: skip
+        translator,
+        patches,
+        judges,
+        np.arange(COUNT),
+        device=torch.device("cpu"),
+        batch_size=batch_size,
+        scratch=scratch,
+    )
     engine.encode()
     return engine
 
@@ -94,9 +100,7 @@ def test_every_candidate_of_the_plan_is_made_and_judged(morphs: Morphs, birds: D
     np.testing.assert_allclose(morphs.probabilities.sum(1), 1, rtol=1e-5)
 
 
-def test_a_part_of_the_plan_gives_the_same_bits_twice_and_the_rows_of_the_whole(
-    engine: Engine, morphs: Morphs
-) -> None:
+def test_a_part_of_the_plan_gives_the_same_bits_twice_and_the_rows_of_the_whole(engine: Engine, morphs: Morphs) -> None:
     part = slice(4, 12)
     some = engine.morph(PLAN, part)
     np.testing.assert_array_equal(some.images, engine.morph(PLAN, part).images)

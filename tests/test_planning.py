@@ -54,7 +54,7 @@ def test_a_limit_takes_sources_spread_over_all_and_leaves_their_references_as_th
     sources = {source for source, _, _ in some}
     assert len(sources) == min(limit, count)
     assert some == [row for row in whole if row[0] in sources]
-    if 1 < limit:
+    if limit > 1:
         assert {0, count - 1} <= sources
 
 

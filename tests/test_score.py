@@ -1,9 +1,8 @@
-"""The downstream experiment: statistics against scipy, guards against leaks, resuming."""
+"""The downstream experiment: arms, sweeps, guards against leaks, resuming."""
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,17 +11,15 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from scipy import stats
 
-from dagaug import score as score_module
 from dagaug.classifier import FitOptions
 from dagaug.datasets import Dataset, read_dataset
 from dagaug.errors import DataError, UsageError
-from dagaug.score import ARMS, ScoreOptions, ScoreResult, estimate, paired_difference, score
+from dagaug.score import ScoreOptions, ScoreResult, score
 from dagaug.shards import ShardContent, open_run
 from dagaug.store import Candidates, Header, Images
 
-OPTIONS = ScoreOptions(FitOptions("test_resnet", 32, steps=4, batch_size=8), seeds=2)
+OPTIONS = ScoreOptions(FitOptions("test_resnet", 32, steps=4, batch_size=8), seeds=2, arms=("real", "real+dagaug"))
 
 
 @pytest.fixture(autouse=True)
@@ -140,84 +137,6 @@ def write_store(
     return path
 
 
-# Statistics
-
-
-def test_the_interval_is_scipys() -> None:
-    values = [0.61, 0.64, 0.58, 0.66, 0.63]
-    low, high = stats.t.interval(0.95, 4, loc=np.mean(values), scale=stats.sem(values))
-    found = estimate(values)
-    assert (found.mean, found.low, found.high) == pytest.approx((np.mean(values), low, high), rel=1e-12)
-
-
-def test_three_values_reach_as_far_as_the_printed_table_of_t_says() -> None:
-    found = estimate([-1.0, 0.0, 1.0])
-    assert found.high == pytest.approx(4.303 / math.sqrt(3), abs=1e-3)
-
-
-def test_the_paired_test_is_scipys() -> None:
-    arm, baseline = [0.61, 0.64, 0.58, 0.66], [0.60, 0.60, 0.59, 0.61]
-    expected = stats.ttest_rel(arm, baseline)
-    difference, p = paired_difference(arm, baseline)
-    assert p == pytest.approx(expected.pvalue, rel=1e-9)
-    assert (difference.low, difference.high) == pytest.approx(tuple(expected.confidence_interval(0.95)), rel=1e-9)
-
-
-def test_a_constant_shift_is_certain_but_for_rounding() -> None:
-    arm, baseline = [0.5, 0.6, 0.7], [0.25, 0.35, 0.45]
-    certain, _ = paired_difference([0.5, 0.5], [0.25, 0.25])
-    assert certain.low == certain.high == 0.25
-    rounded, p = paired_difference(arm, baseline, resolution=0.01)
-    assert rounded.high - rounded.low == pytest.approx(2 * 4.303 * 0.01 / math.sqrt(12) / math.sqrt(3), rel=1e-3)
-    assert 0 < p < 0.001
-
-
-def test_no_difference_at_all_has_p_one() -> None:
-    assert paired_difference([0.5, 0.6], [0.5, 0.6])[1] == 1.0
-
-
-def test_one_value_has_no_interval() -> None:
-    with pytest.raises(ValueError, match="at least 2"):
-        estimate([0.5])
-    with pytest.raises(UsageError, match="--seeds 1"):
-        ScoreOptions(seeds=1)
-
-
-def fake_runs(monkeypatch: pytest.MonkeyPatch, gain: float) -> None:
-    """Let every training end at once with an accuracy near 0.5, and near 0.5 + gain for the second arm."""
-
-    def run(material: object, arm: score_module.Arm, options: object, seed: int, *rest: object) -> score_module.Run:
-        accuracy = 0.5 + 0.01 * seed + (gain + 0.002 * (-1) ** seed if arm.synthetic else 0.0)
-        return score_module.Run(arm.name, seed, accuracy, 0.0)
-
-    monkeypatch.setattr(score_module, "_run", run)
-    monkeypatch.setattr(score_module, "_arm_result", exactly(score_module._arm_result))
-    monkeypatch.setattr(score_module, "_compare", exactly(score_module._compare))
-
-
-def exactly(function):  # type: ignore[no-untyped-def]
-    """The function without the floor for the rounding of the tiny test set."""
-    return lambda first, second, resolution: function(first, second, 0.0)
-
-
-@pytest.mark.parametrize(
-    ("gain", "verdict", "words"),
-    [
-        (0.05, "helps", "real+dagaug helps against real: +5.0 points"),
-        (0.0, "no measurable effect", "real+dagaug has no measurable effect against real: +0.0 points"),
-        (-0.05, "harms", "real+dagaug harms against real: -5.0 points"),
-    ],
-)
-def test_the_verdict_follows_the_interval(
-    data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gain: float, verdict: str, words: str
-) -> None:
-    fake_runs(monkeypatch, gain)
-    result = score(data, write_store(tmp_path / "s.h5", data), replace(OPTIONS, seeds=4))
-    assert result.comparisons[0].verdict == verdict
-    assert result.sentences[0].startswith(words)
-    assert "4 paired seeds" in result.sentences[0]
-
-
 # The experiment
 
 
@@ -232,11 +151,23 @@ def small(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
 
 def test_every_arm_is_trained_with_every_seed_on_counted_images(small: tuple[Path, Path, ScoreResult]) -> None:
     result = small[2]
-    assert [(run.arm, run.seed) for run in result.runs] == [(arm.name, seed) for seed in (0, 1) for arm in ARMS]
+    assert [(run.arm, run.seed) for run in result.runs] == [(arm, seed) for seed in (0, 1) for arm in OPTIONS.arms]
     assert (result.classes, result.real, result.synthetic, result.test, result.steps) == (2, 8, 4, 6, 4)
     assert all(round(run.accuracy * 6) == pytest.approx(run.accuracy * 6) for run in result.runs)
-    first = result.arms[0]
+    first, second = result.arms
     assert first.accuracy.mean == pytest.approx(np.mean(first.accuracies))
+    assert (first.images, second.images) == (0, 4)
+
+
+def test_every_prediction_is_kept_and_agrees_with_the_accuracy(
+    data: Dataset, small: tuple[Path, Path, ScoreResult]
+) -> None:
+    labels = [sample.label for sample in data.test]
+    for run in small[2].runs:
+        assert run.accuracy == pytest.approx(np.mean(run.predicted() == labels))
+    (comparison,) = small[2].comparisons
+    gap = comparison.gained - comparison.lost
+    assert gap == pytest.approx(6 * 2 * comparison.difference.mean)
 
 
 def test_the_result_is_plain_json(small: tuple[Path, Path, ScoreResult]) -> None:
@@ -290,7 +221,109 @@ def test_runs_without_synthetic_images_serve_another_store_too(
     assert listener.steps == 2 * 4
 
 
+# Arms
+
+
+def folder_of(root: Path, names: tuple[str, ...] = ("blue", "green"), count: int = 3) -> Path:
+    for label, name in enumerate(names):
+        (root / name).mkdir(parents=True)
+        for number in range(count):
+            cv2.imwrite(str(root / name / f"{number}.png"), picture(label % 2, 700 + 10 * label + number))
+    return root
+
+
+def test_the_arms_of_the_protocol_are_compared_as_it_says() -> None:
+    options = ScoreOptions(others=(("theirs", Path("x")),))
+    table = {arm.name: arm for arm in options.table()}
+    assert tuple(table) == (
+        "real", "strong", "real+dagaug", "strong+dagaug", "cutout", "cutwarp", "random", "theirs"
+    )  # fmt: skip
+    assert table["real"].against == ()
+    assert all("real" in arm.against for name, arm in table.items() if name != "real")
+    assert table["real+dagaug"].against == ("real", "strong", "cutout", "cutwarp", "random", "theirs")
+    assert {arm.augment for name, arm in table.items() if not name.startswith("strong")} == {"standard"}
+    few = {arm.name: arm for arm in ScoreOptions(arms=("real", "cutout", "real+dagaug")).table()}
+    assert few["real+dagaug"].against == ("real", "cutout")
+    assert ScoreOptions().seeds == 5
+
+
+def test_another_s_images_are_an_arm(data: Dataset, small: tuple[Path, Path, ScoreResult], tmp_path: Path) -> None:
+    others = (("folder", folder_of(tmp_path / "theirs")), ("store", small[0]))
+    options = replace(OPTIONS, arms=("real",), others=others)
+    assert not options.needs_store
+    result = score(data, None, options)
+    assert [(arm.arm, arm.images) for arm in result.arms] == [("real", 0), ("folder", 6), ("store", 4)]
+    assert [(one.arm, one.baseline) for one in result.comparisons] == [("folder", "real"), ("store", "real")]
+
+
+def test_a_folder_of_unknown_classes_is_refused_by_name(data: Dataset, tmp_path: Path) -> None:
+    options = replace(OPTIONS, arms=("real",), others=(("x", folder_of(tmp_path / "theirs", ("blue", "violet"))),))
+    with pytest.raises(DataError, match=r"theirs/violet: .* no class of this name"):
+        score(data, None, options)
+    with pytest.raises(DataError, match=r"nowhere: no HDF5 file and no folder"):
+        score(data, None, replace(options, others=(("x", tmp_path / "nowhere"),)))
+
+
+def test_impossible_options_are_refused_by_name() -> None:
+    for changes, words in (
+        ({"seeds": 1}, "--seeds 1"),
+        ({"arms": ("real", "best")}, "--arms best: no such arm; choose among real, strong"),
+        ({"arms": ("strong",)}, "real must be among them"),
+        ({"others": (("strong", Path("x")),)}, "--arm strong=…"),
+        ({"fractions": (0.0,)}, "--fractions 0"),
+        ({"ratios": (1.0,)}, "--ratio 1"),
+        ({"mode": "finetune"}, "--finetune: test_resnet has no pretrained weights"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            ScoreOptions(**changes)  # type: ignore[arg-type]
+
+
+def test_an_arm_that_needs_the_file_is_told_when_there_is_none(data: Dataset) -> None:
+    with pytest.raises(UsageError, match="give the HDF5 file"):
+        score(data, None, OPTIONS)
+
+
+# Sweeps
+
+
+def test_fractions_use_morphs_of_their_own_real_images_alone(
+    data: Dataset, small: tuple[Path, Path, ScoreResult]
+) -> None:
+    result = score(data, small[0], replace(OPTIONS, fractions=(1.0, 0.75)), resume=small[1].with_name("f.jsonl"))
+    part, whole = result.fractions
+    assert (part.fraction, part.real, part.synthetic) == (0.75, 6, 2)  # not those in the poses of 3 and 7
+    assert (whole.fraction, whole.real, whole.synthetic) == (1.0, 8, 4)
+    assert whole.without == result.arms[0].accuracy
+    assert whole.with_synthetic == result.arms[1].accuracy
+    assert len(result.runs) == 2 * (2 + 2)
+    assert any("had learned from all 8 real images" in note for note in result.notes)
+
+
+def test_a_fraction_without_a_morph_is_refused(data: Dataset, small: tuple[Path, Path, ScoreResult]) -> None:
+    with pytest.raises(UsageError, match=r"--fractions 0\.25: no synthetic image"):
+        score(data, small[0], replace(OPTIONS, fractions=(0.25,)))
+
+
+def test_ratios_are_trained_beside_the_arms(data: Dataset, small: tuple[Path, Path, ScoreResult]) -> None:
+    result = score(data, small[0], replace(OPTIONS, ratios=(0.5,)))
+    assert [point.share for point in result.ratios] == [0.5]
+    assert len(result.runs) == 2 * 3
+    assert [arm.arm for arm in result.arms] == list(OPTIONS.arms)
+
+
 # Guards
+
+
+def test_test_images_among_the_synthetic_ones_are_counted(data: Dataset, tmp_path: Path) -> None:
+    leak = tmp_path / "leak"
+    for sample in data.test[:2]:
+        folder = leak / data.classes[sample.label]
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / sample.path.name).write_bytes(data.file(sample).read_bytes())
+    result = score(data, None, replace(OPTIONS, arms=("real",), others=(("leak", leak),)))
+    assert result.guards.near_duplicates == {"real": 0, "leak": 2}
+    assert result.guards.selector is None
+    assert "2 training images (leak) look like a test image." in result.notes
 
 
 def test_a_morph_of_a_test_image_is_refused_by_name(data: Dataset, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from dagaug.errors import DataError, UsageError
 from dagaug.models import build_translator
 from dagaug.objectives import BackboneDistance, ResidualDistance, SquaredDistance
 from dagaug.patches import read_patches
+from dagaug.sheets import contact_sheet
 from dagaug.tasks import Attention
 from dagaug.translators import PaperTranslator, ReferenceTranslator
 from dagaug.workloads import PaperWork, ReferenceWork, Work, make_distance, to_pixels
@@ -196,6 +197,9 @@ def test_pictures_of_two_folders_are_sources_and_what_they_become(tmp_path: Path
     assert shown.morphs.shape == (4, 1, SIZE, SIZE, 3)
     assert len(shown.references) == 0
     assert shown.centres.shape == (4, 1, 2)
+    red = np.full_like(shown.morphs, (200, 10, 10))
+    sheet = contact_sheet(shown.sources, shown.references, red, scale=1)
+    assert (sheet == (200, 10, 10)).all(-1).sum() == red[..., 0].size  # all results stand beside their sources
 
 
 def test_unreadable_images_of_a_domain_are_skipped_and_listed(tmp_path: Path) -> None:

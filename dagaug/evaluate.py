@@ -1,0 +1,516 @@
+"""How real, how varied and how recognisable the images of an HDF5 file are (paper, Secs. 4.2 and 4.4, Table 1c).
+
+The synthetic images are compared with the real ones of the test split and of the training split, and test with
+training images beside them: what real images themselves reach is the only yardstick that such numbers have.
+A classifier trained on the real training split judges (the paper fine-tunes one, too) and, unless another network is
+named, gives the features. The measures themselves are in :mod:`dagaug.metrics`.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64, Int64, Integer, UInt8
+from pydantic import ValidationError
+
+from dagaug import metrics
+from dagaug.classifier import LITE0, Classifier, FitOptions, Network, build, cross_fit, network_for
+from dagaug.datasets import Dataset
+from dagaug.errors import CheckpointError, DataError, StoreError, UsageError
+from dagaug.images import cut, region_of
+from dagaug.metrics import Spread
+from dagaug.models import TrainedModel, load_model
+from dagaug.patches import Framing, Patches, read_patches
+from dagaug.progress import SILENT, Progress
+from dagaug.store import Store
+
+__all__ = [
+    "Attended",
+    "Compared",
+    "EvaluateOptions",
+    "Evaluation",
+    "Judged",
+    "attended",
+    "check_fits",
+    "evaluate",
+    "framing_of",
+    "train_judge",
+]
+
+_BATCH = 256
+_LEAST = 6  # images in a set: more than the neighbours of density and coverage
+_SYNTHETIC, _TEST, _TRAINING = "synthetic", "test", "training"
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """What an evaluation depends on besides data and file.
+
+    Attributes:
+        features: timm name or ``lite0`` of the network that gives features; None for the classifier that judges.
+        weights: file of weights of that network; without one it is random but for ``lite0``.
+        classifier: timm name of the judge; ``auto`` suits the size.
+        steps: of the judge's training; None for what suits the number of images.
+        size: side of the images in pixels; None for that of the training's patches.
+        per_class: use only the first so many training images of each class; None for what the file was made with.
+        alpha: tolerance of PCK as a share of the larger side of an image's box.
+        seed: of the judge's training, of splits and of subsets.
+    """
+
+    features: str | None = None
+    weights: Path | None = None
+    classifier: str = "auto"
+    steps: int | None = None
+    size: int | None = None
+    per_class: int | None = None
+    alpha: float = 0.1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.size is not None and (self.size % 16 or not 32 <= self.size <= 1024):
+            raise UsageError(f"--size {self.size}: a multiple of 16 from 32 to 1024")
+        if self.weights is not None and self.features is None:
+            raise UsageError("--weights: name the network that they are for with --features")
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What the classifier says of one set of images, and how much they vary.
+
+    Attributes:
+        images: which set.
+        count: how many.
+        accuracy: share whose top-1 class is their label.
+        inception: eq. 11, mean and standard deviation over ten parts.
+        missing: number of classes that none is taken for.
+        diversity: mean feature distance of two morphs of one source; of two images of one class where they are real.
+    """
+
+    images: str
+    count: int
+    accuracy: float
+    inception: Spread
+    missing: int
+    diversity: float
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One set of images (as fakes) against another (as the real ones), by their features.
+
+    Attributes:
+        images, against: which sets.
+        fid: Fréchet distance.
+        kid: kernel distance, mean and standard deviation over subsets.
+        precision, recall: of 3 neighbours.
+        density, coverage: of 5 neighbours.
+    """
+
+    images: str
+    against: str
+    fid: float
+    kid: Spread
+    precision: float
+    recall: float
+    density: float
+    coverage: float
+
+
+@dataclass(frozen=True)
+class Attended:
+    """How well the centres of the attended regions (eq. 1) stand on parts, on test images.
+
+    Attributes:
+        pck: share of visible parts within ``alpha`` of the box's larger side of their region's centre.
+        of_mean_place: the same for a region that always stands at its part's mean place in the training patches.
+        regions: how many there are.
+        matched: how many of them stand for a part, by the best assignment on training images.
+        parts: how many parts the data have.
+        images: test images with parts.
+        alpha: the tolerance.
+    """
+
+    pck: float
+    of_mean_place: float
+    regions: int
+    matched: int
+    parts: int
+    images: int
+    alpha: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All measures of a file.
+
+    Attributes:
+        file: the HDF5 file.
+        classes: how many.
+        classifier: the judge's network; trained on the real training images.
+        features: the network that gave the features.
+        judged: synthetic, test and training images.
+        compared: synthetic against test, synthetic against training, training against test images.
+        attended: None where the data have no parts or the checkpoint is not at hand; ``remarks`` says which.
+        remarks: what must be known to read the numbers.
+        skipped: real images that could not be read, with the reason.
+        options: everything that was asked for.
+    """
+
+    file: str
+    classes: int
+    classifier: str
+    features: str
+    judged: tuple[Judged, ...]
+    compared: tuple[Compared, ...]
+    attended: Attended | None
+    remarks: tuple[str, ...]
+    skipped: tuple[tuple[str, str], ...]
+    options: dict[str, object]
+
+
+# Images
+
+
+def framing_of(options: Mapping[str, object], size: int | None = None) -> Framing:
+    """How real images must be cut to look like those of a file with these options: whole, or to their boxes.
+
+    Raises:
+        StoreError: the options hold no framing that this version knows.
+    """
+    try:
+        framing = Framing.model_validate(options.get("framing", {}))
+    except ValidationError as error:
+        raise StoreError("/options: framing is not as this dagaug writes it; make the file anew") from error
+    size = size or framing.size
+    if options.get("frame") == "crop":
+        return framing.model_copy(update={"size": size})
+    return Framing(size=size, crop="none", fit="letterbox")
+
+
+def check_fits(store: Store, dataset: Dataset) -> None:
+    """See that a file was made from a data set.
+
+    Raises:
+        DataError: its classes are others, or it holds no synthetic images.
+    """
+    if store.classes != dataset.classes:
+        raise DataError(
+            f"{store.path}: its {len(store.classes)} classes are not the {len(dataset.classes)} of {dataset.root}; "
+            "give the data that it was made from"
+        )
+    if not store.images.synthetic.any():
+        raise DataError(f"{store.path}: no synthetic images in it; make some: dagaug augment {dataset.root}")
+
+
+def _stored(store: Store, rows: Int64[np.ndarray, " N"], size: int) -> Iterator[UInt8[np.ndarray, "B S S 3"]]:
+    """Images of a file, letterboxed, some at a time."""
+    for start in range(0, len(rows), _BATCH):
+        images = store.read(rows[start : start + _BATCH].tolist())
+        yield np.stack([cut(image, region_of(*image.shape[:2], box=None, fit="letterbox"), size) for image in images])
+
+
+def _held(images: UInt8[np.ndarray, "N S S 3"]) -> Iterator[UInt8[np.ndarray, "B S S 3"]]:
+    for start in range(0, len(images), _BATCH):
+        yield images[start : start + _BATCH]
+
+
+# Networks
+
+
+def train_judge(
+    patches: Patches,
+    classes: tuple[str, ...],
+    name: str,
+    *,
+    steps: int | None = None,
+    seed: int,
+    device: torch.device | str,
+    cache: Path | None,
+    progress: Progress,
+) -> Classifier:
+    """Train one classifier on all of these images, or take it from the cache where it was made from the same ones."""
+    size = patches.images.shape[1]
+    options = FitOptions(name=network_for(name, size), size=size, steps=steps)
+    fitted = cross_fit(
+        patches.images, patches.labels, classes, options,
+        folds=1, seed=seed, device=device, cache=cache, progress=progress,
+    )  # fmt: skip
+    return fitted.classifiers[0]
+
+
+class _Eyes:
+    """A judge and a network that gives features, which look at images together."""
+
+    def __init__(self, judge: Classifier, features: Network | None) -> None:
+        self.judge = judge
+        self.features = (features or _headless(judge.network)).eval().to(judge.device)
+
+    @torch.inference_mode()
+    def look(
+        self, batches: Iterable[UInt8[np.ndarray, "B S S 3"]], title: str, total: int, progress: Progress
+    ) -> tuple[Float64[np.ndarray, "N D"], Float[np.ndarray, "N K"]]:
+        """Features and class probabilities."""
+        features, probabilities = [], []
+        with progress.task(title, total, "images") as task:
+            for batch in batches:
+                features.append(self.features(_to_tensor(batch, self.judge.device)).double().cpu().numpy())
+                probabilities.append(self.judge.probabilities(batch))
+                task.advance(len(batch))
+        return np.concatenate(features), np.concatenate(probabilities)
+
+
+def _feature_network(options: EvaluateOptions, size: int) -> Network | None:
+    """The network that was asked for; None for the judge's own features."""
+    if options.features is None:
+        return None
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(options.seed)
+            return build(options.features, 0, size=size, weights=options.weights)
+    except UsageError as error:
+        raise UsageError(str(error).replace("--classifier", "--features", 1)) from error
+
+
+def _headless(network: Network) -> Network:
+    """The same network giving pooled features; the given one stays as it is."""
+    headless = copy.deepcopy(network)
+    cast(Any, headless.model).reset_classifier(0)
+    return headless
+
+
+def _to_tensor(images: UInt8[np.ndarray, "B H W 3"], device: torch.device) -> Float[torch.Tensor, "B 3 H W"]:
+    return torch.from_numpy(np.ascontiguousarray(images)).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+# Evaluating
+
+
+@dataclass(frozen=True)
+class _Set:
+    """One set of images as the networks see it."""
+
+    name: str
+    features: Float64[np.ndarray, "N D"]
+    probabilities: Float[np.ndarray, "N K"]
+    labels: Integer[np.ndarray, " N"]
+    groups: Integer[np.ndarray, " N"]
+
+    def judged(self, seed: int) -> Judged:
+        predicted = self.probabilities.argmax(1)
+        return Judged(
+            images=self.name,
+            count=len(self.labels),
+            accuracy=metrics.accuracy(predicted, self.labels),
+            inception=metrics.inception_score(self.probabilities, seed=seed),
+            missing=metrics.missing_modes(predicted, self.probabilities.shape[1]),
+            diversity=metrics.diversity_within(self.features, self.groups),
+        )
+
+
+def _compare(fake: _Set, real: _Set, seed: int) -> Compared:
+    fidelity = metrics.precision_recall(real.features, fake.features)
+    reached = metrics.density_coverage(real.features, fake.features)
+    return Compared(
+        images=fake.name,
+        against=real.name,
+        fid=metrics.fid(real.features, fake.features),
+        kid=metrics.kid(real.features, fake.features, seed=seed),
+        precision=fidelity.precision,
+        recall=fidelity.recall,
+        density=reached.density,
+        coverage=reached.coverage,
+    )
+
+
+def evaluate(
+    store: Path | str,
+    dataset: Dataset,
+    options: EvaluateOptions | None = None,
+    *,
+    device: torch.device | str = "cpu",
+    checkpoint: Path | None = None,
+    cache: Path | None = None,
+    workers: int | None = None,
+    progress: Progress = SILENT,
+) -> Evaluation:
+    """Measure the synthetic images of a file against the real ones of a data set.
+
+    Args:
+        store: HDF5 file of ``dagaug augment``.
+        dataset: the data that it was made from.
+        options: see :class:`EvaluateOptions`.
+        device: where networks run.
+        checkpoint: model whose attended regions are measured; the one that made the file by default.
+        cache: file that keeps the trained judge.
+        workers: threads that read images.
+        progress: told of what is read, trained and looked at.
+
+    Raises:
+        DataError: the file does not fit the data, or there are too few images.
+        StoreError: the file cannot be read.
+        UsageError, MissingExtraError, CheckpointError: the network of features cannot be made.
+    """
+    options = options or EvaluateOptions()
+    with Store(store) as opened:
+        check_fits(opened, dataset)
+        header, table = opened.header, opened.images
+        known = header.options.get("per_class")
+        dataset = dataset.subset(options.per_class or (known if isinstance(known, int) else None))
+        framing = framing_of(header.options, options.size)
+        rows = np.flatnonzero(table.synthetic)
+        train, test = (
+            read_patches(dataset, samples, framing, workers=workers, progress=progress)
+            for samples in (dataset.train, dataset.test)
+        )
+        for name, count in ((_SYNTHETIC, len(rows)), (_TEST, len(test.images)), (_TRAINING, len(train.images))):
+            if count < _LEAST:
+                raise DataError(f"{opened.path}: only {count} {name} images; these measures need at least {_LEAST}")
+        given = _feature_network(options, framing.size)
+        judge = train_judge(
+            train, dataset.classes, options.classifier,
+            steps=options.steps, seed=options.seed, device=device, cache=cache, progress=progress,
+        )  # fmt: skip
+        eyes = _Eyes(judge, given)
+        seen = eyes.look(_stored(opened, rows, framing.size), "Looking at the synthetic", len(rows), progress)
+        synthetic = _Set(_SYNTHETIC, *seen, table.label[rows], table.source[rows])
+        leaked = int((header.files_split[table.source[rows]] != 0).sum())
+    real = {}
+    for name, patches in ((_TEST, test), (_TRAINING, train)):
+        seen = eyes.look(_held(patches.images), f"Looking at the {name}", len(patches.images), progress)
+        real[name] = _Set(name, *seen, patches.labels, patches.labels)
+    sets = (synthetic, real[_TEST], real[_TRAINING])
+    pairs = ((synthetic, real[_TEST]), (synthetic, real[_TRAINING]), (real[_TRAINING], real[_TEST]))
+    model, why = _model_of(checkpoint, header.options, header.checkpoint_sha256)
+    found = None
+    if model is not None:
+        found, why = attended(model, dataset, alpha=options.alpha, device=device, workers=workers, progress=progress)
+    return Evaluation(
+        file=str(store),
+        classes=len(dataset.classes),
+        classifier=judge.network.name,
+        features=options.features or f"{judge.network.name}, trained on the real training images",
+        judged=tuple(one.judged(options.seed) for one in sets),
+        compared=tuple(_compare(fake, against, options.seed) for fake, against in pairs),
+        attended=found,
+        remarks=tuple(_remarks(options, sets, leaked, why)),
+        skipped=tuple((str(one.path), one.reason) for one in (*train.skipped, *test.skipped)),
+        options=asdict(options),
+    )
+
+
+def _remarks(options: EvaluateOptions, sets: tuple[_Set, ...], leaked: int, unmeasured: str) -> Iterator[str]:
+    fewest = min(sets, key=lambda one: len(one.labels))
+    if len(fewest.labels) < metrics.FID_IMAGES:
+        yield (
+            f"FID is biased upwards: there are only {len(fewest.labels)} {fewest.name} images, it wants "
+            f"{metrics.FID_IMAGES} in each set; compare it only at equal numbers, or go by KID."
+        )
+    judge = "The judge, which gives the features too," if options.features is None else "The judge"
+    yield f"{judge} learned from the training images, of which the synthetic ones were made."
+    if options.features not in (None, LITE0) and options.weights is None:
+        yield f"{options.features} has random weights; give it some with --weights, or take --features {LITE0}."
+    if leaked:
+        yield f"{leaked} of {len(sets[0].labels)} synthetic images were made from test images."
+    if unmeasured:
+        yield unmeasured
+
+
+# Attention
+
+
+def _model_of(checkpoint: Path | None, options: Mapping[str, object], sha256: str) -> tuple[TrainedModel | None, str]:
+    """The model that made a file, or why it is not to be had; one that is named must be there."""
+    if checkpoint is not None:
+        return load_model(checkpoint), ""
+    named = options.get("checkpoint")
+    if not isinstance(named, str) or not named:
+        return None, "PCK was not measured: the file names no checkpoint; give it with --checkpoint."
+    try:
+        model = load_model(Path(named))
+    except CheckpointError as error:
+        return None, f"PCK was not measured ({error}); name the checkpoint with --checkpoint."
+    if model.sha256 != sha256:
+        return None, f"PCK was not measured: {named} is not the model that made the file; name it with --checkpoint."
+    return model, ""
+
+
+@dataclass(frozen=True)
+class _Located:
+    """Centres and parts of the images of a split that have parts, in pixels of the whole images.
+
+    Attributes:
+        corner, side: of the patches.
+        scale: larger side of the box; of the patch where there is no box.
+    """
+
+    centres: Float[np.ndarray, "N R 2"]
+    parts: Float[np.ndarray, "N P 2"]
+    visible: np.ndarray
+    corner: Float[np.ndarray, "N 2"]
+    side: Float[np.ndarray, " N"]
+    scale: Float[np.ndarray, " N"]
+
+
+def attended(
+    model: TrainedModel,
+    dataset: Dataset,
+    *,
+    alpha: float = 0.1,
+    device: torch.device | str = "cpu",
+    workers: int | None = None,
+    progress: Progress = SILENT,
+) -> tuple[Attended | None, str]:
+    """Measure a model's attended regions by the parts of a data set.
+
+    Which region stands for which part is decided on training images and judged on test images.
+
+    Returns:
+        the measure; or None, and why there is none.
+    """
+    numbers = sorted({number for sample in dataset.samples for number, _, _ in sample.parts})
+    splits = [[sample for sample in split if sample.parts] for split in (dataset.train, dataset.test)]
+    if not all(splits):
+        return None, "PCK was not measured: the data have no key points of parts."
+    train, test = (
+        _locate(model, read_patches(dataset, split, model.card.framing, workers=workers, progress=progress),
+                numbers, torch.device(device))
+        for split in splits
+    )  # fmt: skip
+    regions, parts = metrics.match_regions(train.centres, train.parts, train.visible, train.scale)
+    where = (train.parts[:, parts] - train.corner[:, None]) / train.side[:, None, None]
+    weight = train.visible[:, parts, None]
+    mean = np.where(weight, where, 0).sum(0) / weight.sum(0)
+    always = test.corner[:, None] + mean * test.side[:, None, None]
+    wanted, visible = test.parts[:, parts], test.visible[:, parts]
+    return Attended(
+        pck=metrics.pck(test.centres[:, regions], wanted, visible, test.scale, alpha=alpha),
+        of_mean_place=metrics.pck(always, wanted, visible, test.scale, alpha=alpha),
+        regions=train.centres.shape[1],
+        matched=len(regions),
+        parts=len(numbers),
+        images=len(test.scale),
+        alpha=alpha,
+    ), ""
+
+
+def _locate(model: TrainedModel, patches: Patches, numbers: list[int], device: torch.device) -> _Located:
+    dae = model.translator.to(device).eval().dae
+    with torch.inference_mode():
+        found = [dae.structure(_to_tensor(part, device))[0].centres.cpu().numpy() for part in _held(patches.images)]
+    squares = np.array([region.pixels() for region in patches.regions], np.float64)
+    corner, side = squares[:, :2], squares[:, 2]
+    parts = np.zeros((len(squares), len(numbers), 2))
+    visible = np.zeros(parts.shape[:2], bool)
+    place = {number: column for column, number in enumerate(numbers)}
+    for row, sample in enumerate(patches.samples):
+        for number, x, y in sample.parts:
+            parts[row, place[number]], visible[row, place[number]] = (x, y), True
+    scale = [side[row] if sample.box is None else max(sample.box[2:]) for row, sample in enumerate(patches.samples)]
+    centres = corner[:, None] + (np.concatenate(found).astype(np.float64) + 1) / 2 * side[:, None, None]
+    return _Located(centres, parts, visible, corner, side, np.array(scale))
