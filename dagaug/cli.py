@@ -570,25 +570,20 @@ def _shares(option: str, text: str | None) -> tuple[float, ...]:
 
 
 def _score_table(result: ScoreResult) -> Table:
-    table = Table(title=f"Accuracy on {result.test} test images, {result.classes} classes")
-    for name in ("arm", "synthetic", "mean", "95% interval", "each seed", "against real", "95% interval", "p", "ECE"):
-        table.add_column(name, justify="left" if name == "arm" else "right")
+    table = Table(title=f"Accuracy on {result.test} test images, {result.classes} classes, per cent")
+    for name in ("arm", "synthetic", "mean", "95% interval", "difference from real", "95% interval", "p", "ECE"):
+        table.add_column(name, justify="left" if name == "arm" else "right", no_wrap=name == "arm")
     compared = {comparison.arm: comparison for comparison in result.comparisons if comparison.baseline == "real"}
     for arm in result.arms:
-        row = [
-            arm.arm,
-            f"{arm.images:,}" if arm.images else "",
-            f"{arm.accuracy.mean:.1%}",
-            f"{arm.accuracy.low:.1%} to {arm.accuracy.high:.1%}",
-            " ".join(f"{100 * value:.1f}" for value in arm.accuracies),
-        ]
+        mean, low, high = (100 * value for value in (arm.accuracy.mean, arm.accuracy.low, arm.accuracy.high))
+        row = [arm.arm, f"{arm.images:,}" if arm.images else "", f"{mean:.1f}", f"{low:.1f} to {high:.1f}"]
         if arm.arm in compared:
             c = compared[arm.arm]
             low, high = 100 * c.difference.low, 100 * c.difference.high
             row += [f"{100 * c.difference.mean:+.1f}", f"{low:+.1f} to {high:+.1f}", f"{c.p:.2g}"]
         else:
             row += ["", "", ""]
-        table.add_row(*row, f"{arm.calibration_error.mean:.3f}")
+        table.add_row(*row, f"{100 * arm.calibration_error.mean:.1f}")
     return table
 
 
@@ -605,9 +600,10 @@ def _score_lines(result: ScoreResult) -> list[str]:
     for share in result.ratios:
         lines.append(f"{share.share:.0%} of a batch synthetic: {share.accuracy.mean:.1%}")
     if result.comparisons:
-        gains = sorted(result.comparisons[0].classes, key=lambda one: one.difference.mean)
+        first = result.comparisons[0]
+        gains = sorted(first.classes, key=lambda one: one.difference.mean)
         sure = [f"{one.name} {100 * one.difference.mean:+.0f}" for one in gains if one.sure]
-        lines.append(f"Classes of which the change is sure ({result.comparisons[0].arm}): {', '.join(sure) or 'none'}")
+        lines.append(f"Classes of which the change by {first.arm} is sure: {', '.join(sure) or 'none'}")
     return [
         *lines,
         *result.notes,
@@ -775,14 +771,15 @@ def _metrics_lines(result: Evaluation) -> list[str]:
 
 def _pairs_table(result: PairsEvaluation) -> Table:
     table = Table(title="Answers beside the truth, mean ± standard error")
-    for name in ("answer", "images", "pairs", "error inside", "identity", "mask overlap"):
-        table.add_column(name, justify="left" if name in ("answer", "images") else "right")
+    for name in ("answer", "pairs", "error inside", "identity", "mask overlap"):
+        table.add_column(name, justify="left" if name == "answer" else "right")
     for one in result.scores:
         values = [
             "–" if math.isnan(mean.value) else f"{mean.value:.3f} ± {mean.error:.3f}"
             for mean in (one.error, one.identity, one.overlap)
         ]
-        table.add_row(one.answer, one.images, str(one.pairs), *values)
+        name = one.answer if one.images == "all" else f"{one.answer}, {one.images}"
+        table.add_row(name, str(one.pairs), *values)
     return table
 
 

@@ -233,6 +233,9 @@ class StructureEncoder(nn.Module):
         return features, keys, self.object(resize(half, x.shape[-1])).float()
 
 
+_PEAKED = 10.0  # unit vectors make too flat a heat map
+
+
 class DeepAttentionEncoder(nn.Module):
     """DAE (Sec. 3.1): attended regions and their instance representations.
 
@@ -248,7 +251,7 @@ class DeepAttentionEncoder(nn.Module):
         self.channels = 2 * width
         self.encoder = Encoder(width, 2 * width)
         self.structure_encoder = StructureEncoder(width, keys)
-        self.localise = Localisation(2 * width, attention.regions)
+        self.localise = Localisation(keys, attention.regions)
 
     def masks(self, centres: Float[Tensor, "B N 2"], size: int) -> Float[Tensor, "B N {size} {size}"]:
         """The regions' masks (eqs. 2 and 4) at a resolution."""
@@ -258,7 +261,7 @@ class DeepAttentionEncoder(nn.Module):
     def structure(self, x: Float[Tensor, "B 3 H W"]) -> tuple[Structure, Float[Tensor, "B 1 H W"]]:
         """Where things are, and the logits of the object's mask (for its loss)."""
         features, keys, logits = self.structure_encoder(x)
-        centres = self.localise(features)  # eq. 1
+        centres = self.localise(_PEAKED * keys)  # eq. 1; keys know the places of the object already
         masks = self.masks(centres, features.shape[-1])  # eqs. 2, 4
         return Structure(centres, masks, logits.sigmoid(), keys, features.float()), logits
 

@@ -1,7 +1,8 @@
 """Linear classifiers on the features of a frozen network: each image passes through it a few times, not every step.
 
-An image is seen in a few augmented copies (:data:`VIEWS`) that all seeds share; a seed decides about initial weights
-and order alone. MixUp and CutMix, which make new images of every batch, have no part in it.
+An image is seen in a few augmented copies (:data:`VIEWS`). A seed decides about initial weights, order, and which half
+of the copies it learns from, so that seeds vary less than in trainings of their own. MixUp and CutMix, which make new
+images of every batch, have no part in it.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from dagaug.progress import SILENT, Progress
 
 __all__ = ["RATE", "VIEWS", "Features", "Probe"]
 
-VIEWS = 4
-"""Augmented copies of each training image."""
+VIEWS = 6
+"""Augmented copies of each training image; a seed learns from half of them."""
 
 RATE = 3e-3
 """Peak learning rate of AdamW on standardised features."""
@@ -105,9 +106,12 @@ class Probe:
         extra = 0
         if synthetic is not None:
             extra = min(max(round(options.batch_size * options.synthetic_share), 1), options.batch_size - 1)
+        of_train = streams[2].permutation(len(train.values))[: max(1, len(train.values) // 2)]
+        train = Features(train.values[of_train], train.labels)
         parts = [(train, options.batch_size - extra, streams[0])]
         if synthetic is not None:
-            parts.append((synthetic, extra, streams[1]))
+            of_synthetic = streams[1].permutation(len(synthetic.values))[: max(1, len(synthetic.values) // 2)]
+            parts.append((Features(synthetic.values[of_synthetic], synthetic.labels), extra, streams[1]))
         for _ in range(steps):
             drawn = [_draw(features, count, stream) for features, count, stream in parts]
             logits = head((torch.cat([x for x, _ in drawn]) - mean) / spread)

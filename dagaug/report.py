@@ -24,6 +24,8 @@ from dagaug import images as imaging
 from dagaug.curves import HEIGHT, WIDTH, Curve, draw, read_metrics
 from dagaug.errors import DataError, ImageError, StoreError
 from dagaug.gallery import Morphs, Originals
+from dagaug.scoretable import HEIGHT as SCORE_HEIGHT
+from dagaug.scoretable import WIDTH as SCORE_WIDTH
 from dagaug.scoretable import ScoreTable, read_score
 from dagaug.sheets import Triple, attention_overlay, contact_sheet, triple_sheet
 from dagaug.store import Store
@@ -507,7 +509,9 @@ def _rendered(page: Page) -> bytes:
     )
     environment.filters["integrity"] = _integrity
     environment.filters["number"] = _number
-    html = environment.from_string(template).render(page=page, curve_size=(WIDTH, HEIGHT))
+    html = environment.from_string(template).render(
+        page=page, curve_size=(WIDTH, HEIGHT), score_size=(SCORE_WIDTH, SCORE_HEIGHT)
+    )
     return _printable(html).encode()
 
 

@@ -11,7 +11,12 @@ from pydantic.types import JsonValue
 
 from dagaug.errors import DataError
 
-__all__ = ["ScoreRow", "ScoreTable", "read_score"]
+__all__ = ["HEIGHT", "WIDTH", "ClassRow", "CompareRow", "Curve", "FractionRow", "ScoreRow", "ScoreTable", "read_score"]
+
+WIDTH, HEIGHT = 300, 120
+"""Of a curve, in units of its own."""
+
+_VERDICTS = Literal["helps", "no measurable effect", "harms"]
 
 
 class _Estimate(BaseModel):
@@ -22,15 +27,50 @@ class _Estimate(BaseModel):
 
 class _Arm(BaseModel):
     arm: str
+    images: int = 0
     accuracies: list[float]
     accuracy: _Estimate
+    calibration_error: _Estimate | None = None
+
+
+class _Class(BaseModel):
+    name: str
+    difference: _Estimate
+    sure: bool
+
+
+class _Confusion(BaseModel):
+    truth: str
+    taken_for: str
+    before: float
+    after: float
 
 
 class _Comparison(BaseModel):
     arm: str
+    baseline: str = "real"
     difference: _Estimate
     p: float
-    verdict: Literal["helps", "no measurable effect", "harms"]
+    p_images: float | None = None
+    verdict: _VERDICTS
+    classes: list[_Class] = []
+    better: list[_Confusion] = []
+    worse: list[_Confusion] = []
+
+
+class _Fraction(BaseModel):
+    fraction: float
+    real: int
+    synthetic: int
+    without: _Estimate
+    with_synthetic: _Estimate
+    worth: float | None
+
+
+class _Ratio(BaseModel):
+    share: float
+    accuracy: _Estimate
+    difference: _Estimate
 
 
 class _Score(BaseModel):
@@ -46,6 +86,9 @@ class _Score(BaseModel):
     steps: int
     synthetic_share: float
     options: dict[str, JsonValue]
+    fractions: list[_Fraction] = []
+    ratios: list[_Ratio] = []
+    notes: list[str] = []
 
 
 @dataclass(frozen=True)
@@ -53,6 +96,7 @@ class ScoreRow:
     """An arm. Numbers are texts; ``low``, ``width``, ``mean`` and ``dots`` are per cent of the axis."""
 
     arm: str
+    synthetic: str
     accuracy: str
     interval: str
     low: float
@@ -62,6 +106,56 @@ class ScoreRow:
     difference: str
     difference_interval: str
     p: str
+    calibration: str
+
+
+@dataclass(frozen=True)
+class CompareRow:
+    """An arm against another than ``real``, as texts."""
+
+    arm: str
+    baseline: str
+    difference: str
+    interval: str
+    p: str
+    p_images: str
+    verdict: str
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """Gain of a class; its bar (``left``, ``width``) and interval (``low``, ``reach``) in per cent of the axis."""
+
+    name: str
+    difference: str
+    interval: str
+    left: float
+    width: float
+    low: float
+    reach: float
+    sign: str
+    sure: bool
+
+
+@dataclass(frozen=True)
+class FractionRow:
+    """A number of real images, as texts."""
+
+    real: str
+    synthetic: str
+    without: str
+    with_synthetic: str
+    worth: str
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Accuracy against number of real images: points for SVG (:data:`WIDTH` × :data:`HEIGHT`), ends of the axes."""
+
+    without: str
+    with_synthetic: str
+    accuracies: tuple[str, str]
+    counts: tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -73,12 +167,30 @@ class ScoreTable:
         rows: one for each arm.
         axis: the accuracies at both ends of the axis.
         setting: what was trained on what, in a sentence.
+        compared: comparisons with other arms than ``real``.
+        question: the arm that the classes are about.
+        classes: gain of each class, the greatest first.
+        class_axis: the gain at both ends of their axis.
+        better, worse: confusions that became rarer and more frequent, in words.
+        fractions: accuracy against number of real images; with two of them and more also as a curve.
+        ratios: (share, accuracy, difference) of other synthetic shares.
+        notes: what a reader should know.
     """
 
     sentences: tuple[tuple[str, str], ...]
     rows: tuple[ScoreRow, ...]
     axis: tuple[str, str]
     setting: str
+    compared: tuple[CompareRow, ...]
+    question: str
+    classes: tuple[ClassRow, ...]
+    class_axis: str
+    better: tuple[str, ...]
+    worse: tuple[str, ...]
+    fractions: tuple[FractionRow, ...]
+    curve: Curve | None
+    ratios: tuple[tuple[str, str, str], ...]
+    notes: tuple[str, ...]
 
 
 def read_score(path: Path) -> ScoreTable:
@@ -105,7 +217,9 @@ def _table(score: _Score) -> ScoreTable:
     def place(share: float) -> float:
         return round(100 * min(1.0, max(0.0, (share - low) / (high - low))), 2)
 
-    compared = {comparison.arm: comparison for comparison in score.comparisons}
+    compared = {one.arm: one for one in score.comparisons if one.baseline == "real"}
+    first = score.comparisons[0] if score.comparisons else None
+    classes, class_axis = _classes(first.classes if first else [])
     return ScoreTable(
         # A sentence without a comparison has no verdict to colour it.
         sentences=tuple(
@@ -115,6 +229,7 @@ def _table(score: _Score) -> ScoreTable:
         rows=tuple(
             ScoreRow(
                 arm=arm.arm,
+                synthetic=f"{arm.images:,}" if arm.images else "",
                 accuracy=f"{100 * arm.accuracy.mean:.1f}%",
                 interval=_interval(arm.accuracy, ".1f"),
                 low=place(arm.accuracy.low),
@@ -124,11 +239,97 @@ def _table(score: _Score) -> ScoreTable:
                 difference=f"{100 * compared[arm.arm].difference.mean:+.1f}" if arm.arm in compared else "",
                 difference_interval=(_interval(compared[arm.arm].difference, "+.1f") if arm.arm in compared else ""),
                 p=f"{compared[arm.arm].p:.2g}" if arm.arm in compared else "",
+                calibration=f"{100 * arm.calibration_error.mean:.1f}" if arm.calibration_error else "",
             )
             for arm in score.arms
         ),
         axis=(f"{100 * low:.0f}%", f"{100 * high:.0f}%"),
         setting=_setting(score),
+        compared=tuple(_compared(one) for one in score.comparisons if one.baseline != "real"),
+        question=first.arm if first else "",
+        classes=classes,
+        class_axis=class_axis,
+        better=tuple(map(_confusion, first.better if first else [])),
+        worse=tuple(map(_confusion, first.worse if first else [])),
+        fractions=tuple(_fraction(point) for point in score.fractions),
+        curve=_curve(score.fractions),
+        ratios=tuple(
+            (f"{one.share:.0%}", f"{100 * one.accuracy.mean:.1f}%", f"{100 * one.difference.mean:+.1f}")
+            for one in score.ratios
+        ),
+        notes=tuple(score.notes),
+    )
+
+
+def _compared(one: _Comparison) -> CompareRow:
+    return CompareRow(
+        one.arm,
+        one.baseline,
+        f"{100 * one.difference.mean:+.1f}",
+        _interval(one.difference, "+.1f"),
+        f"{one.p:.2g}",
+        "" if one.p_images is None else f"{one.p_images:.2g}",
+        one.verdict,
+    )
+
+
+def _classes(classes: list[_Class]) -> tuple[tuple[ClassRow, ...], str]:
+    """Bars from the middle of an axis that spans the greatest interval, and the gain at its right end."""
+    span = max((max(abs(one.difference.low), abs(one.difference.high)) for one in classes), default=0.0)
+    span = min(1.0, span) or 1.0
+
+    def place(gain: float) -> float:
+        return round(50 + 50 * min(1.0, max(-1.0, gain / span)), 2)
+
+    rows = tuple(
+        ClassRow(
+            name=one.name,
+            difference=f"{100 * one.difference.mean:+.1f}",
+            interval=_interval(one.difference, "+.1f"),
+            left=min(50.0, place(one.difference.mean)),
+            width=round(abs(place(one.difference.mean) - 50), 2),
+            low=place(one.difference.low),
+            reach=round(place(one.difference.high) - place(one.difference.low), 2),
+            sign="up" if one.difference.mean > 0 else "down",
+            sure=one.sure,
+        )
+        for one in sorted(classes, key=lambda one: -one.difference.mean)
+    )
+    return rows, f"{100 * span:.0f}"
+
+
+def _confusion(one: _Confusion) -> str:
+    return f"{one.truth} taken for {one.taken_for}: {one.before:.0%} before, {one.after:.0%} now"
+
+
+def _fraction(point: _Fraction) -> FractionRow:
+    return FractionRow(
+        f"{point.real:,}",
+        f"{point.synthetic:,}",
+        f"{100 * point.without.mean:.1f}%",
+        f"{100 * point.with_synthetic.mean:.1f}%",
+        "" if point.worth is None else f"{point.worth:,.0f}",
+    )
+
+
+def _curve(points: list[_Fraction]) -> Curve | None:
+    if len(points) < 2:
+        return None
+    values = [value for point in points for value in (point.without.mean, point.with_synthetic.mean)]
+    low, high = min(values), max(values)
+    few, many = points[0].real, points[-1].real
+
+    def line(values: list[float]) -> str:
+        return " ".join(
+            f"{WIDTH * (point.real - few) / max(many - few, 1):.1f},{HEIGHT * (high - value) / ((high - low) or 1):.1f}"
+            for point, value in zip(points, values, strict=True)
+        )
+
+    return Curve(
+        line([point.without.mean for point in points]),
+        line([point.with_synthetic.mean for point in points]),
+        (f"{100 * low:.1f}%", f"{100 * high:.1f}%"),
+        (f"{few:,}", f"{many:,}"),
     )
 
 

@@ -27,14 +27,14 @@ from dagaug.training import Trained, TrainOptions
 
 SIZE = 32
 FRAMING = Framing(size=SIZE)
-STEPS = 6
+STEPS, BATCH = 6, 4
 SPECIES, PER_CLASS, TEST_PER_CLASS = 4, 4, 2
 TRAINING_IMAGES = SPECIES * PER_CLASS
 
 
 def options(**changes: Any) -> TrainOptions:
     """A training of a few steps that goes through all three phases: three, one and two steps."""
-    return TrainOptions(**({"framing": FRAMING, "steps": STEPS, "batch_size": 4} | changes))
+    return TrainOptions(**({"framing": FRAMING, "steps": STEPS, "batch_size": BATCH} | changes))
 
 
 def train(data: Any, out: Path, /, *, progress: Any = None, **changes: Any) -> Trained:
@@ -137,15 +137,20 @@ def interrupt_at(task: str, count: int) -> Listener:
     return Listener(moved)
 
 
+def interrupt_at_step(step: int) -> Listener:
+    """The same after a step of a training, which counts its pairs."""
+    return interrupt_at("Training", step * BATCH)
+
+
 class Killed(BaseException):
     """Ends a run as SIGKILL would: nothing in the package catches it."""
 
 
-def kill_at(task: str, count: int) -> Listener:
-    """A progress that ends the run at once when a task is at ``count``."""
+def kill_at_step(step: int) -> Listener:
+    """A progress that ends a training at once after a step."""
 
     def moved(name: str, done: int) -> None:
-        if name.startswith(task) and done == count:
+        if name.startswith("Training") and done == step * BATCH:
             raise Killed
 
     return Listener(moved)

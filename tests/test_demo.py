@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from making_runs import PER_CLASS, SPECIES, TEST_PER_CLASS, Output, dagaug, interrupt_at, quick
+from making_runs import PER_CLASS, SPECIES, TEST_PER_CLASS, Output, dagaug, interrupt_at_step, quick
 
 from dagaug import demo, flock
 from dagaug.interrupts import Interrupted
 from dagaug.models import load_model
 from dagaug.progress import SILENT
-from dagaug.score import ARMS
 from dagaug.store import Store, verify
 from dagaug.training import TrainOptions
 
@@ -51,7 +50,7 @@ def shown(folder: Path) -> Output:
 
 def test_the_demo_ends_with_the_gain_it_measured_and_where_to_look(shown: Output, folder: Path) -> None:
     assert shown.code == 0, shown.err
-    for word in (*(arm.name for arm in ARMS), "95% interval", "p = ", "candidates kept", "8 test images, 4 classes"):
+    for word in (*demo.SCORE_ARMS, "95% interval", "p = ", "candidates kept", "8 test images, 4 classes"):
         assert word in shown.out
     assert f"Report: {folder / 'report.html'}" in shown.out
     assert f"Next: open {folder / 'report.html'}" in shown.out
@@ -76,7 +75,7 @@ def test_the_same_demo_again_trains_nothing_twice_and_gives_the_same(shown: Outp
     again = dagaug("demo", "--out", folder, "--steps", 3, "--refs", 4, "--seeds", 2, "--device", "cpu", "--json")
     assert again.code == 0, again.err
     assert again.json["report"] == str(folder / "report.html")
-    assert [arm["arm"] for arm in again.json["score"]["arms"]] == [arm.name for arm in ARMS]
+    assert [arm["arm"] for arm in again.json["score"]["arms"]] == list(demo.SCORE_ARMS)
     assert (folder / "augmented.h5").read_bytes() == before
     assert (folder / "run" / "model.safetensors").stat() == model
 
@@ -84,7 +83,7 @@ def test_the_same_demo_again_trains_nothing_twice_and_gives_the_same(shown: Outp
 @pytest.mark.slow
 def test_a_demo_that_was_stopped_goes_on(tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
-        demo.run_demo(tmp_path / "d", steps=2, refs=1, seeds=2, device="cpu", progress=interrupt_at("Training", 1))
+        demo.run_demo(tmp_path / "d", steps=2, refs=1, seeds=2, device="cpu", progress=interrupt_at_step(1))
     done = demo.run_demo(tmp_path / "d", steps=2, refs=1, seeds=2, device="cpu")
     assert done.trained.resumed_at == 1
     assert {path.name for path in (tmp_path / "d").iterdir()} == MADE

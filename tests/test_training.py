@@ -27,8 +27,8 @@ from making_runs import (
     Killed,
     Listener,
     assert_same_bits,
-    interrupt_at,
-    kill_at,
+    interrupt_at_step,
+    kill_at_step,
     logged,
     options,
     quick,
@@ -287,7 +287,7 @@ def test_a_run_that_was_interrupted_twice_gives_the_bits_of_a_straight_one(
     run = tmp_path / "run"
     for at in (2, 5):  # in the first phase and in the last
         with pytest.raises(Interrupted, match=rf"stopped at step {at} of {STEPS}; .*same command goes on"):
-            train(birds, run, progress=interrupt_at("Training", at))
+            train(birds, run, progress=interrupt_at_step(at))
         assert not (run / "model.safetensors").exists()
     listener = Listener()
     done = train(birds, run, progress=listener)
@@ -305,7 +305,7 @@ def test_a_run_that_was_killed_goes_on_from_its_last_state_with_the_same_bits(
     monkeypatch.setattr(training, "_LOG_EVERY", 1)
     monkeypatch.setattr(training, "_SAVE_SECONDS", 0.0)
     with pytest.raises(Killed):
-        train(birds, run, progress=kill_at("Training", 4))  # step 4 was logged but not saved
+        train(birds, run, progress=kill_at_step(4))  # step 4 was logged but not saved
     assert [line["step"] for line in logged(run)] == [1, 2, 3, 4]
     assert checkpoint.load(run / "state.safetensors")[1]["done"] == 3
     done = train(birds, run)
@@ -319,7 +319,7 @@ def test_a_run_that_was_killed_before_its_first_state_begins_again_without_loggi
 ) -> None:
     monkeypatch.setattr(training, "_LOG_EVERY", 1)
     with pytest.raises(Killed):
-        train(birds, tmp_path / "run", steps=2, progress=kill_at("Training", 2))
+        train(birds, tmp_path / "run", steps=2, progress=kill_at_step(2))
     assert not (tmp_path / "run" / "state.safetensors").exists()
     assert train(birds, tmp_path / "run", steps=2).resumed_at == 0
     assert [line["step"] for line in logged(tmp_path / "run")] == [1, 2]
@@ -361,7 +361,7 @@ def test_a_process_killed_at_any_moment_leaves_a_run_that_the_same_command_finis
 def test_a_damaged_state_is_told_and_nothing_is_trained(birds: Dataset, tmp_path: Path) -> None:
     run = tmp_path / "run"
     with pytest.raises(Interrupted):
-        train(birds, run, progress=interrupt_at("Training", 1))
+        train(birds, run, progress=interrupt_at_step(1))
     state = run / "state.safetensors"
     state.write_bytes(state.read_bytes()[:1000])
     with pytest.raises(checkpoint.CheckpointError, match=r"state\.safetensors: not a readable checkpoint"):
@@ -437,7 +437,7 @@ def test_steps_that_minutes_chose_once_are_kept_when_a_run_goes_on(
     chosen = iter([3])
     monkeypatch.setattr(training, "_measured_steps", lambda loop, wanted: next(chosen))
     with pytest.raises(Interrupted, match="step 1 of 3"):
-        train(birds, tmp_path / "run", steps=None, minutes=1.0, progress=interrupt_at("Training", 1))
+        train(birds, tmp_path / "run", steps=None, minutes=1.0, progress=interrupt_at_step(1))
     done = train(birds, tmp_path / "run", steps=None, minutes=1.0)
     assert (done.resumed_at, done.steps) == (1, 3)
 
@@ -529,7 +529,7 @@ def test_a_run_on_two_folders_goes_on_with_the_same_bits(tmp_path: Path) -> None
     data = read_domains(two_folders(tmp_path / "two", labelled=True))
     train(data, tmp_path / "straight", preset="digits", steps=2)
     with pytest.raises(Interrupted):
-        train(data, tmp_path / "stopped", preset="digits", steps=2, progress=interrupt_at("Training", 1))
+        train(data, tmp_path / "stopped", preset="digits", steps=2, progress=interrupt_at_step(1))
     assert train(data, tmp_path / "stopped", preset="digits", steps=2).resumed_at == 1
     straight, stopped = (tensors_of(tmp_path / name / "model.safetensors") for name in ("straight", "stopped"))
     assert_same_bits(straight, stopped)

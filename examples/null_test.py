@@ -1,0 +1,84 @@
+"""Does ``dagaug score`` find what is not there, and does it miss harm?
+
+In each repetition, on birds of its own, a classifier is trained on real images alone, with copies of real images in
+place of synthetic ones, and with copies under shuffled labels. The copies must have no measurable effect in at least
+18 of 20 repetitions (a verdict at 95% errs once in 20), and the shuffled labels must harm in as many.
+
+    python examples/null_test.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from dagaug.classifier import FitOptions
+from dagaug.datasets import Dataset, read_dataset
+from dagaug.flock import write_flock
+from dagaug.score import ScoreOptions, score
+
+SPECIES, PER_CLASS, TEST_PER_CLASS = 12, 8, 16
+
+
+def copies(dataset: Dataset, folder: Path, labels: list[int]) -> Path:
+    """Class folders with copies of the training images under these labels."""
+    for row, (sample, label) in enumerate(zip(dataset.train, labels, strict=True)):
+        target = folder / dataset.classes[label]
+        target.mkdir(parents=True, exist_ok=True)
+        shutil.copy(dataset.file(sample), target / f"{row}{sample.path.suffix}")
+    return folder
+
+
+def repetition(number: int, folder: Path, steps: int, seeds: int) -> dict[str, str]:
+    """The verdicts on both arms."""
+    data = folder / "birds"
+    write_flock(
+        data, species=SPECIES, per_class=PER_CLASS, test_per_class=TEST_PER_CLASS, size=32, pose_band="all", seed=number
+    )
+    dataset = read_dataset(data)
+    labels = [sample.label for sample in dataset.train]
+    shuffled = np.random.default_rng(number).permutation(labels).tolist()
+    options = ScoreOptions(
+        FitOptions(size=32, steps=steps, batch_size=16, synthetic_share=0.5),
+        seeds=seeds,
+        seed=1000 * number,
+        arms=("real",),
+        others=(
+            ("copies", copies(dataset, folder / "copies", labels)),
+            ("shuffled", copies(dataset, folder / "shuffled", shuffled)),
+        ),
+    )
+    result = score(dataset, None, options)
+    print(number, *(f"{arm.arm} {arm.accuracy.mean:.1%}" for arm in result.arms), sep="  ", flush=True)
+    for sentence in result.sentences:
+        print("  ", sentence, flush=True)
+    return {comparison.arm: comparison.verdict for comparison in result.comparisons}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repetitions", type=int, default=20)
+    parser.add_argument("--steps", type=int, default=120)
+    parser.add_argument("--seeds", type=int, default=4)
+    asked = parser.parse_args()
+    verdicts = []
+    for number in range(asked.repetitions):
+        with tempfile.TemporaryDirectory() as folder:
+            verdicts.append(repetition(number, Path(folder), asked.steps, asked.seeds))
+    wanted = math.floor(0.9 * asked.repetitions)
+    good = True
+    for arm, right in (("copies", "no measurable effect"), ("shuffled", "harms")):
+        count = sum(verdict[arm] == right for verdict in verdicts)
+        good &= count >= wanted
+        print(f"{arm}: {right!r} in {count} of {len(verdicts)} repetitions; {wanted} are wanted")
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
