@@ -45,7 +45,7 @@ def repetition(number: int, folder: Path, steps: int, seeds: int) -> dict[str, s
     labels = [sample.label for sample in dataset.train]
     shuffled = np.random.default_rng(number).permutation(labels).tolist()
     options = ScoreOptions(
-        FitOptions(size=32, steps=steps, batch_size=16, synthetic_share=0.5),
+        FitOptions(size=32, steps=steps, batch_size=16, synthetic_share=0.75),
         seeds=seeds,
         seed=1000 * number,
         arms=("real",),
@@ -64,7 +64,7 @@ def repetition(number: int, folder: Path, steps: int, seeds: int) -> dict[str, s
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repetitions", type=int, default=20)
-    parser.add_argument("--steps", type=int, default=120)
+    parser.add_argument("--steps", type=int, default=80)
     parser.add_argument("--seeds", type=int, default=4)
     asked = parser.parse_args()
     verdicts = []
