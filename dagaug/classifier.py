@@ -641,10 +641,16 @@ def _augmentation(options: FitOptions, seed: int) -> A.Compose:
     return A.Compose(chains[options.augment], seed=seed)
 
 
-def augmented(images: UInt8[np.ndarray, "N H W 3"], augment: Augment, *, seed: int) -> UInt8[np.ndarray, "N H W 3"]:
-    """One augmented copy of each image, as training sees them; ``strong`` without MixUp and CutMix."""
-    change = _augmentation(FitOptions(augment=augment), seed)
-    return np.stack([change(image=image)["image"] for image in images]) if len(images) else images.copy()
+def augmented(
+    images: UInt8[np.ndarray, "N H W 3"], augment: Augment, seeds: Sequence[int]
+) -> UInt8[np.ndarray, "N H W 3"]:
+    """One augmented copy of each image by a seed of its own, as training sees them but for MixUp and CutMix."""
+    change = _augmentation(FitOptions(augment=augment), 0)
+    copies = images.copy()
+    for row, seed in enumerate(seeds):
+        change.set_random_seed(seed)
+        copies[row] = change(image=images[row])["image"]
+    return copies
 
 
 def _mix(

@@ -28,7 +28,7 @@ from dagaug.datasets import Dataset
 from dagaug.engine import Engine, to_tensor
 from dagaug.errors import CheckpointError, DataError
 from dagaug.frames import Frame, Frames
-from dagaug.models import TrainedModel, load_model
+from dagaug.models import load_model
 from dagaug.patches import Framing, Patches, read_patches
 from dagaug.planning import VARIANTS, Plan
 from dagaug.progress import SILENT, Progress
@@ -112,7 +112,12 @@ class Controls:
             self._header, images, candidates = store.header, store.images, store.candidates
         if self._header.variants != VARIANTS:
             raise DataError(f"{path}: has other variants than this dagaug makes; use --no-controls")
-        self._model = load_model(find_checkpoint(path, self._header, checkpoint))
+        try:
+            self._model = load_model(find_checkpoint(path, self._header, checkpoint))
+        except CheckpointError as error:
+            if "--no-controls" in str(error):
+                raise
+            raise CheckpointError(f"{error}, or leave the controls of {path} out with --no-controls") from error
         if not isinstance(self._model.translator, ReferenceTranslator):
             raise CheckpointError(f"{self._model.path}: does not morph; use --no-controls")
         rows = np.flatnonzero(images.synthetic)
@@ -123,11 +128,6 @@ class Controls:
             candidates.variant.astype(np.uint8),
             np.array([0, len(candidates)], np.int64),
         )
-
-    @property
-    def model(self) -> TrainedModel:
-        """The generator."""
-        return self._model
 
     def make(self, control: Control) -> tuple[UInt8[np.ndarray, "N S S 3"], Int64[np.ndarray, " N"]]:
         """The images of a control, whole, and their labels; they lie in a file without a name, not in memory."""

@@ -1,8 +1,9 @@
 """Linear classifiers on the features of a frozen network: each image passes through it a few times, not every step.
 
 An image is seen in a few augmented copies (:data:`VIEWS`). A seed decides about initial weights, order, and which half
-of the copies it learns from, so that seeds vary less than in trainings of their own. MixUp and CutMix, which make new
-images of every batch, have no part in it.
+of the copies it learns from, so that seeds vary less than in trainings of their own. The copies depend on an image's
+pixels alone: the same image in two sets brings nothing new. MixUp and CutMix, which make new images of every batch,
+have no part in it.
 """
 
 from __future__ import annotations
@@ -67,9 +68,10 @@ class Probe:
                 seen = []
                 for view in range(views):
                     for start in range(0, len(images), _BATCH):
-                        part = augmented(images[start : start + _BATCH], augment, seed=1000 * view + start)
-                        seen.append(self._read(part))
-                        task.advance(len(part))
+                        part = slice(start, start + _BATCH)
+                        seeds = [(number + view) % 2**32 for number in hashes[part].tolist()]
+                        seen.append(self._read(augmented(images[part], augment, seeds)))
+                        task.advance(len(seeds))
             self._known[key] = torch.cat(seen).unflatten(0, (views, len(images)))
         return Features(self._known[key], labels)
 
@@ -106,12 +108,10 @@ class Probe:
         extra = 0
         if synthetic is not None:
             extra = min(max(round(options.batch_size * options.synthetic_share), 1), options.batch_size - 1)
-        of_train = streams[2].permutation(len(train.values))[: max(1, len(train.values) // 2)]
-        train = Features(train.values[of_train], train.labels)
-        parts = [(train, options.batch_size - extra, streams[0])]
+        views = streams[2].permutation(len(train.values))[: max(1, len(train.values) // 2)]
+        parts = [(Features(train.values[views], train.labels), options.batch_size - extra, streams[0])]
         if synthetic is not None:
-            of_synthetic = streams[1].permutation(len(synthetic.values))[: max(1, len(synthetic.values) // 2)]
-            parts.append((Features(synthetic.values[of_synthetic], synthetic.labels), extra, streams[1]))
+            parts.append((Features(synthetic.values[views], synthetic.labels), extra, streams[1]))
         for _ in range(steps):
             drawn = [_draw(features, count, stream) for features, count, stream in parts]
             logits = head((torch.cat([x for x, _ in drawn]) - mean) / spread)

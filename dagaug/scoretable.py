@@ -236,7 +236,7 @@ def _table(score: _Score) -> ScoreTable:
                 width=round(place(arm.accuracy.high) - place(arm.accuracy.low), 2),
                 mean=place(arm.accuracy.mean),
                 dots=tuple(map(place, arm.accuracies)),
-                difference=f"{100 * compared[arm.arm].difference.mean:+.1f}" if arm.arm in compared else "",
+                difference=_signed(compared[arm.arm].difference.mean) if arm.arm in compared else "",
                 difference_interval=(_interval(compared[arm.arm].difference, "+.1f") if arm.arm in compared else ""),
                 p=f"{compared[arm.arm].p:.2g}" if arm.arm in compared else "",
                 calibration=f"{100 * arm.calibration_error.mean:.1f}" if arm.calibration_error else "",
@@ -254,7 +254,7 @@ def _table(score: _Score) -> ScoreTable:
         fractions=tuple(_fraction(point) for point in score.fractions),
         curve=_curve(score.fractions),
         ratios=tuple(
-            (f"{one.share:.0%}", f"{100 * one.accuracy.mean:.1f}%", f"{100 * one.difference.mean:+.1f}")
+            (f"{one.share:.0%}", f"{100 * one.accuracy.mean:.1f}%", _signed(one.difference.mean))
             for one in score.ratios
         ),
         notes=tuple(score.notes),
@@ -265,7 +265,7 @@ def _compared(one: _Comparison) -> CompareRow:
     return CompareRow(
         one.arm,
         one.baseline,
-        f"{100 * one.difference.mean:+.1f}",
+        _signed(one.difference.mean),
         _interval(one.difference, "+.1f"),
         f"{one.p:.2g}",
         "" if one.p_images is None else f"{one.p_images:.2g}",
@@ -284,7 +284,7 @@ def _classes(classes: list[_Class]) -> tuple[tuple[ClassRow, ...], str]:
     rows = tuple(
         ClassRow(
             name=one.name,
-            difference=f"{100 * one.difference.mean:+.1f}",
+            difference=_signed(one.difference.mean),
             interval=_interval(one.difference, "+.1f"),
             left=min(50.0, place(one.difference.mean)),
             width=round(abs(place(one.difference.mean) - 50), 2),
@@ -340,6 +340,11 @@ def _axis(score: _Score) -> tuple[float, float]:
     low, high = min(drawn, default=0.0), max(drawn, default=1.0)
     low, high = max(0.0, 100 * low // 1 / 100 - 0.01), min(1.0, -(-100 * high // 1) / 100 + 0.01)
     return (low, high) if high > low else (0.0, 1.0)
+
+
+def _signed(share: float) -> str:
+    """Points with their sign; nothing is negative that rounds to nothing."""
+    return f"{round(100 * share, 1) + 0.0:+.1f}"
 
 
 def _interval(estimate: _Estimate, style: str) -> str:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -31,6 +32,7 @@ from dagaug.interrupts import Interrupted, stop_on_signals
 from dagaug.models import ModelCard, Translator, build_translator, save_model
 from dagaug.networks import Discriminator
 from dagaug.objectives import Fakes, Part, Phase
+from dagaug.outputs import locked
 from dagaug.patches import Framing
 from dagaug.progress import SILENT, Progress
 from dagaug.sampling import step_generator
@@ -453,7 +455,38 @@ def train(
         )
     identity = identity_of(options, data)
     run = out or run_folder(options, data, name)
-    known = _claim(run, identity, overwrite)
+    with _held(run):
+        known = _claim(run, identity, overwrite)
+        watched = None if watch is None else partial(watch, run)
+        return _train(options, data, name, run, known, device, precision, workers, strict, watched, sheets, progress)
+
+
+@contextmanager
+def _held(run: Path) -> Iterator[None]:
+    """Keep other trainings away from a run's folder."""
+    try:
+        run.parent.mkdir(parents=True, exist_ok=True)
+        with locked(run.with_name(f".{run.name}.lock"), run):
+            yield
+    except OSError as error:
+        raise OutputExistsError(f"{run}: cannot be written ({error.strerror}); choose another --out") from error
+
+
+def _train(
+    options: TrainOptions,
+    data: Dataset | Domains,
+    name: str,
+    run: Path,
+    known: Mapping[str, Any],
+    device: str,
+    precision: str,
+    workers: int,
+    strict: bool,
+    watch: Callable[[int, Snapshot], None] | None,
+    sheets: int,
+    progress: Progress,
+) -> Trained:
+    """The training itself, in a folder that is its own."""
     if (run / checkpoint.MODEL_FILE).exists():
         return Trained(run, int(known.get("steps", 0)), 0.0, 0, already=True)
     started = time.monotonic()
@@ -470,7 +503,7 @@ def train(
         progress.say(f"{run}: going on at step {loop.done} of {total}")
     else:
         total = options.steps or _measured_steps(loop, options) or default_steps(work.images, fabric.device.type)
-        _write_options(run, {"identity": identity, "steps": total, "classes": work.classes, "name": name})
+        _write_options(run, {"identity": known["identity"], "steps": total, "classes": work.classes, "name": name})
     _cut_metrics(run / "metrics.jsonl", loop.done)
     resumed_at = loop.done
     _run(loop, run, total, watch, sheets, progress)
@@ -488,7 +521,7 @@ def train(
     )
     loop.recalibrate()
     if watch is not None:
-        watch(run, total, loop.snapshot())
+        watch(total, loop.snapshot())
     save_model(run / checkpoint.MODEL_FILE, card, loop.averaged.state_dict())
     state.unlink(missing_ok=True)
     return Trained(run, total, time.monotonic() - started, resumed_at, already=False)
@@ -577,7 +610,7 @@ def _run(
     loop: _Loop,
     run: Path,
     total: int,
-    watch: Callable[[Path, int, Snapshot], None] | None,
+    watch: Callable[[int, Snapshot], None] | None,
     sheets: int,
     progress: Progress,
 ) -> None:
@@ -607,7 +640,7 @@ def _run(
                 note = ""
             task.advance(pairs, note)
             if watch is not None and loop.done in show_at:
-                watch(run, loop.done, loop.snapshot())
+                watch(loop.done, loop.snapshot())
             if not loop.bad_steps and (stop.requested or time.monotonic() - saved > _SAVE_SECONDS):
                 loop.save(state, {})
                 saved = time.monotonic()

@@ -31,7 +31,7 @@ def test_features_are_read_once_for_each_kind_of_augmentation(
     calls = []
     inner = probe_module.augmented
     monkeypatch.setattr(
-        probe_module, "augmented", lambda images, kind, *, seed: (calls.append(kind), inner(images, kind, seed=seed))[1]
+        probe_module, "augmented", lambda images, kind, seeds: (calls.append(kind), inner(images, kind, seeds))[1]
     )
     for _ in range(2):
         assert len(read(probe, pictures).values) == 1
@@ -40,6 +40,14 @@ def test_features_are_read_once_for_each_kind_of_augmentation(
     assert calls == ["none", *["standard"] * VIEWS, *["strong"] * VIEWS]
     views = read(probe, pictures, "standard").values
     assert (views[0] != views[1]).any()
+
+
+def test_a_copy_of_an_image_brings_nothing_new(pictures: tuple[np.ndarray, np.ndarray]) -> None:
+    """In whatever order and among whatever others it is: otherwise copies would seem to help."""
+    probe = Probe(OPTIONS)
+    order = np.random.default_rng(1).permutation(12)[:7]
+    copies = read(probe, (pictures[0][order], pictures[1][order]), "strong").values
+    np.testing.assert_allclose(copies, read(probe, pictures, "strong").values[:, order], atol=1e-4)
 
 
 def test_it_learns_what_the_features_tell_and_depends_on_the_seed_alone(

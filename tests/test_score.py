@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import runpy
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from making_runs import dagaug
 
 from dagaug.classifier import FitOptions
 from dagaug.datasets import Dataset, read_dataset
@@ -283,6 +286,44 @@ def test_an_arm_that_needs_the_file_is_told_when_there_is_none(data: Dataset) ->
         score(data, None, OPTIONS)
 
 
+# The command
+
+
+def test_the_command_takes_arms_of_others_and_sweeps(
+    data: Dataset, small: tuple[Path, Path, ScoreResult], tmp_path: Path
+) -> None:
+    theirs = folder_of(tmp_path / "theirs")
+    done = dagaug(
+        "score", data.root, small[0], "--no-controls", "--arms", "real,real+dagaug,cutout", "--arm", f"theirs={theirs}",
+        "--fractions", "0.75,1", "--ratio", 0.5, "--quick", "--steps", 2, "--batch-size", 8, "--size", 32,
+        "--classifier", "test_resnet", "--out", tmp_path / "s.json", "--json",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert [arm["arm"] for arm in done.json["arms"]] == ["real", "real+dagaug", "theirs"]
+    assert done.json["options"]["seeds"] == 2
+    assert [point["real"] for point in done.json["fractions"]] == [6, 8]
+    assert json.loads((tmp_path / "s.json").read_text()) == done.json
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--arm", "nameless"), "--arm nameless: write NAME=PATH"),
+        (("--fractions", "half"), "--fractions half: numbers with commas between them"),
+        (("--ratio", "2"), "--ratio 2: a share between 0 and 1"),
+        (("--finetune", "--linear-probe"), "--finetune and --linear-probe: choose one"),
+        (("--arms", "real,best"), "--arms best: no such arm"),
+        (("--linear-probe", "--classifier", "resnet18"), "--linear-probe: resnet18 has no pretrained weights here"),
+    ],
+)
+def test_the_command_refuses_what_cannot_be(
+    data: Dataset, small: tuple[Path, Path, ScoreResult], arguments: tuple[str, ...], words: str
+) -> None:
+    done = dagaug("score", data.root, small[0], *arguments)
+    assert done.code == 2
+    assert words in done.err
+
+
 # Sweeps
 
 
@@ -370,3 +411,16 @@ def test_a_data_set_without_test_images_is_refused(data: Dataset, tmp_path: Path
     path = write_store(tmp_path / "s.h5", data)
     with pytest.raises(DataError, match="no test images"):
         score(replace(data, samples=data.train), path, OPTIONS)
+
+
+# What is not there
+
+
+@pytest.mark.slow
+def test_copies_of_real_images_have_no_effect_and_shuffled_labels_harm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In at least 18 of 20 repetitions each; some ten minutes."""
+    script = Path(__file__).parents[1] / "examples" / "null_test.py"
+    monkeypatch.setattr(sys, "argv", [str(script)])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(script), run_name="__main__")
+    assert ended.value.code == 0

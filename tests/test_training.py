@@ -39,9 +39,10 @@ from torch import Tensor
 
 from dagaug import checkpoint, training
 from dagaug.datasets import Dataset, read_domains
-from dagaug.errors import DataError, OutputExistsError, TrainingError, UsageError
+from dagaug.errors import DataError, LockedError, OutputExistsError, TrainingError, UsageError
 from dagaug.interrupts import Interrupted
 from dagaug.models import build_translator, load_model
+from dagaug.outputs import locked
 from dagaug.progress import SILENT
 from dagaug.sampling import step_generator
 from dagaug.tasks import PRESETS
@@ -588,3 +589,8 @@ def _signals_as_they_were() -> Iterator[None]:
     before = signal.getsignal(signal.SIGINT)
     yield
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_two_trainings_do_not_share_a_folder(birds: Dataset, tmp_path: Path) -> None:
+    with locked(tmp_path / ".run.lock", tmp_path / "run"), pytest.raises(LockedError, match="another run is writing"):
+        train(birds, tmp_path / "run")
