@@ -153,9 +153,7 @@ def test_exif_orientation_is_applied(orientation: int, kind: str, transparent: b
         return
     exif = Image.Exif()
     exif[0x0112] = orientation
-    options = {"JPEG": {"quality": 98, "subsampling": 0}, "WEBP": {"lossless": True, "exact": True}}.get(
-        kind, {}
-    )
+    options = {"JPEG": {"quality": 98, "subsampling": 0}, "WEBP": {"lossless": True, "exact": True}}.get(kind, {})
     data = saved(RGBA if transparent else RGB, kind, exif=exif, **options)
     plain = np.rint(over((255, 255, 255))).astype(np.uint8) if transparent else RGB
     upright = ImageOps.exif_transpose(Image.open(io.BytesIO(saved(plain, "PNG", exif=exif))))
@@ -243,9 +241,7 @@ def large_files() -> list[bytes]:
 
 
 @pytest.mark.parametrize("data", large_files(), ids=["jpeg", "png", "bmp", "webp", "tiff"])
-def test_more_than_100_megapixels_are_refused_before_decoding(
-    data: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_more_than_100_megapixels_are_refused_before_decoding(data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*_: object) -> None:
         raise AssertionError("decoded")
 
@@ -380,9 +376,7 @@ def test_mask_is_zero_beyond_the_image() -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(-60, 60), st.integers(-60, 60), st.integers(1, 60), st.integers(2, 24), st.integers(0, 99))
-def test_paste_changes_no_pixel_whose_alpha_is_zero(
-    left: int, top: int, side: int, size: int, seed: int
-) -> None:
+def test_paste_changes_no_pixel_whose_alpha_is_zero(left: int, top: int, side: int, size: int, seed: int) -> None:
     region = Region(float(left), float(top), float(side))
     random = np.random.default_rng(seed)
     patch = random.integers(0, 256, (size, size, 3), dtype=np.uint8)
@@ -404,9 +398,7 @@ def test_paste_blends_by_alpha_and_leaves_the_frame_alone() -> None:
     assert (frame == 100).all()
 
 
-@pytest.mark.parametrize(
-    "region", [square(5, 3, 16), square(-6, -3, 20), square(30, 20, 20), square(0, -5, 40)]
-)
+@pytest.mark.parametrize("region", [square(5, 3, 16), square(-6, -3, 20), square(30, 20, 20), square(0, -5, 40)])
 def test_cut_then_paste_restores_the_image(region: Region) -> None:
     side = int(region.side)
     ones = np.ones((side, side), np.float32)

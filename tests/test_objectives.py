@@ -31,7 +31,7 @@ CLASSES = 3
 REGIONS = 2
 STRUCTURE = {"object", "equivariance", "separation", "inside", "flow", "match"}
 PAIRS = STRUCTURE | {"label", "mask", "symmetry"}
-FULL = PAIRS | {"identity", "consistency", "pose"}
+FULL = PAIRS | {"identity", "consistency", "pose", "cycle", "silhouette"}
 
 
 @pytest.fixture(autouse=True)
@@ -152,7 +152,7 @@ def test_each_phase_has_its_terms_and_all_are_finite(phase: Phase, names: set[st
     ("part", "terms"),
     [
         ("dae", {"equivariance", "separation", "inside"}),
-        ("cst", {"consistency", "pose"}),
+        ("cst", {"consistency", "pose", "cycle", "silhouette"}),
         ("sym", {"symmetry"}),
         ("d2", set()),
     ],
