@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 _HOME = {
-    "AugmentOptions": "augment",
+    "AugmentOptions": "morphing",
     "AugmentedDataset": "store",
     "DagaugError": "errors",
     "Framing": "patches",

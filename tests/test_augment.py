@@ -24,7 +24,7 @@ from making_runs import (
     interrupt_at,
 )
 
-from dagaug import augment as module
+from dagaug import morphing
 from dagaug.augment import Augmented, AugmentOptions, augment, check_classes, estimate
 from dagaug.classifier import Classifier, CrossFitted, FitOptions
 from dagaug.datasets import Dataset, read_dataset
@@ -57,8 +57,8 @@ def judged(birds_judge: Path) -> AugmentOptions:
 
 @pytest.fixture(autouse=True)
 def _small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_SOURCES_PER_SHARD", 5)
-    monkeypatch.setattr(module, "_REAL_PER_SHARD", 9)
+    monkeypatch.setattr(morphing, "_SOURCES_PER_SHARD", 5)
+    monkeypatch.setattr(morphing, "_REAL_PER_SHARD", 9)
 
 
 SHARDS = 3 + 4  # of 24 real images and of 16 sources
@@ -74,8 +74,8 @@ def made(
 ) -> Augmented:
     """One augmentation with the default rules, as png."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_SOURCES_PER_SHARD", 5)
-        patch.setattr(module, "_REAL_PER_SHARD", 9)
+        patch.setattr(morphing, "_SOURCES_PER_SHARD", 5)
+        patch.setattr(morphing, "_REAL_PER_SHARD", 9)
         out = tmp_path_factory.mktemp("made") / "birds.h5"
         return run(model, birds, judged.model_copy(update={"encoding": "png"}), out)
 
@@ -518,7 +518,7 @@ def test_a_reference_that_vanishes_meanwhile_is_told_and_the_run_can_go_on(
     data = read_dataset(root)
     options = judged.model_copy(update={"real": False, "allow_mislabelled": True})
     with monkeypatch.context() as patch:
-        patch.setattr(module._Job, "_decode", lambda self, path: decode(path.with_suffix(".gone")))
+        patch.setattr(morphing.Job, "_decode", lambda self, path: decode(path.with_suffix(".gone")))
         with pytest.raises(DataError, match="readable when this run began; restore it and run again"):
             run(model, data, options, out)
     assert run(model, data, options, out).kept == TRAINING_IMAGES * REFS
@@ -530,7 +530,7 @@ def test_a_reference_that_vanishes_meanwhile_is_told_and_the_run_can_go_on(
 def test_judges_are_cross_fitted_kept_beside_the_run_and_not_trained_again(
     model: TrainedModel, birds: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "FitOptions", functools.partial(FitOptions, steps=3, batch_size=8))
+    monkeypatch.setattr(morphing, "FitOptions", functools.partial(FitOptions, steps=3, batch_size=8))
     cache, options = tmp_path / "judges.safetensors", AugmentOptions(refs=1, folds=2, limit=4)
     first = Listener()
     done = run(model, birds, options, tmp_path / "a.h5", cache=cache, progress=first)

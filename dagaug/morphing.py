@@ -1,0 +1,357 @@
+"""What an augmentation makes, shard by shard, whoever computes it (paper, Sec. 4.6).
+
+A :class:`Job` is prepared once from checkpoint, data and options. It cuts the work into shards of a fixed number of
+images or sources; the content of a shard depends on the job and on nothing else, so that shards may be made in any
+order, again, or on another machine.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from pydantic import BaseModel, ConfigDict, Field
+
+from dagaug.classifier import CrossFitted, FitOptions, cross_fit, network_for, ready_judge
+from dagaug.datasets import Dataset
+from dagaug.engine import Engine, Morphs
+from dagaug.errors import CheckpointError, ImageError
+from dagaug.frames import Frame, Frames
+from dagaug.images import Skipped, decode, decode_bytes, encode, is_plain_jpeg
+from dagaug.models import TrainedModel
+from dagaug.patches import Patches, read_patches
+from dagaug.planning import VARIANTS, Plan, Variant, pairs_from_csv, random_plan
+from dagaug.progress import Progress
+from dagaug.selection import KEPT, VERDICTS, Keep, check_bounds, select
+from dagaug.shards import ShardContent
+from dagaug.store import Candidates, Header, Images
+from dagaug.translators import ReferenceTranslator
+
+__all__ = ["AugmentOptions", "Job", "Made", "Shard", "check_classes"]
+
+_SOURCES_PER_SHARD = 32
+_REAL_PER_SHARD = 256
+
+
+class AugmentOptions(BaseModel):
+    """Everything that decides what an augmentation gives, besides data and checkpoint.
+
+    Attributes:
+        refs: random references for each source.
+        variants: candidates for each reference: its own pose and its mirror image's.
+        keep: ``per-reference`` (top-1 of each reference), ``per-image`` (top-1 of a source; the paper's rule), ``all``.
+        allow_mislabelled: keep results whose top-1 prediction is not the source's label.
+        min_confidence, max_confidence: bounds of p(source's label).
+        classifier: timm name of the judge; ``auto`` suits the patches' size.
+        weights: a classifier that is ready to judge, or weights that its training starts from.
+        folds: of the cross-fitting; 1 lets the classifier judge morphs of images that it learned from.
+        frame: ``whole`` puts a morph back into the reference's whole image, ``crop`` stores the patch.
+        encoding, quality: how images are stored.
+        real: whether the file holds the real images too.
+        per_class: use only the first so many training images of each class.
+        limit: only so many sources.
+        pairs: a CSV of exactly the pairs to morph; all of them are kept.
+        seed: of the references.
+        batch_size: candidates computed at a time.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    refs: int = Field(10, ge=1)
+    variants: tuple[Variant, ...] = Field(VARIANTS, min_length=1)
+    keep: Keep = "per-reference"
+    allow_mislabelled: bool = False
+    min_confidence: float = Field(0.0, ge=0, le=1)
+    max_confidence: float = Field(1.0, ge=0, le=1)
+    classifier: str = "auto"
+    weights: Path | None = None
+    folds: int = Field(3, ge=1, le=20)
+    frame: Frame = "whole"
+    encoding: Literal["jpeg", "png", "raw"] = "jpeg"
+    quality: int = Field(95, ge=1, le=100)
+    real: bool = True
+    per_class: int | None = Field(None, ge=1)
+    limit: int | None = Field(None, ge=1)
+    pairs: Path | None = None
+    seed: int = Field(0, ge=0)
+    batch_size: int = Field(64, ge=1)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A piece of the work.
+
+    Attributes:
+        index: its place among all shards; those of real images come first.
+        real: whether it holds real images, or morphs.
+        part: which of the job's real images, or of its candidates.
+    """
+
+    index: int
+    real: bool
+    part: slice
+
+    def __len__(self) -> int:
+        """Number of images that are read, or of candidates that are made."""
+        return int(self.part.stop - self.part.start)
+
+
+@dataclass(frozen=True)
+class Made:
+    """What became of a shard.
+
+    Attributes:
+        content: what belongs into its file.
+        skipped: files that could not be read meanwhile.
+    """
+
+    content: ShardContent
+    skipped: tuple[Skipped, ...] = ()
+
+
+def check_classes(model: TrainedModel, dataset: Dataset) -> None:
+    """See that a checkpoint is for these classes.
+
+    Raises:
+        CheckpointError: it is not, or it is no checkpoint of pose morphing.
+    """
+    if model.card.mode != "reference":
+        raise CheckpointError(f"{model.path}: was trained to translate between two folders; use dagaug translate")
+    ours, theirs = dataset.classes, model.card.classes
+    if ours != theirs:
+        name = next((name for name in theirs if name not in ours), None) or next(
+            (name for name in ours if name not in theirs), "their order"
+        )
+        raise CheckpointError(
+            f"{model.path}: was trained on the {len(theirs)} classes of {model.card.data}, "
+            f"{dataset.root} has {len(ours)} (first difference: {name}); train one on it: dagaug train {dataset.root}"
+        )
+
+
+class Job:
+    """All that the shards need, prepared once.
+
+    Attributes:
+        patches: of the images that can be read.
+        plan: the candidates, by row of the patches.
+        files: every image that the output names.
+        real: rows of the files whose images are stored.
+        shards: the pieces of the work, in the order in which they are merged.
+        skipped: files that could not be read so far.
+    """
+
+    def __init__(
+        self,
+        model: TrainedModel,
+        dataset: Dataset,
+        options: AugmentOptions,
+        *,
+        device: torch.device,
+        workers: int,
+        strict: bool,
+        progress: Progress,
+    ) -> None:
+        check_classes(model, dataset)
+        check_bounds(options.min_confidence, options.max_confidence)
+        assert isinstance(model.translator, ReferenceTranslator)
+        self.model, self.dataset, self.options = model, dataset, options
+        self.device, self.workers = device, workers
+        framing = model.card.framing
+        train = dataset.subset(options.per_class).train
+        pool = dataset.samples if options.pairs else train
+        self.patches: Patches = read_patches(dataset, pool, framing, workers=workers, strict=strict, progress=progress)
+        samples = self.patches.samples
+        self.skipped = list(self.patches.skipped)
+        if options.pairs is not None:
+            self.plan: Plan = pairs_from_csv(options.pairs, samples)
+        else:
+            self.plan = random_plan(
+                len(samples), refs=options.refs, variants=options.variants, seed=options.seed, limit=options.limit
+            )
+        allowed = {sample.path for sample in train}
+        self.learned = np.array([row for row, sample in enumerate(samples) if sample.path in allowed], np.int64)
+        # every image that the file names, and where it stands in the table of files
+        self.files = tuple(dataset.samples) if options.real or options.pairs else samples
+        row_of = {sample.path: row for row, sample in enumerate(self.files)}
+        self.file_of = np.array([row_of[sample.path] for sample in samples], np.int64)
+        keep_real = {sample.path for sample in train} | {sample.path for sample in dataset.test}
+        self.real = [row for row, sample in enumerate(self.files) if sample.path in keep_real] if options.real else []
+        self.shards = self._cut()
+        self._frames = Frames(dataset, self.patches, options.frame, read=self._decode)
+
+    def _cut(self) -> tuple[Shard, ...]:
+        count, step = len(self.real), _REAL_PER_SHARD
+        real = [slice(first, min(first + step, count)) for first in range(0, count, step)]
+        synthetic = self.plan.shards(_SOURCES_PER_SHARD)
+        parts = [(True, part) for part in real] + [(False, part) for part in synthetic]
+        return tuple(Shard(index, is_real, part) for index, (is_real, part) in enumerate(parts))
+
+    def _decode(self, path: Path) -> UInt8[np.ndarray, "H W 3"]:
+        return decode(path)
+
+    def judges(self, cache: Path | None, progress: Progress) -> tuple[CrossFitted, np.ndarray]:
+        """The classifiers, and for each patch the row under which they know it (-1 for none)."""
+        options, size = self.options, self.model.card.framing.size
+        name = network_for(options.classifier, size)
+        fit = FitOptions(name=name, size=size, weights=options.weights)
+        if options.weights is not None:
+            ready = ready_judge(name, self.dataset.classes, size=size, weights=options.weights)
+            if ready is not None:
+                progress.say(f"{options.weights}: judges as it is, without training")
+                one = CrossFitted([ready.to(self.device)], np.zeros(1, np.int64), np.zeros(1, bool), float("nan"))
+                return one, np.zeros(len(self.patches.samples), np.int64)
+        images, labels = self.patches.images[self.learned], self.patches.labels[self.learned]
+        judged_by = np.full(len(self.patches.samples), -1, np.int64)
+        judged_by[self.learned] = np.arange(len(self.learned))
+        fitted = cross_fit(
+            images, labels, self.dataset.classes, fit,
+            folds=options.folds, seed=options.seed, device=self.device, cache=cache, progress=progress,
+        )  # fmt: skip
+        return fitted, judged_by
+
+    def engine(self, judges: CrossFitted, judged_by: np.ndarray, scratch: Path) -> Engine:
+        """The generator with its judges."""
+        assert isinstance(self.model.translator, ReferenceTranslator)
+        return Engine(
+            self.model.translator,
+            self.patches.images,
+            judges,
+            judged_by,
+            device=self.device,
+            batch_size=self.options.batch_size,
+            scratch=scratch,
+        )
+
+    def identity(self) -> dict[str, Any]:
+        """What makes a run this run."""
+        options = self.options.model_dump(mode="json", exclude={"batch_size"})
+        return {
+            "options": options,
+            "checkpoint": self.model.sha256,
+            "seed": self.options.seed,
+            "files": [str(sample.path) for sample in self.files],
+            "data": str(self.dataset.root),
+        }
+
+    def header(self) -> Header:
+        """Everything in the file that is not about one image."""
+        options = {
+            **self.options.model_dump(mode="json", exclude={"batch_size"}),
+            "data": str(self.dataset.root),
+            "layout": self.dataset.layout,
+            "framing": self.model.card.framing.model_dump(mode="json"),
+            "checkpoint": str(self.model.path),
+        }
+        return Header(
+            classes=self.dataset.classes,
+            files=tuple(sample.path.as_posix() for sample in self.files),
+            files_label=np.array([sample.label for sample in self.files], np.int32),
+            files_split=np.array([sample.split == "test" for sample in self.files], np.uint8),
+            encoding=self.options.encoding,
+            quality=self.options.quality if self.options.encoding == "jpeg" else 0,
+            variants=VARIANTS,
+            verdicts=VERDICTS,
+            options=options,
+            checkpoint_sha256=self.model.sha256,
+            seed=self.options.seed,
+            created_by=f"dagaug {version('dagaug')}",
+            skipped=tuple((str(skip.path), skip.reason) for skip in dict.fromkeys(self.skipped)),
+        )
+
+    def store(self, image: UInt8[np.ndarray, "H W 3"]) -> bytes:
+        """An image in the file's encoding."""
+        if self.options.encoding == "raw":
+            return image.tobytes()
+        return encode(image, self.options.encoding, self.options.quality)
+
+    def store_real(self, shard: Shard) -> Made:
+        """Real images, re-encoded whole (or kept byte for byte where they are what the file holds anyway)."""
+        rows, encoded, sizes = [], [], []
+        skipped: list[Skipped] = []
+        for row in self.real[shard.part]:
+            path = self.dataset.file(self.files[row])
+            try:
+                data = path.read_bytes()
+                image = decode_bytes(data, path)
+                same = self.options.encoding == "jpeg" and is_plain_jpeg(data, image)
+                encoded.append(data if same else self.store(image))
+            except ImageError as error:
+                skipped.append(Skipped(error.path, error.reason))
+                continue
+            except OSError as error:
+                skipped.append(Skipped(path, f"cannot be read ({error.strerror})"))
+                continue
+            rows.append(row)
+            sizes.append(image.shape[:2])
+        size = np.array(sizes, np.int32).reshape(-1, 2)
+        images = Images.real(
+            height=size[:, 0],
+            width=size[:, 1],
+            label=np.array([self.files[row].label for row in rows], np.int32),
+            split=np.array([self.files[row].split == "test" for row in rows], np.uint8),
+            source=np.array(rows, np.int64),
+        )
+        return Made(ShardContent(encoded, images), tuple(skipped))
+
+    def _verdicts(self, part: slice, morphs: Morphs) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Label, prediction, confidence and verdict of a part's candidates."""
+        source = self.plan.source[part]
+        label = self.patches.labels[source]
+        predicted = morphs.probabilities.argmax(1).astype(np.int32)
+        confidence = morphs.probabilities[np.arange(len(label)), label]
+        exactly = self.options.pairs is not None
+        verdict = select(
+            source=source,
+            reference=self.plan.reference[part],
+            label=label,
+            predicted=predicted,
+            confidence=confidence,
+            keep="all" if exactly else self.options.keep,
+            allow_mislabelled=exactly or self.options.allow_mislabelled,
+            min_confidence=0.0 if exactly else self.options.min_confidence,
+            max_confidence=1.0 if exactly else self.options.max_confidence,
+        )
+        return label, predicted, confidence, verdict
+
+    def select(self, shard: Shard, morphs: Morphs) -> Made:
+        """Select a shard's candidates and put the kept ones into their frames."""
+        part = shard.part
+        label, predicted, confidence, verdict = self._verdicts(part, morphs)
+        source, reference = self.plan.source[part], self.plan.reference[part]
+        variant = self.plan.variant[part]
+        kept, encoded, sizes = [], [], []
+        for row in np.flatnonzero(verdict == KEPT):
+            image = self.framed(morphs, int(row), int(reference[row]), int(variant[row]))
+            kept.append(row)
+            encoded.append(self.store(image))
+            sizes.append(image.shape[:2])
+        chosen, size = np.array(kept, np.int64), np.array(sizes, np.int32).reshape(-1, 2)
+        place = np.full(len(label), -1, np.int64)
+        place[chosen] = np.arange(len(chosen))
+        files = self.file_of
+        images = Images(
+            height=size[:, 0],
+            width=size[:, 1],
+            label=label[chosen],
+            split=np.zeros(len(chosen), np.uint8),
+            synthetic=np.ones(len(chosen), bool),
+            source=files[source[chosen]],
+            reference=files[reference[chosen]],
+            variant=variant[chosen],
+            confidence=confidence[chosen],
+            predicted=predicted[chosen],
+            candidate=chosen,
+        )
+        candidates = Candidates(
+            files[source], files[reference], variant, label.astype(np.int32), predicted, confidence, verdict, place
+        )
+        return Made(ShardContent(encoded, images, candidates))
+
+    def framed(self, morphs: Morphs, row: int, reference: int, variant: int) -> UInt8[np.ndarray, "H W 3"]:
+        """A candidate as it is stored: its patch, or the reference's whole image with the patch blended in."""
+        return self._frames.put(morphs.images[row], morphs.cover[row], reference, variant)
