@@ -228,6 +228,10 @@ def train(
     minutes: Annotated[
         float | None, typer.Option(help="Choose the steps so that training takes about so long.")
     ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(help="Weights to begin with: general (comes with dagaug, default for pose), scratch, or a run."),
+    ] = None,
     size: Annotated[int, typer.Option(help="Side of the patches that networks see, a multiple of 16.")] = 64,
     batch_size: Annotated[int | None, typer.Option(min=4, help="Pairs a step.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Of Adam.")] = None,
@@ -273,6 +277,7 @@ def train(
         per_class=per_class,
         steps=steps,
         minutes=minutes,
+        start=start,
         batch_size=batch_size,
         learning_rate=learning_rate,
         seed=seed,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +15,25 @@ from dagaug.patches import Framing
 from dagaug.tasks import Attention, Mode
 from dagaug.translators import PaperTranslator, ReferenceTranslator
 
-__all__ = ["ModelCard", "TrainedModel", "Translator", "build_translator", "load_model", "save_model"]
+__all__ = [
+    "GENERAL",
+    "GENERAL_FILE",
+    "SCRATCH",
+    "ModelCard",
+    "TrainedModel",
+    "Translator",
+    "build_translator",
+    "load_model",
+    "save_model",
+    "start_from",
+]
 
 Translator = ReferenceTranslator | PaperTranslator
+
+GENERAL = "general"
+SCRATCH = "scratch"
+GENERAL_FILE = Path(__file__).with_name("general.safetensors")
+"""Networks that learned to change poses on :mod:`dagaug.creatures` alone (``examples/pretrain.py``), in 16 bits."""
 
 
 class ModelCard(BaseModel):
@@ -72,6 +89,18 @@ class TrainedModel:
 def build_translator(mode: Mode, attention: Attention) -> Translator:
     """New networks."""
     return ReferenceTranslator(attention) if mode == "reference" else PaperTranslator(attention)
+
+
+def start_from(translator: Translator, tensors: Mapping[str, Tensor]) -> list[str]:
+    """Give networks the weights of others, as far as they have the same shapes.
+
+    Returns:
+        names of the layers that keep their own.
+    """
+    own = translator.state_dict()
+    fitting = {name: tensor for name, tensor in tensors.items() if name in own and own[name].shape == tensor.shape}
+    translator.load_state_dict(fitting, strict=False)
+    return sorted({name.rpartition(".")[0] for name in own if name not in fitting})
 
 
 def save_model(path: Path, card: ModelCard, tensors: dict[str, Tensor]) -> None:

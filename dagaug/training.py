@@ -29,7 +29,17 @@ from dagaug import checkpoint, losses
 from dagaug.datasets import Dataset, Domains
 from dagaug.errors import OutputExistsError, TrainingError, UsageError
 from dagaug.interrupts import Interrupted, stop_on_signals
-from dagaug.models import ModelCard, Translator, build_translator, save_model
+from dagaug.models import (
+    GENERAL,
+    GENERAL_FILE,
+    SCRATCH,
+    ModelCard,
+    Translator,
+    build_translator,
+    load_model,
+    save_model,
+    start_from,
+)
 from dagaug.networks import Discriminator
 from dagaug.objectives import Fakes, Part, Phase
 from dagaug.outputs import locked
@@ -44,6 +54,7 @@ from dagaug.workloads import PaperWork, ReferenceWork, Snapshot, StepResult, Wor
 __all__ = ["TrainOptions", "Trained", "best_precision", "default_steps", "identity_of", "run_folder", "train"]
 
 _PHASES = (0.35, 0.65)  # shares of the steps after which `pairs` and `full` begin
+_STARTED_PHASES = (0.1, 0.4)  # the same where the networks know poses already
 _DECAY_FROM = 0.55  # the learning rate falls linearly from here on
 _RAMP = 0.15  # share of the steps over which adversarial and label weights grow to their full size
 _AVERAGE = 0.995  # decay of the averaged weights
@@ -79,6 +90,8 @@ class TrainOptions(BaseModel):
         per_class: use only the first so many training images of each class.
         steps: optimiser steps in all.
         minutes: choose the steps so that training takes about so long on this machine.
+        start: weights to begin with: ``general`` (the networks that come with the package, ``pose`` only),
+            ``scratch``, or a run or model file of the same networks.
         batch_size: images (pairs) a step.
         learning_rate: of Adam.
         seed: of everything random.
@@ -97,6 +110,7 @@ class TrainOptions(BaseModel):
     per_class: int | None = Field(None, ge=1)
     steps: int | None = Field(None, ge=1)
     minutes: float | None = Field(None, gt=0)
+    start: str | None = None
     batch_size: int | None = Field(None, ge=4)
     learning_rate: float | None = Field(None, gt=0)
     seed: int = Field(0, ge=0)
@@ -125,7 +139,10 @@ class TrainOptions(BaseModel):
         if self.preset not in PRESETS:
             raise UsageError(f"--preset {self.preset}: choose one of {', '.join(PRESETS)}")
         preset = PRESETS[self.preset]
+        if preset.mode == "paper" and self.start == GENERAL:
+            raise UsageError(f"--start {GENERAL}: holds networks of pose morphing; --preset {self.preset} has others")
         known: dict[str, Any] = {
+            "start": GENERAL if preset.mode == "reference" else SCRATCH,
             "batch_size": preset.batch_size,
             "learning_rate": preset.learning_rate,
             "regions": preset.attention.regions,
@@ -252,6 +269,7 @@ class _Loop:
         self.rate = options.learning_rate or preset.learning_rate
         self.batch_size = options.batch_size or preset.batch_size
         self.weights = options.weight_of()
+        self.phases = _PHASES if options.start == SCRATCH else _STARTED_PHASES
         self.averaged = copy.deepcopy(translator).requires_grad_(False).to(fabric.device)
         self.translator = translator
         generator_optimizer = torch.optim.Adam(work.objective.parameters(), self.rate, betas=preset.betas)
@@ -277,7 +295,7 @@ class _Loop:
         if self.options.mode == "paper":
             return "full"
         share = step / total
-        return "structure" if share < _PHASES[0] else "pairs" if share < _PHASES[1] else "full"
+        return "structure" if share < self.phases[0] else "pairs" if share < self.phases[1] else "full"
 
     def advance(self, total: int) -> dict[str, float]:
         """Do one step; returns its terms."""
@@ -299,7 +317,7 @@ class _Loop:
             terms["adversarial"] = torch.stack(scores).sum()
         weights = dict(self.weights)
         if self.options.mode == "reference" and phase == "full":
-            ramp = min(1.0, (share - _PHASES[1]) / _RAMP)
+            ramp = min(1.0, (share - self.phases[1]) / _RAMP)
             weights |= {name: ramp * weights[name] for name in ("adversarial", "identity")}
         loss = losses.full_objective(terms, weights)
         self.generator_optimizer.zero_grad(set_to_none=True)
@@ -494,6 +512,7 @@ def _train(
         fabric = _fabric(device, precision)
         torch.manual_seed(options.seed)
         translator = build_translator(options.mode, options.attention)
+        _start(translator, options, progress)
         work = _work(data, options, translator, workers, strict, progress)
         loop = _Loop(fabric, work, translator, options)
     state = run / checkpoint.STATE_FILE
@@ -525,6 +544,18 @@ def _train(
     save_model(run / checkpoint.MODEL_FILE, card, loop.averaged.state_dict())
     state.unlink(missing_ok=True)
     return Trained(run, total, time.monotonic() - started, resumed_at, already=False)
+
+
+def _start(translator: Translator, options: TrainOptions, progress: Progress) -> None:
+    """Give new networks the weights that the training begins with."""
+    if options.start in (None, SCRATCH):
+        return
+    model = load_model(GENERAL_FILE if options.start == GENERAL else Path(str(options.start)))
+    if model.card.mode != options.mode:
+        raise UsageError(f"--start {options.start}: holds networks of {model.card.mode} mode, not {options.mode}")
+    left = start_from(translator, model.translator.state_dict())
+    if left:
+        progress.say(f"Starting from {options.start}, but for {', '.join(left)}, whose shape is another here")
 
 
 @contextmanager
@@ -588,8 +619,9 @@ def _measured_steps(loop: _Loop, options: TrainOptions) -> int | None:
     rate = loop.rate
     loop.rate = 0.0
     seconds: dict[str, float] = {}
-    shares = {"structure": _PHASES[0], "pairs": _PHASES[1] - _PHASES[0], "full": 1 - _PHASES[1]}
-    for at in (0, 40, 80):
+    first, second = loop.phases
+    shares = {"structure": first, "pairs": second - first, "full": 1 - second}
+    for at in (0, 25, 80):
         phase = loop.phase(at, 100)
         for attempt in range(4):
             loop.done = at

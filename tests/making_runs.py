@@ -33,8 +33,9 @@ TRAINING_IMAGES = SPECIES * PER_CLASS
 
 
 def options(**changes: Any) -> TrainOptions:
-    """A training of a few steps that goes through all three phases: three, one and two steps."""
-    return TrainOptions(**({"framing": FRAMING, "steps": STEPS, "batch_size": BATCH} | changes))
+    """A training from scratch of a few steps that goes through all three phases: three, one and two steps."""
+    given = {"framing": FRAMING, "steps": STEPS, "batch_size": BATCH, "start": "scratch"}
+    return TrainOptions(**(given | changes))
 
 
 def train(data: Any, out: Path, /, *, progress: Any = None, **changes: Any) -> Trained:

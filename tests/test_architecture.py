@@ -14,8 +14,9 @@ PACKAGE = Path(__file__).resolve().parents[1] / "dagaug"
 LAYERS = (
     ("anatomy", "curves", "errors", "evidence", "progress", "scenery", "sheets", "tasks", "warps"),
     (
-        "checkpoint", "classifier", "console", "datasets", "flatfile", "foreground", "images", "interrupts", "ledger",
-        "losses", "metrics", "networks", "outputs", "plumage", "sampling", "scoretable", "selection", "species",
+        "checkpoint", "classifier", "console", "creatures", "datasets", "flatfile", "foreground", "images",
+        "interrupts", "ledger", "losses", "metrics", "networks", "outputs", "plumage", "sampling", "scoretable",
+        "selection", "species",
     ),
     ("flock", "patches", "planning", "probe", "store", "translators"),
     ("export", "frames", "gallery", "models", "objectives", "shards"),

@@ -41,11 +41,12 @@ from dagaug import checkpoint, training
 from dagaug.datasets import Dataset, read_domains
 from dagaug.errors import DataError, LockedError, OutputExistsError, TrainingError, UsageError
 from dagaug.interrupts import Interrupted
-from dagaug.models import build_translator, load_model
+from dagaug.models import GENERAL, GENERAL_FILE, SCRATCH, Translator, build_translator, load_model
 from dagaug.outputs import locked
 from dagaug.progress import SILENT
 from dagaug.sampling import step_generator
 from dagaug.tasks import PRESETS
+from dagaug.training import TrainOptions
 from dagaug.translate import translate
 from dagaug.workloads import ReferenceWork, Snapshot
 
@@ -343,7 +344,8 @@ def test_a_process_killed_at_any_moment_leaves_a_run_that_the_same_command_finis
     )
     command = [
         sys.executable, "-c", script, "train", str(birds_folder), "--out", str(run), "--steps", str(STEPS),
-        "--size", "32", "--batch-size", "4", "--device", "cpu", "--precision", "32-true", "--quiet",
+        "--start", "scratch", "--size", "32", "--batch-size", "4", "--device", "cpu", "--precision", "32-true",
+        "--quiet",
     ]  # fmt: skip
     with subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}) as process:
         deadline = time.monotonic() + 100
@@ -594,3 +596,56 @@ def _signals_as_they_were() -> Iterator[None]:
 def test_two_trainings_do_not_share_a_folder(birds: Dataset, tmp_path: Path) -> None:
     with locked(tmp_path / ".run.lock", tmp_path / "run"), pytest.raises(LockedError, match="another run is writing"):
         train(birds, tmp_path / "run")
+
+
+# ---- weights to begin with
+
+
+def begun(wanted: training.TrainOptions, listener: Listener | None = None) -> Translator:
+    """New networks as a training with these options begins with them."""
+    torch.manual_seed(0)
+    translator = build_translator(wanted.mode, wanted.attention)
+    training._start(translator, wanted, listener or SILENT)
+    return translator
+
+
+def test_pose_morphing_begins_with_the_networks_of_the_package() -> None:
+    assert TrainOptions().resolved().start == GENERAL
+    assert TrainOptions(preset="digits").resolved().start == SCRATCH
+    packed = tensors_of(GENERAL_FILE)
+    assert GENERAL_FILE.stat().st_size < 10e6
+    state = begun(TrainOptions().resolved()).state_dict()
+    assert state.keys() == packed.keys()
+    assert all(torch.equal(tensor, packed[name].to(tensor.dtype)) for name, tensor in state.items())
+
+
+def test_layers_of_another_shape_keep_their_own_weights_and_are_named() -> None:
+    listener = Listener()
+    wanted = TrainOptions(regions=5).resolved()
+    torch.manual_seed(0)
+    fresh = build_translator(wanted.mode, wanted.attention).state_dict()
+    state, packed = begun(wanted, listener).state_dict(), tensors_of(GENERAL_FILE)
+    assert torch.equal(state["dae.localise.heat.weight"], fresh["dae.localise.heat.weight"])
+    name = "dae.encoder.to_half.0.weight"
+    assert torch.equal(state[name], packed[name].float())
+    assert any("dae.localise.heat" in line for line in listener.lines)
+
+
+def test_a_training_can_begin_with_another_run(birds: Dataset, tmp_path: Path) -> None:
+    run = train(birds, tmp_path / "run", steps=1).run
+    state, packed = begun(options(start=str(run))).state_dict(), tensors_of(run / checkpoint.MODEL_FILE)
+    assert all(torch.equal(tensor, packed[name]) for name, tensor in state.items())
+
+
+def test_a_start_must_hold_networks_of_the_same_mode(birds: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--start general"):
+        TrainOptions(preset="digits", start=GENERAL).resolved()
+    run = train(birds, tmp_path / "run", steps=1).run
+    with pytest.raises(UsageError, match="reference mode"):
+        begun(TrainOptions(preset="digits", start=str(run)).resolved())
+
+
+def test_networks_that_know_poses_already_learn_structure_for_a_shorter_time(birds: Dataset) -> None:
+    scratch, started = new_loop(birds), new_loop(birds, start=GENERAL)
+    assert (scratch.phase(20, 100), started.phase(20, 100)) == ("structure", "pairs")
+    assert (scratch.phase(50, 100), started.phase(50, 100)) == ("pairs", "full")
