@@ -17,6 +17,7 @@ from dagaug.errors import DataError, UsageError
 if TYPE_CHECKING:
     from dagaug.evaluate import Evaluation
     from dagaug.results import ScoreResult
+    from dagaug.store import Header
     from dagaug.truth import PairsEvaluation
     from dagaug.workloads import Snapshot
 
@@ -154,6 +155,12 @@ def _newest_store() -> Path:
     if not files:
         raise DataError("no augmented .h5 file found here or under runs/; make one first: dagaug augment DATA")
     return files[-1]
+
+
+def _split_seed(header: Header) -> int:
+    """The seed that draws the same split again."""
+    drawn = header.options.get("split_seed")
+    return drawn if isinstance(drawn, int) else header.seed
 
 
 def _watch(run: Path, step: int, snapshot: Snapshot) -> None:
@@ -374,6 +381,9 @@ def augment(
     terminal = Terminal(as_json=as_json, quiet=quiet)
     dataset = read_dataset(data, layout=layout.value, seed=seed)
     model = load_model(checkpoint or newest_run())
+    drawn = model.card.split_seed
+    if drawn is not None and dataset.split_seed not in (None, drawn):
+        dataset = read_dataset(data, layout=layout.value, seed=drawn)  # what the training left unseen is tested
     if per_class is None and model.card.per_class is not None:
         per_class = model.card.per_class
         terminal.say(f"Using the first {per_class} training images of each class, as the training did (--per-class)")
@@ -506,7 +516,7 @@ def score(
     file = file or _newest_store()
     with Store(file) as store:
         known = store.header.options
-        split_seed = store.header.seed
+        split_seed = _split_seed(store.header)
     if data is None:
         data = Path(str(known.get("data", "")))
         if not data.exists():
@@ -700,7 +710,7 @@ def metrics(
 
     terminal = Terminal(as_json=as_json, quiet=quiet)
     with Store(file) as store:
-        known, split_seed = store.header.options, store.header.seed
+        known, split_seed = store.header.options, _split_seed(store.header)
     if data is None:
         data = Path(str(known.get("data", "")))
         if not known.get("data") or not data.exists():

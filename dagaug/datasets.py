@@ -90,6 +90,7 @@ class Dataset:
         classes: names; a label is an index into them.
         samples: training and test images together.
         split_origin: ``given`` by the folder, or ``drawn`` here from the seed.
+        split_seed: the seed that drew the split; None where it was given.
     """
 
     root: Path
@@ -97,6 +98,7 @@ class Dataset:
     classes: tuple[str, ...]
     samples: tuple[Sample, ...]
     split_origin: Literal["given", "drawn"]
+    split_seed: int | None = None
 
     @property
     def train(self) -> tuple[Sample, ...]:
@@ -206,7 +208,9 @@ def read_dataset(
     if not given:
         samples = _draw_split(samples, classes, seed, test_fraction)
     base = root.parent if root.is_file() else root
-    dataset = Dataset(base, found, tuple(classes), tuple(samples), "given" if given else "drawn")
+    dataset = Dataset(
+        base, found, tuple(classes), tuple(samples), "given" if given else "drawn", None if given else seed
+    )
     return dataset.subset(per_class)
 
 

@@ -48,6 +48,7 @@ class ModelCard(BaseModel):
         seed: of its training.
         data: the data folder's name, for people.
         per_class: how many training images of each class it saw at most; None for all.
+        split_seed: the seed that drew the split of its data; None where the folder gave one.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -62,6 +63,7 @@ class ModelCard(BaseModel):
     seed: int
     data: str
     per_class: int | None = None
+    split_seed: int | None = None
 
     @property
     def attention(self) -> Attention:

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from dagaug.classifier import CrossFitted, FitOptions, cross_fit, network_for, ready_judge
 from dagaug.datasets import Dataset
 from dagaug.engine import Engine, Morphs
-from dagaug.errors import CheckpointError, ImageError
+from dagaug.errors import CheckpointError, ImageError, UsageError
 from dagaug.frames import Frame, Frames
 from dagaug.images import Skipped, decode, decode_bytes, encode, is_plain_jpeg
 from dagaug.models import TrainedModel
@@ -115,10 +115,10 @@ class Made:
 
 
 def check_classes(model: TrainedModel, dataset: Dataset) -> None:
-    """See that a checkpoint is for these classes.
+    """See that a checkpoint is for these classes, and that it learned from none of the test images.
 
     Raises:
-        CheckpointError: it is not, or it is no checkpoint of pose morphing.
+        CheckpointError: it is not, it did, or it is no checkpoint of pose morphing.
     """
     if model.card.mode != "reference":
         raise CheckpointError(f"{model.path}: was trained to translate between two folders; use dagaug translate")
@@ -130,6 +130,12 @@ def check_classes(model: TrainedModel, dataset: Dataset) -> None:
         raise CheckpointError(
             f"{model.path}: was trained on the {len(theirs)} classes of {model.card.data}, "
             f"{dataset.root} has {len(ours)} (first difference: {name}); train one on it: dagaug train {dataset.root}"
+        )
+    drawn = model.card.split_seed
+    if drawn is not None and dataset.split_seed != drawn:
+        raise CheckpointError(
+            f"{model.path}: was trained on the split that seed {drawn} draws, so it has seen test images of this one; "
+            f"read the data with that seed, or train on this split: dagaug train {dataset.root}"
         )
 
 
@@ -158,6 +164,8 @@ class Job:
     ) -> None:
         check_classes(model, dataset)
         check_bounds(options.min_confidence, options.max_confidence)
+        if options.pairs is not None and options.limit is not None:
+            raise UsageError(f"--limit {options.limit}: --pairs names the morphs one by one; leave out one of the two")
         assert isinstance(model.translator, ReferenceTranslator)
         self.model, self.dataset, self.options = model, dataset, options
         self.device, self.workers = device, workers
@@ -244,6 +252,7 @@ class Job:
             **self.options.model_dump(mode="json", exclude={"batch_size"}),
             "data": str(self.dataset.root),
             "layout": self.dataset.layout,
+            "split_seed": self.dataset.split_seed,
             "framing": self.model.card.framing.model_dump(mode="json"),
             "checkpoint": str(self.model.path),
         }

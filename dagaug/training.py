@@ -89,7 +89,7 @@ class TrainOptions(BaseModel):
         framing: how images become patches.
         per_class: use only the first so many training images of each class.
         steps: optimiser steps in all.
-        minutes: choose the steps so that training takes about so long on this machine.
+        minutes: choose the steps so that training takes about so long on this machine; ``steps`` are the most then.
         start: weights to begin with: ``general`` (the networks that come with the package, ``pose`` only),
             ``scratch``, or a run or model file of the same networks.
         batch_size: images (pairs) a step.
@@ -250,8 +250,6 @@ def _claim(run: Path, identity: dict[str, Any], overwrite: bool) -> dict[str, An
         raise OutputExistsError(f"{run}: holds a model that no training of dagaug left here; choose another --out")
     try:
         run.mkdir(parents=True, exist_ok=True)
-        for stale in (checkpoint.MODEL_FILE, checkpoint.STATE_FILE, "metrics.jsonl"):
-            (run / stale).unlink(missing_ok=True)
     except OSError as error:
         raise OutputExistsError(f"{run}: cannot be written ({error.strerror}); choose another --out") from error
     return {"identity": identity}
@@ -471,6 +469,8 @@ def train(
             f"--preset {options.preset}: needs "
             + ("a labelled data set" if options.mode == "reference" else "two folders, trainA and trainB")
         )
+    if options.per_class is not None and not isinstance(data, Dataset):
+        raise UsageError(f"--per-class {options.per_class}: two folders have no classes to count; leave it out")
     identity = identity_of(options, data)
     run = out or run_folder(options, data, name)
     with _held(run):
@@ -505,7 +505,8 @@ def _train(
     progress: Progress,
 ) -> Trained:
     """The training itself, in a folder that is its own."""
-    if (run / checkpoint.MODEL_FILE).exists():
+    begins = "steps" not in known
+    if not begins and (run / checkpoint.MODEL_FILE).exists():
         return Trained(run, int(known.get("steps", 0)), 0.0, 0, already=True)
     started = time.monotonic()
     with _removed_if_empty(run):
@@ -516,13 +517,19 @@ def _train(
         work = _work(data, options, translator, workers, strict, progress)
         loop = _Loop(fabric, work, translator, options)
     state = run / checkpoint.STATE_FILE
+    if begins:  # only now, when nothing is wrong with the options, does what --overwrite replaces go
+        for stale in (checkpoint.MODEL_FILE, checkpoint.STATE_FILE, "metrics.jsonl", "split.csv"):
+            (run / stale).unlink(missing_ok=True)
     if state.exists():
         loop.restore(state)
         total = int(known["steps"])
         progress.say(f"{run}: going on at step {loop.done} of {total}")
     else:
-        total = options.steps or _measured_steps(loop, options) or default_steps(work.images, fabric.device.type)
+        bounds = [steps for steps in (options.steps, _measured_steps(loop, options)) if steps is not None]
+        total = min(bounds, default=default_steps(work.images, fabric.device.type))
         _write_options(run, {"identity": known["identity"], "steps": total, "classes": work.classes, "name": name})
+        if isinstance(data, Dataset) and data.split_origin == "drawn":
+            data.write_split(run / "split.csv")
     _cut_metrics(run / "metrics.jsonl", loop.done)
     resumed_at = loop.done
     _run(loop, run, total, watch, sheets, progress)
@@ -537,6 +544,7 @@ def _train(
         seed=options.seed,
         data=name,
         per_class=options.per_class,
+        split_seed=data.split_seed if isinstance(data, Dataset) else None,
     )
     loop.recalibrate()
     if watch is not None:

@@ -128,14 +128,19 @@ def make_distance(name: str, channels: int, classes: int, *, size: int, weights:
         weights: file of weights that a timm network starts from.
 
     Raises:
-        UsageError: an unknown name.
+        UsageError: an unknown name, or weights for what is no timm network.
     """
+    if weights is not None and not name.startswith("timm:"):
+        raise UsageError(f"--weights {weights}: are those of a timm network; give --distance timm:NAME, too")
     if name == "resblock":
         return ResidualDistance(channels, classes)
     if name == "l2":
         return SquaredDistance(channels, classes)
     if name.startswith("timm:"):
-        backbone = build(name.removeprefix("timm:"), 0, size=size, weights=weights)
+        try:
+            backbone = build(name.removeprefix("timm:"), 0, size=size, weights=weights)
+        except UsageError as error:
+            raise UsageError(str(error).replace("--classifier ", "--distance timm:", 1)) from error
         with torch.no_grad():
             features = backbone(torch.zeros(1, 3, size, size)).shape[1]
         return BackboneDistance(backbone, features, classes)

@@ -117,6 +117,18 @@ def test_the_file_is_valid_and_nothing_else_is_left(made: Augmented) -> None:
     assert [path.name for path in made.out.parent.iterdir()] == [made.out.name]
 
 
+# ---- splits
+
+
+def test_a_model_that_was_trained_on_another_drawn_split_is_refused(
+    model: TrainedModel, birds: Dataset, judged: AugmentOptions, tmp_path: Path
+) -> None:
+    trained = replace(model, card=model.card.model_copy(update={"split_seed": 7}))
+    with pytest.raises(CheckpointError, match="seed 7 draws"):
+        run(trained, replace(birds, split_origin="drawn", split_seed=8), judged, tmp_path / "out.h5")
+    assert list(tmp_path.iterdir()) == []
+
+
 # ---- provenance
 
 

@@ -267,8 +267,8 @@ def test_an_output_where_nothing_can_be_written(command: tuple[object, ...]) -> 
 )
 def test_an_unknown_timm_name_is_told_with_close_matches(command: tuple[object, ...]) -> None:
     line = refused(2, *command)
-    assert "resnet1" in line
-    assert "resnet18" in line.replace("resnet1:", "")
+    assert line.startswith("--distance timm:resnet1: " if "--distance" in command else "--classifier resnet1: ")
+    assert "resnet18" in line
 
 
 @pytest.mark.usefixtures("world")
@@ -284,12 +284,14 @@ def test_an_unknown_timm_name_is_told_with_close_matches(command: tuple[object, 
         (("train", "birds", "--out", "never", *FEW[:-4], "--device", "abacus"), "--device abacus: choose "),
         (("train", "birds", "--out", "never", *FEW[:-2], "--precision", "8"), "--precision 8: choose "),
         (("train", "birds", "--out", "never", *FEW, "--distance", "cosine"), "--distance cosine: choose "),
+        (("train", "birds", "--out", "never", *FEW, "--weights", "file"), "--weights file: "),
         (("augment", "birds", "--variants", "upside-down"), "--variants upside-down: "),
         (("augment", "birds", "--device", "abacus", *JUDGE), "--device abacus: "),
         (
             ("augment", "birds", "--refs", 1, "--min-confidence", 0.9, "--max-confidence", 0.1, *JUDGE),
             "--min-confidence 0.9 and --max-confidence 0.1",
         ),
+        (("augment", "birds", "--pairs", "pairs.csv", "--limit", 1, *JUDGE), "--limit 1: "),
         (("score", "birds", "morphs.h5", "--synthetic-share", 2), "--synthetic-share 2: "),
         (("score", "morphs.h5", "morphs.h5"), "give the data folder first"),
     ],
@@ -324,3 +326,11 @@ def test_errors_are_one_line_with_json_and_quiet_too() -> None:
         output: Output = dagaug("augment", "nowhere", option)
         assert (output.code, output.out) == (1, "")
         assert output.err == "dagaug: nowhere: no such data folder; to make one: dagaug sample-data nowhere\n"
+
+
+def test_a_training_that_cannot_begin_takes_nothing_away_with_overwrite(world: Path, tmp_path: Path) -> None:
+    shutil.copytree("runs/run", tmp_path / "run")
+    before = contents(tmp_path)
+    refused(2, "train", "birds", "--out", tmp_path / "run", "--overwrite", *FEW, "--distance", "timm:resnet1")
+    assert contents(tmp_path) == before
+    assert (world / "runs" / "run" / "model.safetensors").exists()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +21,7 @@ from making_runs import Output, dagaug, quick, tensors_of
 from dagaug import __main__ as entry
 from dagaug import flock, training
 from dagaug.cli import app
+from dagaug.datasets import read_dataset
 from dagaug.store import Store, verify
 
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
@@ -276,3 +279,26 @@ def test_without_data_the_built_in_birds_are_trained_on_and_this_is_said(
     assert output.code == 0, output.err
     assert "No data folder given: training on the built-in birds, written to runs/built-in-birds" in output.err
     assert "Next: dagaug augment runs/built-in-birds --refs 10" in output.out
+
+
+def test_a_drawn_split_is_written_down_and_kept_whatever_the_later_seed(
+    tmp_path: Path, birds_folder: Path, birds_judge: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(birds_folder / "images", "folders")
+    judged = ("--classifier", "test_resnet", "--weights", birds_judge, "--allow-mislabelled")
+    with quick():
+        assert dagaug("train", "folders", "--seed", 1, *TRAIN, "--out", "run").code == 0
+        with Path("run/split.csv").open(encoding="utf-8", newline="") as stream:
+            tested = {line["path"] for line in csv.DictReader(stream) if line["split"] == "test"}
+        assert tested
+        assert tested != {sample.path.as_posix() for sample in read_dataset("folders", seed=2).test}
+        made = dagaug(
+            "augment", "folders", "--refs", 1, "--seed", 2, "--checkpoint", "run", "--out", "a.h5", *judged
+        )  # fmt: skip
+        assert made.code == 0, made.err
+        with Store("a.h5") as store:
+            header = store.header
+        assert {file for file, test in zip(header.files, header.files_split, strict=True) if test} == tested
+        scored = dagaug("score", "folders", "a.h5", "--steps", 2, "--seeds", 2, "--arms", "real,real+dagaug")
+        assert scored.code == 0, scored.err

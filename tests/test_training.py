@@ -434,6 +434,17 @@ def test_measuring_for_minutes_leaves_no_trace(birds: Dataset) -> None:
     assert_same_bits(all_tensors(fresh), all_tensors(measured))
 
 
+@pytest.mark.parametrize(("steps", "total"), [(4, 4), (40, 10)])
+def test_the_lesser_of_steps_and_minutes_bounds_a_training(
+    birds: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int, total: int
+) -> None:
+    monkeypatch.setattr(training, "_measured_steps", lambda loop, options: 10)
+    monkeypatch.setattr(training, "_run", lambda *arguments: (_ for _ in ()).throw(Killed))
+    with pytest.raises(Killed):
+        train(birds, tmp_path / "run", steps=steps, minutes=1.0)
+    assert json.loads((tmp_path / "run" / "options.json").read_text())["steps"] == total
+
+
 def test_steps_that_minutes_chose_once_are_kept_when_a_run_goes_on(
     birds: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -565,6 +576,8 @@ def test_a_preset_of_two_folders_refuses_a_labelled_data_set_and_the_other_way_r
     both = read_domains(birds_folder / "images", birds_folder / "images")
     with pytest.raises(UsageError, match=r"--preset pose: needs a labelled data set"):
         train(both, tmp_path / "run")
+    with pytest.raises(UsageError, match=r"--per-class 2: two folders have no classes"):
+        train(both, tmp_path / "run", preset="digits", per_class=2)
     assert not (tmp_path / "run").exists()
 
 
