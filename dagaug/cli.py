@@ -183,7 +183,7 @@ def _watch(run: Path, step: int, snapshot: Snapshot) -> None:
 
 @app.command("sample-data")
 def sample_data(
-    directory: Annotated[Path, typer.Argument(help="Where to write; must not exist yet.")],
+    directory: Annotated[Path, typer.Argument(help="Where to write; a new or empty folder.")],
     species: Annotated[int, typer.Option(min=2, max=200, help="Number of species.")] = 20,
     per_class: Annotated[int, typer.Option(min=1, help="Training images of each species.")] = 12,
     test_per_class: Annotated[int, typer.Option(min=1, help="Test images of each species.")] = 50,
@@ -240,8 +240,8 @@ def train(
         typer.Option(help="Weights to begin with: general (comes with dagaug, default for pose), scratch, or a run."),
     ] = None,
     size: Annotated[int, typer.Option(help="Side of the patches that networks see, a multiple of 16.")] = 64,
-    batch_size: Annotated[int | None, typer.Option(min=4, help="Pairs a step.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Of Adam.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=4, help="Pairs a step; the preset's by default.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Of Adam; the preset's by default.")] = None,
     per_class: PerClass = None,
     crop: Annotated[Crop, typer.Option(help="Cut images to their bounding boxes, where they have such.")] = Crop.box,
     margin: Annotated[float, typer.Option(help="Free space around a box, in parts of its larger side.")] = 0.15,
@@ -349,7 +349,12 @@ def augment(
     max_confidence: Annotated[float, typer.Option(min=0, max=1, help="Drop what is easier than this.")] = 1.0,
     classifier: Classifier = "auto",
     weights: Weights = None,
-    folds: Annotated[int, typer.Option(min=1, help="No classifier judges morphs of images that it learned from.")] = 3,
+    folds: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Classifiers, none of which judges morphs of images it learned from; 1: no such care."
+        ),
+    ] = 3,
     frame: Annotated[
         Frame, typer.Option(help="Store morphs in their references' whole images, or the patch.")
     ] = Frame.whole,

@@ -141,8 +141,11 @@ def make_distance(name: str, channels: int, classes: int, *, size: int, weights:
             backbone = build(name.removeprefix("timm:"), 0, size=size, weights=weights)
         except UsageError as error:
             raise UsageError(str(error).replace("--classifier ", "--distance timm:", 1)) from error
-        with torch.no_grad():
-            features = backbone(torch.zeros(1, 3, size, size)).shape[1]
+        try:
+            with torch.no_grad():
+                features = backbone(torch.zeros(1, 3, size, size)).shape[1]
+        except RuntimeError as error:
+            raise UsageError(f"--distance {name}: cannot see images of {size} px; give a larger --size") from error
         return BackboneDistance(backbone, features, classes)
     raise UsageError(f"--distance {name}: choose resblock, l2 or timm:NAME")
 
@@ -174,6 +177,7 @@ class ReferenceWork:
         strict: bool = False,
         progress: Progress = SILENT,
     ) -> None:
+        d = make_distance(distance, translator.dae.channels, len(dataset.classes), size=framing.size, weights=weights)
         patches = read_patches(dataset, dataset.train, framing, workers=workers, strict=strict, progress=progress)
         labels = patches.labels
         if len(set(labels.tolist())) < 2:
@@ -183,7 +187,6 @@ class ReferenceWork:
         self.data = TrainingData.of(patches.images, behind, masks, labels)
         self.sampler = PairSampler(self.data, seed)
         self.classes, self.skipped, self.seed = dataset.classes, patches.skipped, seed
-        d = make_distance(distance, translator.dae.channels, len(self.classes), size=framing.size, weights=weights)
         self.objective: nn.Module = ReferenceObjective(translator, d, without)
 
     @property
