@@ -83,6 +83,13 @@ def test_an_unknown_timm_network_is_told_with_close_matches() -> None:
         make_distance("timm:resnet1", 8, 5, size=SIZE, weights=None)
 
 
+def test_a_network_for_larger_images_and_weights_without_a_network_are_refused() -> None:
+    with pytest.raises(UsageError, match="--distance timm:inception_v3: cannot see images of 64 px"):
+        make_distance("timm:inception_v3", 8, 5, size=64, weights=None)
+    with pytest.raises(UsageError, match=r"--weights w\.pth: are those of a timm network"):
+        make_distance("resblock", 8, 5, size=64, weights=Path("w.pth"))
+
+
 # ---- pose morphing
 
 
