@@ -324,9 +324,11 @@ class PaperWork:
         translator(torch.cat(images))
 
     def snapshot(self, translator: nn.Module) -> Snapshot:
-        """Sources and what they become."""
+        """Sources, from all over the domain, whose files often lie class by class, and what they become."""
         assert isinstance(translator, PaperTranslator)
-        source = self.domain[0][:_SHOWN].float() / 127.5 - 1
+        count = len(self.domain[0])
+        shown = torch.linspace(0, count - 1, min(_SHOWN, count)).round().long().to(self.domain[0].device)
+        source = self.domain[0][shown].float() / 127.5 - 1
         structure: Structure = translator.dae.structure(source)[0]
         pixels = to_pixels(source)
         return Snapshot(
