@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import asdict
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -88,6 +89,8 @@ class ExportForm(StrEnum):
     """What a file can be exported to."""
 
     imagefolder = "imagefolder"
+    webdataset = "webdataset"
+    csv = "csv"
 
 
 class Layout(StrEnum):
@@ -815,25 +818,63 @@ def _pairs_lines(result: PairsEvaluation) -> list[str]:
 def export(
     file: Annotated[Path, typer.Argument(help="HDF5 file of dagaug augment.")],
     out: Annotated[Path, typer.Option(help="Folder to write.")],
-    to: Annotated[ExportForm, typer.Option(help="What it becomes.")] = ExportForm.imagefolder,
+    to: Annotated[
+        ExportForm, typer.Option(help="Class folders, tar shards of WebDataset, or a table with image files.")
+    ] = ExportForm.imagefolder,
     synthetic_only: Annotated[bool, typer.Option("--synthetic-only", help="Leave the real images out.")] = False,
+    shard_images: Annotated[
+        int | None, typer.Option(min=1, help="Images in one tar of a webdataset; 1,000 by default.")
+    ] = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Write class folders and a provenance.csv that other tools read."""
+    """Write the images for other tools, byte for byte, with labels, splits and where each comes from."""
     from dagaug.export import export
 
     terminal = Terminal(as_json=as_json, quiet=quiet)
-    done = export(file, out, to=to.value, synthetic_only=synthetic_only, overwrite=overwrite, progress=terminal)
-    terminal.result(asdict(done), [f"{done.images} images and provenance.csv in {done.out}"])
+    done = export(
+        file,
+        out,
+        to=to.value,
+        synthetic_only=synthetic_only,
+        shard_images=shard_images,
+        overwrite=overwrite,
+        progress=terminal,
+    )
+    lines = [f"{done.images} images ({done.real} real, {done.synthetic} synthetic) in {done.out}"]
+    lines += [f"The class {name!r} is written as {written!r}" for name, written in done.renamed]
+    terminal.result(asdict(done), lines, next_step=f"read it with other tools; back: dagaug import {out} --out FILE.h5")
+
+
+@app.command("import")
+def import_(
+    folder: Annotated[Path, typer.Argument(help="Folder of dagaug export, of any form.")],
+    out: Annotated[Path, typer.Option(help="HDF5 file to write.")],
+    overwrite: Overwrite = False,
+    strict: Annotated[bool, typer.Option("--strict", help="An image that was deleted is an error.")] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make the HDF5 file again that a folder was exported from, without the images that were deleted from it."""
+    from dagaug.reimport import reimport
+
+    terminal = Terminal(as_json=as_json, quiet=quiet)
+    done = reimport(folder, out, overwrite=overwrite, strict=strict, progress=terminal)
+    lines = [f"{done.images} images ({done.real} real, {done.synthetic} synthetic) in {done.out}"]
+    if done.removed:
+        lines.append(f"{done.removed} images were exported and are no longer in {folder}; they are left out")
+    terminal.result(asdict(done), lines, next_step=f"dagaug score DATA {out}")
 
 
 @app.command()
 def translate(
     source: Annotated[Path, typer.Argument(help="Folder of images of the source domain.")],
-    out: Annotated[Path, typer.Option(help="Folder to write, with the same file names.")],
+    out: Annotated[Path, typer.Option(help="Folder to write, with the same file names; or an HDF5 file, FILE.h5.")],
     checkpoint: Checkpoint = None,
+    encoding: Annotated[
+        Encoding | None, typer.Option(help="How an HDF5 file stores images, png by default; folders get PNG files.")
+    ] = None,
     keep_size: Annotated[bool, typer.Option("--keep-size/--patch-size", help="Write images in their own size.")] = True,
     batch_size: Annotated[int, typer.Option(min=1, help="Images computed at a time.")] = 64,
     device: Device = "auto",
@@ -847,9 +888,14 @@ def translate(
     from dagaug.checkpoint import newest_run
     from dagaug.models import load_model
     from dagaug.translate import translate
+    from dagaug.translatefile import translate_to_file
 
     terminal = Terminal(as_json=as_json, quiet=quiet)
-    done = translate(
+    to_file = out.suffix.lower() in (".h5", ".hdf5")
+    if encoding not in (None, Encoding.png) and not to_file:
+        raise UsageError(f"--encoding {encoding}: only for an HDF5 file (--out FILE.h5); folders get PNG files")
+    run = partial(translate_to_file, encoding=(encoding or Encoding.png).value) if to_file else translate
+    done = run(
         load_model(checkpoint or newest_run()),
         source,
         out,
@@ -861,7 +907,10 @@ def translate(
         strict=strict,
         progress=terminal,
     )
-    terminal.result(asdict(done), [f"{done.images} images translated into {done.out}"])
+    lines = [f"{done.images} images translated into {done.out}"]
+    lines += [f"{done.found} were there from an earlier call"] if done.found else []
+    lines += [f"{len(done.skipped)} files could not be read; they are listed in {done.out}"] if done.skipped else []
+    terminal.result(asdict(done), lines)
 
 
 @app.command()

@@ -6,7 +6,8 @@ by what lies in the folder, and all become one :class:`Dataset` of :class:`Sampl
 - ``cub``: CUB-200-2011, that is ``images.txt``, ``image_class_labels.txt``, ``classes.txt`` and, when there,
   ``train_test_split.txt``, ``bounding_boxes.txt``, ``parts/part_locs.txt`` and captions
   (``captions/``, ``text_c10/`` or ``text/`` with one ``.txt`` an image, one caption a line);
-- ``csv``: a file, or a folder that holds exactly one, with the header ``path,label[,split]``;
+- ``csv``: a file, or a folder that holds exactly one, with the header ``path,label`` or with ``path``, ``label``,
+  ``split`` among others;
 - ``imagefolder``: ``root/<class>/…``, or ``root/train/<class>/…`` with ``test``, ``val`` or ``valid``
   beside it (``val`` is left out where there is a ``test``).
 
@@ -37,8 +38,10 @@ __all__ = [
     "Box",
     "Dataset",
     "Domains",
+    "Inside",
     "Sample",
     "Split",
+    "class_of",
     "read_dataset",
     "read_domains",
 ]
@@ -214,6 +217,21 @@ def read_dataset(
     return dataset.subset(per_class)
 
 
+def class_of(path: str, otherwise: str) -> tuple[str, Split]:
+    """Class folder and split of an image by its path, "/" between folders, as in the layout ``imagefolder``.
+
+    Args:
+        path: relative to the data folder.
+        otherwise: the class of an image that lies in no folder.
+    """
+    folders = path.split("/")[:-1]
+    split: Split = "train"
+    if len(folders) > 1 and folders[0].lower() in (*_TRAIN_NAMES, *_TEST_NAMES):
+        split = "test" if folders[0].lower() in _TEST_NAMES else "train"
+        folders = folders[1:]
+    return (folders[0] if folders else otherwise), split
+
+
 def read_domains(source: Path | str, target: Path | str | None = None) -> Domains:
     """Read two unpaired folders.
 
@@ -361,14 +379,14 @@ def _split_folders(root: Path) -> list[tuple[Path, Split]]:
 
 
 def _tables(folder: Path) -> list[Path]:
-    """The CSV files of a folder whose header is ``path,label`` or ``path,label,split``."""
+    """The CSV files of a folder whose header is ``path,label``, or names path, label and split among others."""
     tables = []
     for path in sorted(folder.glob("*.[cC][sS][vV]")):
         if path.name.startswith(".") or not path.is_file():
             continue
         with path.open(encoding="utf-8-sig", errors="replace", newline="") as stream:
-            names = sorted(name.strip().strip('"').lower() for name in stream.readline(4096).split(","))
-        if names in (["label", "path"], ["label", "path", "split"]):
+            names = {name.strip().strip('"').lower() for name in stream.readline(4096).split(",")}
+        if names == {"path", "label"} or names >= {"path", "label", "split"}:
             tables.append(path)
     return tables
 
@@ -392,7 +410,7 @@ def _read_csv(root: Path) -> tuple[list[str], list[Sample], bool]:
 
 def _csv_rows(table: Path, base: Path) -> Iterator[tuple[Path, str, Split | None]]:
     seen: dict[Path, int] = {}
-    inside = _Inside(base)
+    inside = Inside(base)
     with table.open(encoding="utf-8-sig", newline="") as stream:
         reader = csv.DictReader(stream)
         try:
@@ -465,7 +483,7 @@ def _read_cub(root: Path) -> tuple[list[str], list[Sample], bool]:
 
 def _cub_files(root: Path) -> dict[int, Path]:
     """images.txt: each image's path below ``images``."""
-    inside = _Inside(root, "images")
+    inside = Inside(root, "images")
     files: dict[int, Path] = {}
     seen: dict[Path, int] = {}
     for number, (line, text) in _rows(root / "images.txt").items():
@@ -581,7 +599,7 @@ def _numbers(path: Path, line: int, number: int, text: str, files: dict[int, Pat
     return values
 
 
-class _Inside:
+class Inside:
     """Paths from a list file, refused where they lead out of the data folder.
 
     Attributes:

@@ -1,53 +1,43 @@
-"""An HDF5 file as what other tools read: image files in class folders, and a table of where each comes from.
+"""An HDF5 file as what other tools read: class folders, a table with image files, or tar shards.
 
-``imagefolder`` writes ``OUT/train/<class>/…`` and ``OUT/test/<class>/…`` where images of both splits are exported,
-otherwise ``OUT/<class>/…``. torchvision's ``ImageFolder`` reads ``OUT/train`` and ``OUT/test``, or ``OUT``; timm's
-``train.py OUT --val-split test`` finds the splits itself, and numbers classes as the HDF5 file does, also where one
-has no images in a split, with ``--class-map OUT/classes.txt``.
-
-Class names and file names come from strangers: folders get names that are safe everywhere, and no two are the same.
-The true names stand in ``provenance.csv``. The folder is written under a hidden name beside OUT and renamed when whole.
+What reads which form stands in :mod:`dagaug.formats`. Images are written byte for byte, raw ones as PNG of the same
+pixels, each after its hash was checked. Class names and file names come from strangers: files get names that are safe
+everywhere, and no two are the same; the true names stand in the tables. What no image file can hold goes into
+``.dagaug-export`` (:mod:`dagaug.passport`), with which ``dagaug import`` makes the same HDF5 file again. The folder is
+written under a hidden name beside OUT and renamed when whole.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import os
 import shutil
 import time
-import unicodedata
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
 import numpy as np
+from jaxtyping import Bool, Int64
 
 from dagaug.errors import DataError, OutputExistsError, StoreError, UsageError
+from dagaug.formats import FORMS, SHARD_IMAGES, Form, Place, Plan, Record
 from dagaug.images import encode
 from dagaug.interrupts import Interrupted, Stop, stop_on_signals
+from dagaug.names import safe_name
 from dagaug.outputs import locked, telling_writes
+from dagaug.passport import PASSPORT, only, write_passport
 from dagaug.progress import SILENT, Progress
-from dagaug.store import Header, Store
+from dagaug.store import ATTRIBUTES, SCHEMA, Store
 
-__all__ = ["COLUMNS", "FORMATS", "Exported", "Format", "SplitChoice", "export", "safe_names"]
+__all__ = ["Exported", "Format", "SplitChoice", "export"]
 
-Format = Literal["imagefolder"]
+Format = Literal["imagefolder", "webdataset", "csv"]
 SplitChoice = Literal["all", "train", "test"]
 
-COLUMNS = ("path", "label", "source", "reference", "variant", "confidence", "kept")
-"""Of ``provenance.csv``; what a real image has none of is empty."""
-
-_PROVENANCE = "provenance.csv"
-_CLASSES = "classes.txt"
 _SPLITS = ("train", "test")
-# As a class folder directly below OUT, these would be taken for a split or meet another file there.
-_RESERVED = frozenset(
-    ("train", "training", "test", "val", "valid", "validation", "eval", "evaluation", _PROVENANCE, _CLASSES)
-)
-_CLASS_BYTES = 200  # file systems take 255 for one name, numbers included
 _STEM_BYTES = 70
 _BLOCK_BYTES = 1 << 25
 _BLOCK_ROWS = 256
@@ -59,13 +49,15 @@ class Exported:
 
     Attributes:
         out: the folder.
+        to: its form.
         real, synthetic: how many images of each kind were written.
         train, test: how many of each split.
-        renamed: true name and folder of every class whose folder could not have its name.
+        renamed: true name of every class that has another in files and tables, and that.
         seconds: time it took.
     """
 
     out: Path
+    to: str
     real: int
     synthetic: int
     train: int
@@ -79,35 +71,6 @@ class Exported:
         return self.real + self.synthetic
 
 
-@dataclass(frozen=True)
-class _Record:
-    """One image as every format gets it.
-
-    Attributes:
-        data: a JPEG or PNG file's bytes.
-        suffix: ``.jpg`` or ``.png``.
-        label: row in the header's classes.
-        split: ``train`` or ``test``.
-        stem: a readable, safe name, not necessarily the only one of its kind.
-        source, reference: image files of the data set; no reference for a real image.
-        variant: of the reference; empty for a real image.
-        confidence: p(label), empty for a real image.
-    """
-
-    data: bytes
-    suffix: str
-    label: int
-    split: str
-    stem: str
-    source: str
-    reference: str
-    variant: str
-    confidence: str
-
-
-_Written = Iterator[tuple[_Record, str]]
-
-
 def export(
     store: Path,
     out: Path,
@@ -115,6 +78,7 @@ def export(
     to: Format = "imagefolder",
     synthetic_only: bool = False,
     split: SplitChoice = "all",
+    shard_images: int | None = None,
     overwrite: bool = False,
     progress: Progress = SILENT,
 ) -> Exported:
@@ -123,9 +87,10 @@ def export(
     Args:
         store: the HDF5 file.
         out: folder to write; its parents are made.
-        to: one of :data:`FORMATS`.
+        to: one of :data:`dagaug.formats.FORMS`.
         synthetic_only: leave the data set's own images out.
         split: only images of that split.
+        shard_images: images in one tar of a ``webdataset``.
         overwrite: replace an earlier export; a folder that holds anything else is never replaced.
         progress: is told of each image.
 
@@ -133,19 +98,21 @@ def export(
         StoreError: the file is corrupt, or ``out`` cannot be written.
         DataError: no image is to be exported.
         OutputExistsError, LockedError: ``out`` is there already, or being written.
-        UsageError: an unknown format or split, or ``out`` holds the file.
+        UsageError: an unknown form or split, ``shard_images`` where there are no tars, or ``out`` holds the file.
         Interrupted: stopped by a signal; nothing is left behind.
     """
     started = time.monotonic()
-    if to not in FORMATS:
-        raise UsageError(f"--to {to}: choose one of {', '.join(FORMATS)}")
+    if to not in FORMS:
+        raise UsageError(f"--to {to}: choose one of {', '.join(FORMS)}")
+    if shard_images is not None and (to != "webdataset" or shard_images < 1):
+        raise UsageError(f"--shard-images {shard_images}: at least 1, and only with --to webdataset")
     if split not in ("all", *_SPLITS):
         raise UsageError(f"--split {split}: choose all, train or test")
     target = Path(os.path.realpath(out))  # a link stays, what it names is written
     hidden = target.parent / f".{target.name}.dagaug-export"
     with Store(store) as opened:
-        rows = _rows(opened, synthetic_only, split)
-        if not len(rows):
+        chosen = _chosen(opened, synthetic_only, split)
+        if not chosen.any():
             what = "synthetic " if synthetic_only else ""
             raise DataError(f"{store}: holds no {what}images of the split {split}; nothing to export")
         nothing = "nothing was exported"
@@ -157,21 +124,24 @@ def export(
                 try:
                     shutil.rmtree(hidden, ignore_errors=True)  # what a killed export left
                     hidden.mkdir()
-                    _write(opened, rows, hidden, to, stop, progress)
+                    both = len(np.unique(opened.images.split[chosen])) == len(_SPLITS)
+                    plan = Plan(hidden, opened.classes, both, shard_images or SHARD_IMAGES)
+                    _write(opened, chosen, plan, FORMS[to], stop, progress)
                     _move(hidden, target)
                 except BaseException:
                     shutil.rmtree(hidden, ignore_errors=True)
                     raise
-        return _summary(out, opened, rows, time.monotonic() - started)
+            names = plan.folders if to == "imagefolder" else plan.labels
+        return _summary(out, to, opened, chosen, names, time.monotonic() - started)
 
 
-def _rows(store: Store, synthetic_only: bool, split: SplitChoice) -> np.ndarray:
+def _chosen(store: Store, synthetic_only: bool, split: SplitChoice) -> Bool[np.ndarray, " N"]:
     chosen = np.ones(len(store), bool)
     if synthetic_only:
         chosen &= store.images.synthetic
     if split != "all":
         chosen &= store.images.split == _SPLITS.index(split)
-    return np.flatnonzero(chosen)
+    return chosen
 
 
 def _refuse_existing(out: Path, target: Path, store: Path, overwrite: bool) -> None:
@@ -181,20 +151,12 @@ def _refuse_existing(out: Path, target: Path, store: Path, overwrite: bool) -> N
         return
     if not overwrite:
         raise OutputExistsError(f"{out} exists and is not empty; --overwrite replaces an earlier export")
-    if not _is_export(target):
+    if not (target / PASSPORT).is_file():
         raise OutputExistsError(
-            f"{out}: holds no export of dagaug's (no {_PROVENANCE}), so it is not replaced; choose another --out"
+            f"{out}: holds no export of dagaug's (no {PASSPORT}), so it is not replaced; choose another --out"
         )
     if Path(os.path.realpath(store)).is_relative_to(target):
         raise UsageError(f"{out}: holds {store} itself and cannot be replaced; choose another --out")
-
-
-def _is_export(folder: Path) -> bool:
-    try:
-        with (folder / _PROVENANCE).open(encoding="utf-8", errors="replace") as stream:
-            return stream.readline(200).strip() == ",".join(COLUMNS)
-    except FileNotFoundError:
-        return False
 
 
 def _move(hidden: Path, target: Path) -> None:
@@ -213,29 +175,41 @@ def _move(hidden: Path, target: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _write(store: Store, rows: np.ndarray, folder: Path, to: Format, stop: Stop, progress: Progress) -> None:
-    header = store.header
-    both = len(set(store.images.split[rows].tolist())) == len(_SPLITS)
+def _write(
+    store: Store, chosen: Bool[np.ndarray, " N"], plan: Plan, form: Form, stop: Stop, progress: Progress
+) -> None:
+    rows = np.flatnonzero(chosen)
+    order = np.arange(len(rows))
+    if form.shuffled:
+        order = np.random.default_rng(store.header.seed).permutation(order)
+    places: list[Place | None] = [None] * len(rows)
     with (
         progress.task("Exporting", len(rows), "images") as task,
-        (folder / _PROVENANCE).open("w", encoding="utf-8", errors="surrogateescape", newline="") as stream,
+        closing(form.write(plan, _records(store, rows, order))) as written,  # type: ignore[type-var]
     ):
-        table = csv.writer(stream, lineterminator="\n")
-        table.writerow(COLUMNS)
-        for record, path in FORMATS[to](folder, header, both, _records(store, header, rows)):
-            label = header.classes[record.label]
-            row = (path, label, record.source, record.reference, record.variant, record.confidence, "yes")
-            table.writerow(row)
+        for place in written:
+            places[place.row] = place
             task.advance()
             if stop.requested:
                 raise Interrupted("stopped; nothing was exported; run the same command again")
+    found = [place for place in places if place is not None]
+    stored = [name for name in SCHEMA if name not in ("images/data", "images/offset", "content_sha256")]
+    columns = only({name: store.column(name) for name in stored}, chosen)
+    columns |= {
+        "images/path": np.array([os.fsencode(place.file) for place in found]),
+        "images/start": np.array([place.start for place in found], "<i8"),
+        "images/size": np.array([place.size for place in found], "<i8"),
+    }
+    write_passport(plan.folder, {name: store.attributes[name] for name in ATTRIBUTES}, columns)
 
 
-def _records(store: Store, header: Header, rows: np.ndarray) -> Iterator[_Record]:
-    """The images of ``rows``, read in blocks of bounded size and checked against their hashes."""
+def _records(store: Store, rows: Int64[np.ndarray, " n"], order: Int64[np.ndarray, " n"]) -> Iterator[Record]:
+    """The images of ``rows`` in ``order``, read in blocks of bounded size and checked against their hashes."""
     offset, hashes = store.column("images/offset"), store.column("images/sha256")
-    table = store.images
-    for block in _blocks(rows, np.diff(offset)):
+    header, table = store.header, store.images
+    number = np.empty(len(store), np.int64)
+    number[rows] = np.arange(len(rows))
+    for block in _blocks(rows[order], np.diff(offset)):
         for row, stored in zip(block, store.pictures.encoded(block), strict=True):
             data = stored.tobytes()
             if hashlib.sha256(data).digest()[:16] != hashes[row].tobytes():
@@ -243,21 +217,25 @@ def _records(store: Store, header: Header, rows: np.ndarray) -> Iterator[_Record
             if header.encoding == "raw":
                 data = encode(stored.reshape(int(table.height[row]), int(table.width[row]), 3), "png")
             source, reference, code = int(table.source[row]), int(table.reference[row]), int(table.variant[row])
-            variant = header.variants[code] if table.synthetic[row] and code < len(header.variants) else ""
-            confidence = float(table.confidence[row])
+            synthetic, predicted = bool(table.synthetic[row]), int(table.predicted[row])
+            variant = header.variants[code] if synthetic and code < len(header.variants) else ""
             names = [header.files[source]]
             names += [header.files[reference]] if reference >= 0 else []
             parts = [*(PurePosixPath(name).stem for name in names), *([variant] if variant else [])]
-            yield _Record(
+            yield Record(
+                row=int(number[row]),
                 data=data,
                 suffix=".jpg" if header.encoding == "jpeg" else ".png",
                 label=int(table.label[row]),
                 split=_SPLITS[int(table.split[row])],
-                stem="--".join(_safe(part, _STEM_BYTES, "image") for part in parts),
+                synthetic=synthetic,
+                stem="--".join(safe_name(part, _STEM_BYTES, "image") for part in parts),
                 source=names[0],
                 reference=names[1] if reference >= 0 else "",
                 variant=variant,
-                confidence="" if np.isnan(confidence) else str(np.float32(confidence)),
+                # The shortest decimal that gives the same 32 bits again.
+                confidence=None if np.isnan(table.confidence[row]) else float(str(table.confidence[row])),
+                predicted=predicted if predicted >= 0 else None,
             )
 
 
@@ -274,75 +252,20 @@ def _blocks(rows: np.ndarray, sizes: np.ndarray) -> Iterator[list[int]]:
         yield block
 
 
-def _imagefolder(folder: Path, header: Header, both: bool, records: Iterator[_Record]) -> _Written:
-    """Class folders, within folders of the splits where there are two; gives each image's path."""
-    folders = safe_names(header.classes)
-    text = "".join(f"{name}\n" for name in folders)
-    (folder / _CLASSES).write_text(text, encoding="utf-8")
-    taken: dict[str, dict[str, int]] = {}
-    for record in records:
-        parent = f"{record.split}/{folders[record.label]}" if both else folders[record.label]
-        if parent not in taken:
-            (folder / parent).mkdir(parents=True)
-            taken[parent] = {}
-        path = f"{parent}/{_unique(record.stem, taken[parent])}{record.suffix}"
-        (folder / path).write_bytes(record.data)
-        yield record, path
-
-
-FORMATS: dict[str, Callable[[Path, Header, bool, Iterator[_Record]], _Written]] = {"imagefolder": _imagefolder}
-"""What can be written: given the folder, the header, whether there are images of both splits, and the images, a
-format writes each image and gives its path, as it stands in ``provenance.csv``."""
-
-
-def _summary(out: Path, store: Store, rows: np.ndarray, seconds: float) -> Exported:
-    synthetic, test = int(store.images.synthetic[rows].sum()), int(store.images.split[rows].sum())
-    used = set(store.images.label[rows].tolist())
-    pairs = enumerate(zip(store.classes, safe_names(store.classes), strict=True))
+def _summary(
+    out: Path, to: str, store: Store, chosen: Bool[np.ndarray, " N"], names: list[str], seconds: float
+) -> Exported:
+    images, synthetic = int(chosen.sum()), int(store.images.synthetic[chosen].sum())
+    test = int(store.images.split[chosen].sum())
+    used = set(store.images.label[chosen].tolist())
+    pairs = enumerate(zip(store.classes, names, strict=True))
     return Exported(
         out=out,
-        real=len(rows) - synthetic,
+        to=to,
+        real=images - synthetic,
         synthetic=synthetic,
-        train=len(rows) - test,
+        train=images - test,
         test=test,
-        renamed=tuple((name, folder) for label, (name, folder) in pairs if label in used and name != folder),
+        renamed=tuple((name, written) for label, (name, written) in pairs if label in used and name != written),
         seconds=seconds,
     )
-
-
-# Names
-
-
-def safe_names(names: Sequence[str]) -> list[str]:
-    """A folder name for each class, its own where that is safe; no two are alike, upper and lower case being one.
-
-    Separators, characters that some system refuses, control characters and what cannot be printed become ``_``; dots
-    and blanks at both ends go, so that nothing is hidden and nothing leads upward; long names are cut.
-    """
-    cleaned = [_safe(name, _CLASS_BYTES, "class") for name in names]
-    result = [""] * len(names)
-    taken = dict.fromkeys(_RESERVED, 1)
-    # Classes whose names are safe as they are have the first choice.
-    for row in sorted(range(len(names)), key=lambda row: cleaned[row] != names[row]):
-        result[row] = _unique(cleaned[row], taken)
-    return result
-
-
-def _safe(name: str, limit: int, otherwise: str) -> str:
-    kept = "".join(sign if sign.isprintable() and sign not in '/\\<>:"|?*' else "_" for sign in name)
-    return kept.strip(" .").encode()[:limit].decode(errors="ignore").strip(" .") or otherwise
-
-
-def _unique(name: str, taken: dict[str, int]) -> str:
-    """The name, with a number where it is taken already; ``taken`` knows the last number of each name."""
-    result = name
-    while _same(result) in taken:
-        taken[_same(name)] += 1
-        result = f"{name}--{taken[_same(name)]}"
-    taken[_same(result)] = 1
-    return result
-
-
-def _same(name: str) -> str:
-    """Equal for names that some file system holds to be the same."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())

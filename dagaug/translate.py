@@ -18,20 +18,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import UInt8
 
-from dagaug.datasets import IMAGE_SUFFIXES
-from dagaug.engine import pick_device, to_tensor
-from dagaug.errors import CheckpointError, DataError, ImageError, OutputExistsError, UsageError
-from dagaug.images import MAX_PIXELS, Region, Skipped, cut, decode, encode, paste, region_of
+from dagaug.drawing import Cut, Drawer, Originals, count_images, images_below
+from dagaug.engine import pick_device
+from dagaug.errors import DataError, ImageError, OutputExistsError, UsageError
+from dagaug.images import Skipped, encode
 from dagaug.interrupts import Interrupted, Stop, stop_on_signals
 from dagaug.models import TrainedModel
 from dagaug.outputs import locked, telling_writes, write_whole
-from dagaug.patches import Framing
 from dagaug.progress import SILENT, Progress, Task
-from dagaug.translators import PaperTranslator
-from dagaug.workloads import to_pixels
 
 __all__ = ["MANIFEST", "Translated", "translate"]
 
@@ -108,7 +104,7 @@ def translate(
         name, value = ("--workers", workers) if workers < 1 else ("--batch-size", batch_size)
         raise UsageError(f"{name} {value}: give at least 1")
     job = _Job(
-        _Drawer(model, pick_device(device), batch_size), source, out, workers=workers, keep_size=keep_size,
+        Drawer(model, pick_device(device), batch_size), source, out, workers=workers, keep_size=keep_size,
         strict=strict, progress=progress,
     )  # fmt: skip
     identity = {"model": model.sha256, "source": os.path.realpath(source), "keep_size": keep_size}
@@ -130,17 +126,10 @@ def translate(
 # Which images, and what of them is there
 
 
-def _images_below(source: Path) -> Iterator[tuple[Path, Path]]:
+def _files(source: Path) -> Iterator[tuple[Path, Path]]:
     """Image files and the files they become, both relative; in a stable order, one folder in memory at a time."""
-
-    def fail(error: OSError) -> None:
-        raise DataError(f"{error.filename}: cannot be read ({error.strerror}); check its permissions") from error
-
-    for parent, folders, files in os.walk(source, onerror=fail):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        names = [name for name in files if not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES)]
-        below = Path(parent).relative_to(source)
-        for name, result in _results(sorted(names), folders):
+    for below, names, folders in images_below(source):
+        for name, result in _results(names, folders):
             yield below / name, below / result
 
 
@@ -161,15 +150,10 @@ def _results(names: Sequence[str], folders: Sequence[str]) -> Iterator[tuple[str
 
 
 def _count(source: Path, out: Path) -> int:
-    if not source.is_dir():
-        raise DataError(f"{source}: no such folder; give a folder of images")
     inner, outer = Path(os.path.realpath(source)), Path(os.path.realpath(out))
     if inner.is_relative_to(outer) or outer.is_relative_to(inner):
         raise UsageError(f"--out {out}: must not lie in {source}, nor hold it; choose a folder beside it")
-    total = sum(1 for _ in _images_below(source))
-    if not total:
-        raise DataError(f"{source}: no images found ({', '.join(IMAGE_SUFFIXES)})")
-    return total
+    return count_images(source)
 
 
 def _claim(out: Path, source: Path, identity: dict[str, Any], overwrite: bool) -> None:
@@ -187,7 +171,7 @@ def _claim(out: Path, source: Path, identity: dict[str, Any], overwrite: bool) -
         problem = f"{out}: {_told(difference, before, identity)}; choose another --out, or --overwrite begins anew"
     if not overwrite:
         raise OutputExistsError(problem)
-    for _, result in _images_below(source):
+    for _, result in _files(source):
         (out / result).unlink(missing_ok=True)
     # Last, so that what a kill leaves of the old run is never taken for the new one's.
     _write_manifest(out, identity)
@@ -225,53 +209,12 @@ def _write_manifest(
 # The work
 
 
-class _Drawer:
-    """F on a device, for patches of bytes.
-
-    Args:
-        model: of ``paper`` mode, otherwise CheckpointError is raised.
-        device: where it computes.
-        batch_size: patches at a time.
-    """
-
-    def __init__(self, model: TrainedModel, device: torch.device, batch_size: int) -> None:
-        if not isinstance(model.translator, PaperTranslator):
-            raise CheckpointError(f"{model.path}: was trained to morph between poses; use dagaug augment")
-        self.framing: Framing = model.card.framing
-        self.translator, self.device, self.batch_size = model.translator.to(device), device, batch_size
-
-    def __call__(self, patches: UInt8[np.ndarray, "B S S 3"]) -> UInt8[np.ndarray, "B S S 3"]:
-        """Translate a batch; where memory does not suffice, its halves."""
-        try:
-            with torch.inference_mode():
-                return to_pixels(self.translator(to_tensor(patches, self.device)))
-        except (torch.OutOfMemoryError, MemoryError):
-            if len(patches) < 2:
-                raise
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-        middle = len(patches) // 2
-        return np.concatenate([self(patches[:middle]), self(patches[middle:])])
-
-
-@dataclass(frozen=True)
-class _Cut:
-    """An image that was read: what the network sees of it, and where that goes back."""
-
-    name: Path
-    result: Path
-    patch: UInt8[np.ndarray, "S S 3"]
-    height: int
-    width: int
-    region: Region
-
-
 class _Job:
     """Reads, draws and writes, and counts."""
 
     def __init__(
         self,
-        drawer: _Drawer,
+        drawer: Drawer,
         source: Path,
         out: Path,
         *,
@@ -280,7 +223,7 @@ class _Job:
         strict: bool,
         progress: Progress,
     ) -> None:
-        self.drawer, self.framing = drawer, drawer.framing
+        self.drawer, self.originals = drawer, Originals(source, drawer.framing)
         self.source, self.out = source, out
         self.workers, self.keep_size, self.strict, self.progress = workers, keep_size, strict, progress
         self.total = _count(source, out)
@@ -290,23 +233,23 @@ class _Job:
 
     def run(self, stop: Stop) -> None:
         """Translate what is missing, until done or asked to stop between two batches."""
-        reads: deque[Future[_Cut | Skipped]] = deque()
+        reads: deque[Future[tuple[Path, Cut] | Skipped]] = deque()
         writes: deque[Future[Skipped | None]] = deque()
         with ThreadPoolExecutor(self.workers) as pool, self.progress.task("Translating", self.total, "images") as task:
             missing = self._missing(task)
             try:
                 while batch := self._next_batch(reads, missing, pool, task, stop):
-                    drawn = self.drawer(np.stack([item.patch for item in batch]))
+                    drawn = self.drawer(np.stack([item.patch for _, item in batch]))
                     # The batch before was written meanwhile; two are never waited for.
                     self._settle(writes, task)
                     pairs = zip(batch, drawn, strict=True)
-                    writes.extend(pool.submit(self._write, item, image) for item, image in pairs)
+                    writes.extend(pool.submit(self._write, *read, image) for read, image in pairs)
                 self._settle(writes, task)
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
 
     def _missing(self, task: Task) -> Iterator[tuple[Path, Path]]:
-        for name, result in _images_below(self.source):
+        for name, result in _files(self.source):
             try:
                 # A power cut may leave a name without content.
                 there = (self.out / result).stat().st_size > 0
@@ -325,14 +268,14 @@ class _Job:
 
     def _next_batch(
         self,
-        reads: deque[Future[_Cut | Skipped]],
+        reads: deque[Future[tuple[Path, Cut] | Skipped]],
         missing: Iterator[tuple[Path, Path]],
         pool: ThreadPoolExecutor,
         task: Task,
         stop: Stop,
-    ) -> list[_Cut]:
+    ) -> list[tuple[Path, Cut]]:
         """The next images that can be read; empty at the end, and when asked to stop."""
-        batch: list[_Cut] = []
+        batch: list[tuple[Path, Cut]] = []
         ahead = self.drawer.batch_size + 2 * self.workers
         while len(batch) < self.drawer.batch_size:
             while len(reads) < ahead and (following := next(missing, None)) is not None:
@@ -366,21 +309,14 @@ class _Job:
             self.progress.say(f"{skip.path}: {skip.reason}; skipped, {count}")
         task.advance()
 
-    def _read(self, name: Path, result: Path) -> _Cut | Skipped:
-        try:
-            image = decode(self.source / name)
-        except ImageError as error:
-            return Skipped(error.path, error.reason)
-        height, width = image.shape[:2]
-        region = region_of(height, width, fit=self.framing.fit)
-        if region.pixels()[2] ** 2 > 4 * MAX_PIXELS:
-            return Skipped(self.source / name, f"{width} × {height} pixels are too far from a square")
-        return _Cut(name, result, cut(image, region, self.framing.size), height, width, region)
+    def _read(self, name: Path, result: Path) -> tuple[Path, Cut] | Skipped:
+        read = self.originals.read(name)
+        return read if isinstance(read, Skipped) else (result, read)
 
-    def _write(self, item: _Cut, image: UInt8[np.ndarray, "S S 3"]) -> Skipped | None:
-        path = self.out / item.result
+    def _write(self, result: Path, item: Cut, image: UInt8[np.ndarray, "S S 3"]) -> Skipped | None:
+        path = self.out / result
         try:
-            whole = self._put_back(item, image) if self.keep_size else image
+            whole = self.originals.put_back(item, image) if self.keep_size else image
             path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(path, encode(whole, "png"))
         except ImageError as error:
@@ -390,17 +326,6 @@ class _Job:
                 raise
             return _too_long(self.source / item.name)
         return None
-
-    def _put_back(self, item: _Cut, image: UInt8[np.ndarray, "S S 3"]) -> UInt8[np.ndarray, "H W 3"]:
-        """The result in the original's size. Letterboxed, it covers all; otherwise the original stands around it."""
-        if self.framing.fit == "letterbox":
-            frame = np.zeros((item.height, item.width, 3), np.uint8)
-        else:
-            # Read again rather than kept: originals may be large, and many wait in a batch.
-            frame = decode(self.source / item.name)
-            if frame.shape[:2] != (item.height, item.width):
-                raise ImageError(self.source / item.name, "was replaced while it was translated")
-        return paste(frame, image, np.ones(image.shape[:2], np.float32), item.region)
 
 
 def _too_long(path: Path) -> Skipped:

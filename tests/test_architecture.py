@@ -12,19 +12,19 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "dagaug"
 
 LAYERS = (
-    ("anatomy", "curves", "errors", "evidence", "progress", "scenery", "sheets", "tasks", "warps"),
+    ("anatomy", "curves", "errors", "evidence", "names", "progress", "scenery", "sheets", "tasks", "warps"),
     (
-        "checkpoint", "classifier", "console", "creatures", "datasets", "flatfile", "foreground", "images",
+        "checkpoint", "classifier", "console", "creatures", "datasets", "flatfile", "foreground", "formats", "images",
         "interrupts", "ledger", "losses", "metrics", "networks", "outputs", "plumage", "sampling", "scoretable",
         "selection", "species",
     ),
     ("flock", "patches", "planning", "probe", "store", "translators"),
-    ("export", "frames", "gallery", "models", "objectives", "shards"),
-    ("evaluate", "report", "workloads"),
+    ("frames", "gallery", "models", "objectives", "passport", "shards"),
+    ("evaluate", "export", "reimport", "report", "workloads"),
     ("engine", "training", "truth"),
-    ("controls", "material", "morphing"),
+    ("controls", "drawing", "material", "morphing"),
     ("arms", "augment", "results", "translate"),
-    ("score",),
+    ("score", "translatefile"),
     ("demo",),
     ("cli",),
     ("__main__",),
@@ -44,7 +44,7 @@ ONLY = {
 }
 """Where each heavy library may be imported."""
 
-WITHOUT_TORCH = ("store", "flatfile", "shards", "export", "selection", "datasets", "images", "flock")
+WITHOUT_TORCH = ("store", "flatfile", "shards", "export", "reimport", "selection", "datasets", "images", "flock")
 """What must work, and quickly, where a result is only read or written; with all they import."""
 
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

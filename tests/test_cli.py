@@ -117,6 +117,7 @@ def as_json(session: dict[str, Output]) -> dict[str, Output]:
         "score": dagaug("score", "cub", "json.h5", "--steps", 2, "--seeds", 2, "--json"),
         "show": dagaug("show", "json.h5", "--json"),
         "export": dagaug("export", "json.h5", "--out", "json-folders", "--json"),
+        "import": dagaug("import", "json-folders", "--out", "json-back.h5", "--json"),
     }  # fmt: skip
 
 
@@ -135,7 +136,8 @@ def test_every_command_can_print_json() -> None:
         ("augment --dry-run", {"sources": 12, "candidates": 24}),
         ("score", {"classes": 3, "test": 6, "synthetic": 2}),
         ("show", {"report": "json.html", "sheet": "json.png"}),
-        ("export", {"out": "json-folders"}),
+        ("export", {"out": "json-folders", "to": "imagefolder"}),
+        ("import", {"out": "json-back.h5", "removed": 0}),
     ],
 )
 def test_json_is_alone_on_stdout_and_holds_the_result(
@@ -152,6 +154,18 @@ def test_exported_folders_have_the_images_and_their_provenance(as_json: dict[str
     assert header == "path,label,source,reference,variant,confidence,kept"
     with Store("json.h5") as store:
         assert len(lines) == len(store)
+
+
+def test_what_was_exported_is_imported_as_it_was(as_json: dict[str, Output]) -> None:
+    del as_json
+    assert Path("json-back.h5").read_bytes() == Path("json.h5").read_bytes()
+    refused = dagaug("export", "json.h5", "--out", "tars", "--to", "csv", "--shard-images", 3)
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+    refused = dagaug("translate", "two/trainA", "--out", "x", "--checkpoint", "json-run", "--encoding", "raw")
+    assert (refused.code, "only for an HDF5 file" in refused.err) == (2, True)
+    done = dagaug("translate", "two/trainA", "--out", "two.h5", "--checkpoint", "json-run", "--encoding", "raw")
+    assert "3 images translated into two.h5" in done.out
+    verify("two.h5")
 
 
 # ---- how a command ends

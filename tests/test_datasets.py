@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dagaug.datasets import Dataset, Sample, read_dataset, read_domains
+from dagaug.datasets import Dataset, Sample, class_of, read_dataset, read_domains
 from dagaug.errors import DataError, UsageError
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -390,3 +390,32 @@ def test_aircraft_are_read() -> None:
 def test_digits_are_read() -> None:
     data = read_dataset(SHARED / "digits-uci")
     assert (data.layout, len(data.classes), len(data.train), len(data.test)) == ("imagefolder", 10, 1352, 445)
+
+
+def test_a_table_with_a_split_may_have_further_columns(tmp_path: Path) -> None:
+    touch(tmp_path, "a/1.png", "a/2.png", "b/1.png", "b/2.png")
+    lines = [f"{name[0]},0.5,{split},{name}" for name, split in zip(
+        ("a/1.png", "a/2.png", "b/1.png", "b/2.png"), ("train", "test") * 2, strict=True
+    )]  # fmt: skip
+    (tmp_path / "images.csv").write_text("\n".join(["label,confidence,split,path", *lines]))
+    dataset = read_dataset(tmp_path)
+    assert (dataset.layout, len(dataset.train), len(dataset.test)) == ("csv", 2, 2)
+    # Without a split it is some other table, and the class folders count.
+    (tmp_path / "images.csv").write_text("path,label,confidence\na/1.png,x,0.5\n")
+    assert read_dataset(tmp_path).layout == "imagefolder"
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("x.png", ("all", "train")),
+        ("a/x.png", ("a", "train")),
+        ("a/b/x.png", ("a", "train")),
+        ("test/x.png", ("test", "train")),
+        ("Test/a/x.png", ("a", "test")),
+        ("val/a/deep/x.png", ("a", "test")),
+        ("training/a/x.png", ("a", "train")),
+    ],
+)
+def test_class_and_split_are_told_by_the_folders_of_a_path(path: str, expected: tuple[str, str]) -> None:
+    assert class_of(path, "all") == expected

@@ -8,10 +8,10 @@ import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
+from making_translators import SIZE, Copier, Watching, made, picture, put
 from torch import Tensor
 
 from dagaug import outputs
@@ -27,34 +27,11 @@ from dagaug.errors import (
 )
 from dagaug.images import cut, decode, region_of
 from dagaug.interrupts import Interrupted
-from dagaug.models import ModelCard, TrainedModel, build_translator, load_model, save_model
+from dagaug.models import TrainedModel
 from dagaug.outputs import locked
 from dagaug.patches import Framing
-from dagaug.tasks import Attention, Mode
 from dagaug.translate import MANIFEST, translate
-from dagaug.translators import PaperTranslator
 from dagaug.workloads import to_pixels
-
-SIZE = 32
-
-
-def made(path: Path, mode: Mode = "paper", *, seed: int = 0, framing: Framing | None = None) -> TrainedModel:
-    """An untrained model, by way of its file."""
-    torch.manual_seed(seed)
-    attention = Attention(1, 0.5)
-    card = ModelCard(
-        mode=mode,
-        classes=("a", "b"),
-        framing=framing or Framing(size=SIZE),
-        regions=attention.regions,
-        half_size=attention.half_size,
-        sharpness=attention.sharpness,
-        steps=0,
-        seed=seed,
-        data="pictures",
-    )
-    save_model(path, card, build_translator(mode, attention).state_dict())
-    return load_model(path)
 
 
 @pytest.fixture(scope="module")
@@ -62,30 +39,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> TrainedModel:
     return made(tmp_path_factory.mktemp("model") / "model.safetensors")
 
 
-class Copier(PaperTranslator):
-    """Gives back what it gets."""
-
-    def __init__(self) -> None:
-        super().__init__(Attention(1, 0.5))
-
-    def forward(self, images: Tensor) -> Tensor:
-        return images
-
-
 @pytest.fixture(scope="module")
 def copier(model: TrainedModel) -> TrainedModel:
     return replace(model, translator=Copier().eval())
-
-
-def picture(seed: int, height: int, width: int) -> np.ndarray:
-    coarse = np.random.default_rng(seed).integers(60, 200, (3, 3, 3), dtype=np.uint8)
-    return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR)
-
-
-def put(path: Path, seed: int = 0, height: int = SIZE, width: int = SIZE) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(path), picture(seed, height, width))
-    return path
 
 
 @pytest.fixture
@@ -104,32 +60,6 @@ RESULTS = ("Zaunkönig/deep/square.png", "Zaunkönig/tall.png", "b/big.png", "wi
 def pictures_in(out: Path) -> dict[str, bytes]:
     found = sorted(path for path in out.rglob("*") if path.is_file() and path.name != MANIFEST)
     return {path.relative_to(out).as_posix(): path.read_bytes() for path in found}
-
-
-class Watching:
-    """Keeps what is said; calls ``after`` with the number of images done so far."""
-
-    def __init__(self, after: object = None) -> None:
-        self.said: list[str] = []
-        self.done, self.total, self._after = 0, 0, after
-
-    def task(self, name: str, total: int, unit: str) -> Watching:
-        self.total = total
-        return self
-
-    def __enter__(self) -> Watching:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        return None
-
-    def advance(self, count: int = 1, note: str = "") -> None:
-        self.done += count
-        if callable(self._after):
-            self._after(self.done)
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
 
 
 def test_names_folders_and_sizes_are_kept(model: TrainedModel, source: Path, tmp_path: Path) -> None:
