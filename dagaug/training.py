@@ -55,6 +55,7 @@ __all__ = ["TrainOptions", "Trained", "best_precision", "default_steps", "identi
 
 _PHASES = (0.35, 0.65)  # shares of the steps after which `pairs` and `full` begin
 _STARTED_PHASES = (0.1, 0.4)  # the same where the networks know poses already
+_STARTED_RATE = 0.5  # of the learning rate, so that they do not forget
 _DECAY_FROM = 0.55  # the learning rate falls linearly from here on
 _RAMP = 0.15  # share of the steps over which adversarial and label weights grow to their full size
 _AVERAGE = 0.995  # decay of the averaged weights
@@ -141,10 +142,11 @@ class TrainOptions(BaseModel):
         preset = PRESETS[self.preset]
         if preset.mode == "paper" and self.start == GENERAL:
             raise UsageError(f"--start {GENERAL}: holds networks of pose morphing; --preset {self.preset} has others")
+        start = self.start or (GENERAL if preset.mode == "reference" else SCRATCH)
         known: dict[str, Any] = {
-            "start": GENERAL if preset.mode == "reference" else SCRATCH,
+            "start": start,
             "batch_size": preset.batch_size,
-            "learning_rate": preset.learning_rate,
+            "learning_rate": preset.learning_rate * (1 if start == SCRATCH else _STARTED_RATE),
             "regions": preset.attention.regions,
             "half_size": preset.attention.half_size,
             "sharpness": preset.attention.sharpness,

@@ -662,3 +662,10 @@ def test_networks_that_know_poses_already_learn_structure_for_a_shorter_time(bir
     scratch, started = new_loop(birds), new_loop(birds, start=GENERAL)
     assert (scratch.phase(20, 100), started.phase(20, 100)) == ("structure", "pairs")
     assert (scratch.phase(50, 100), started.phase(50, 100)) == ("pairs", "full")
+
+
+def test_networks_that_know_poses_already_learn_at_half_the_rate() -> None:
+    rate = PRESETS["pose"].learning_rate
+    assert TrainOptions(start=SCRATCH).resolved().learning_rate == rate
+    assert TrainOptions().resolved().learning_rate == rate / 2
+    assert TrainOptions(learning_rate=0.1).resolved().learning_rate == 0.1
