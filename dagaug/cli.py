@@ -916,7 +916,7 @@ def translate(
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder to write; the same command again goes on.")] = Path("dagaug-demo"),
-    steps: Annotated[int | None, typer.Option(min=1, help="Training steps, 800 by default.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Training steps, 600 by default.")] = None,
     refs: Annotated[int, typer.Option(min=1, help="References for each source.")] = 10,
     seeds: Annotated[int, typer.Option(min=2, help="Trainings of each arm of the score.")] = 3,
     seed: Seed = 0,

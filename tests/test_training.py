@@ -554,7 +554,7 @@ def test_a_run_on_two_folders_goes_on_with_the_same_bits(tmp_path: Path) -> None
 
 def test_options_take_the_presets_values_where_none_are_given() -> None:
     for name, preset in PRESETS.items():
-        resolved = training.TrainOptions(preset=name).resolved()
+        resolved = training.TrainOptions(preset=name, start=SCRATCH).resolved()
         assert (resolved.batch_size, resolved.learning_rate) == (preset.batch_size, preset.learning_rate)
         assert (resolved.consistency, resolved.symmetry) == (preset.consistency, preset.symmetry)
         assert resolved.mode == preset.mode
