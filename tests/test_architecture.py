@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "dagaug"
 
 LAYERS = (
-    ("anatomy", "curves", "errors", "evidence", "names", "progress", "scenery", "sheets", "tasks", "warps"),
+    ("anatomy", "curves", "errors", "evidence", "names", "plainnet", "progress", "scenery", "sheets", "tasks", "warps"),
     (
         "checkpoint", "classifier", "console", "creatures", "datasets", "flatfile", "foreground", "formats", "images",
         "interrupts", "ledger", "losses", "metrics", "networks", "outputs", "plumage", "sampling", "scoretable",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from dagaug.classifier import (
     fit,
     folds_of,
     hash_images,
+    network_for,
 )
 from dagaug.errors import CheckpointError, TrainingError, UsageError
 
@@ -85,7 +87,7 @@ def test_unknown_name_suggests_close_ones() -> None:
         build("resnet_18", 3)
 
 
-@pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit", "plain"])
 @pytest.mark.parametrize("size", [32, 64, 80])
 def test_any_image_size_gives_one_logit_a_class(name: str, size: int) -> None:
     network = build(name, 5, size=size)
@@ -94,7 +96,16 @@ def test_any_image_size_gives_one_logit_a_class(name: str, size: int) -> None:
 
 
 def test_no_classes_give_features() -> None:
-    assert build("test_resnet", 0, size=32)(torch.zeros(2, 3, 32, 32)).shape[1] > 5
+    for name in ("test_resnet", "plain"):
+        assert build(name, 0, size=32)(torch.zeros(2, 3, 32, 32)).shape[1] > 5
+
+
+def test_small_images_are_seen_as_they_are_by_the_default_and_enlarged_for_timm() -> None:
+    assert build(network_for("auto", 32), 3, size=32).input_size == 32
+    assert build("test_resnet", 3, size=32).input_size == 64
+    assert network_for("auto", 64) == FitOptions().name
+    assert network_for("auto", 224) != network_for("auto", 64)
+    assert network_for("test_vit", 64) == "test_vit"
 
 
 def test_the_network_normalises_as_its_weights_expect() -> None:
@@ -331,6 +342,22 @@ def test_held_out_accuracy_is_that_of_the_judges() -> None:
     fitted = cross_fit(images, labels, CLASSES, TINY, folds=2, seed=0)
     right = fitted.probabilities(images, np.arange(18)).argmax(axis=1) == labels
     assert fitted.accuracy == pytest.approx(right.mean())
+
+
+def test_judges_that_are_mostly_wrong_are_told_each_time_they_are_used(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (18, 32, 32, 3), dtype=np.uint8)
+    for _ in ("trained", "read from the cache"):
+        listener = Listener()
+        doubtful = cross_fit(
+            noise, np.arange(18) % 3, CLASSES, TINY, folds=2, seed=0, cache=tmp_path / "j", progress=listener
+        )
+        assert doubtful.accuracy < 0.5
+        assert f"right on only {doubtful.accuracy:.0%}" in listener.lines[-1]
+        assert "--allow-mislabelled" in listener.lines[-1]
+    listener = Listener()
+    sure = cross_fit(*coloured(30), CLASSES, replace(TINY, steps=40, batch_size=12), folds=2, seed=0, progress=listener)
+    assert sure.accuracy > 0.9
+    assert listener.lines == []
 
 
 def test_a_batch_of_many_sources_is_judged_each_by_its_own() -> None:
