@@ -7,7 +7,7 @@ from dataclasses import asdict
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.table import Table
@@ -83,6 +83,14 @@ class Band(StrEnum):
     narrow = "narrow"
     mixed = "mixed"
     all = "all"
+
+
+class ShowForm(StrEnum):
+    """What is made of a result to look at."""
+
+    page = "page"
+    png = "png"
+    pdf = "pdf"
 
 
 class ExportForm(StrEnum):
@@ -640,38 +648,56 @@ def show(
     what: Annotated[
         Path | None, typer.Argument(help="HDF5 file of dagaug augment, or a run folder; the newest file by default.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="HTML page to write; beside what is shown by default.")] = None,
-    data: Annotated[Path | None, typer.Option(help="Data folder, for files that hold no real images.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="HTML page, or folder of figures, to write; beside what is shown by default.")
+    ] = None,
+    form: Annotated[
+        ShowForm,
+        typer.Option("--format", help="A page and a contact sheet; or each plot as a figure fit for a paper."),
+    ] = ShowForm.page,
+    data: Annotated[
+        Path | None, typer.Option(help="Data folder, if it is not where the file says: for boxes and real images.")
+    ] = None,
     rows: Annotated[int, typer.Option(min=1, max=200, help="Morphs on the contact sheet.")] = 24,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
     """Write a contact sheet (PNG) and a page (one HTML file, no network) of a result or a training."""
-    from dagaug.report import sheet_of_store, write_report, write_run_report
+    from dagaug.attention import attention_of
+    from dagaug.datasets import read_dataset
+    from dagaug.engine import pick_device
+    from dagaug.report import sheet_of_store, write_figures, write_report, write_run_report
     from dagaug.store import Store
 
     terminal = Terminal(as_json=as_json)
     what = what or _newest_store()
     if what.is_dir():
+        if form != ShowForm.page:
+            raise UsageError(f"--format {form.value}: figures are made of an HDF5 file, and {what} is a folder")
         page = out or what / "report.html"
         write_run_report(what, page)
         terminal.result({"report": page}, [f"Page: {page}"])
         return
-    page = out or what.with_suffix(".html")
-    sheet = page.with_suffix(".png")
     with Store(what) as store:
         known = store.header.options
     root = data or Path(str(known.get("data", "")))
     run = Path(str(known.get("checkpoint", ""))).parent
     table = what.with_name(what.stem + "-score.json")
-    sheet_of_store(what, sheet, rows=rows, seed=seed, data=root if root.is_dir() else None)
-    write_report(
-        what,
-        page,
-        run=run if (run / "metrics.jsonl").is_file() else None,
-        score=table if table.is_file() else None,
-        data=root if root.is_dir() else None,
-    )
+    trained = run if (run / "metrics.jsonl").is_file() else None
+    score = table if table.is_file() else None
+    folder = root if root.is_dir() else None
+    if form != ShowForm.page:
+        figures = out or what.with_name(what.stem + "-figures")
+        kind: Literal["png", "pdf"] = "png" if form == ShowForm.png else "pdf"
+        files = write_figures(what, figures, kind, run=trained, score=score, data=folder, rows=rows, seed=seed)
+        terminal.result({"figures": files}, [f"Figures in {figures}: {', '.join(file.name for file in files)}"])
+        return
+    page = out or what.with_suffix(".html")
+    sheet = page.with_suffix(".png")
+    sheet_of_store(what, sheet, rows=rows, seed=seed, data=folder)
+    dataset = read_dataset(folder) if folder is not None else None
+    attention, unattended = attention_of(what, dataset, device=pick_device("auto"))
+    write_report(what, page, run=trained, score=score, data=folder, attention=attention, unattended=unattended)
     terminal.result({"report": page, "sheet": sheet}, [f"Page: {page}", f"Contact sheet: {sheet}"])
 
 

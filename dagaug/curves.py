@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-__all__ = ["HEIGHT", "WIDTH", "Curve", "Metrics", "draw", "read_metrics"]
+__all__ = ["HEIGHT", "WIDTH", "Curve", "Metrics", "draw", "read_metrics", "stretches"]
 
 WIDTH, HEIGHT = 300, 96
 """Of the coordinates in :attr:`Curve.line`; y grows downward."""
@@ -113,12 +113,20 @@ def draw(metrics: Metrics) -> list[Curve]:
     return [_curve(name, *points) for name, points in metrics.terms.items() if len(points[0]) > 1]
 
 
+def stretches(
+    steps: Float[np.ndarray, " N"], values: Float[np.ndarray, " N"]
+) -> tuple[Float[np.ndarray, " M"], Float[np.ndarray, " M"], Float[np.ndarray, " M"], Float[np.ndarray, " M"]]:
+    """Means of the steps, and means, smallest and largest of the values, over up to 80 short stretches of steps."""
+    parts = np.array_split(np.arange(len(steps)), min(_BUCKETS, len(steps)))
+    middle = np.array([steps[part].mean() for part in parts])
+    mean = np.array([values[part].mean() for part in parts])
+    smallest = np.array([values[part].min() for part in parts])
+    largest = np.array([values[part].max() for part in parts])
+    return middle, mean, smallest, largest
+
+
 def _curve(name: str, steps: Float[np.ndarray, " N"], values: Float[np.ndarray, " N"]) -> Curve:
-    stretches = np.array_split(np.arange(len(steps)), min(_BUCKETS, len(steps)))
-    middle = np.array([steps[stretch].mean() for stretch in stretches])
-    mean = np.array([values[stretch].mean() for stretch in stretches])
-    smallest = np.array([values[stretch].min() for stretch in stretches])
-    largest = np.array([values[stretch].max() for stretch in stretches])
+    middle, mean, smallest, largest = stretches(steps, values)
     logarithmic = bool(smallest.min() > 0 and mean.max() > _LOGARITHMIC * np.median(mean))
     low, high = _limits(mean, smallest, largest)
     across = WIDTH * (middle - middle[0]) / (middle[-1] - middle[0])

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from dagaug.attention import attention_of
 from dagaug.augment import Augmented, AugmentOptions, augment
 from dagaug.classifier import FitOptions
 from dagaug.datasets import read_dataset
@@ -107,5 +108,6 @@ def run_demo(
     table, sheet, page = folder / "score.json", folder / "morphs.png", folder / "report.html"
     table.write_text(scored.to_json() + "\n", encoding="utf-8")
     sheet_of_store(out, sheet, data=data)
-    write_report(out, page, run=run, score=table, data=data)
+    attention, unattended = attention_of(out, dataset, device=pick_device(device))
+    write_report(out, page, run=run, score=table, data=data, attention=attention, unattended=unattended)
     return Demo(data, trained, augmented, scored, sheet, page)

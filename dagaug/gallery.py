@@ -7,11 +7,10 @@ first two spread over all classes, and says of how many.
 from __future__ import annotations
 
 import math
-import re
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -25,26 +24,21 @@ __all__ = [
     "KEPT",
     "MIRROR",
     "TABS",
+    "Attended",
     "Gallery",
     "Morphs",
     "Originals",
     "Picture",
+    "Shown",
     "choose",
     "encoded_small",
-    "names_of",
     "random_of_each_class",
-    "short_name",
 ]
 
 KEPT = "kept"
 TABS = ("random", "best", "worst")
 
 Picture = UInt8[np.ndarray, "_ _ 3"]
-
-
-def short_name(name: str) -> str:
-    """A class name for people: no leading number as in CUB-200-2011, spaces for underscores."""
-    return re.sub(r"^\d+\.(?=.)", "", name).replace("_", " ").strip() or name
 
 
 MIRROR = "mirror"
@@ -159,21 +153,52 @@ def _spread(labels: Integer[np.ndarray, " N"]) -> Int64[np.ndarray, " N"]:
 
 
 @dataclass(frozen=True)
+class Shown:
+    """A picture of a file: a ``result`` by its row in the table of images; an ``original`` or its ``mirrored`` image by
+    its row in the table of files.
+    """
+
+    kind: Literal["result", "original", "mirrored"]
+    number: int
+
+
+@dataclass(frozen=True)
+class Attended:
+    """The attended regions (eqs. 1, 2) of a picture.
+
+    Attributes:
+        size: height and width of the picture.
+        centres: x and y in its pixels.
+        half: half the side of a region's box, in its pixels.
+    """
+
+    size: tuple[int, int]
+    centres: Float[np.ndarray, "N 2"]
+    half: float
+
+
+@dataclass(frozen=True)
 class Gallery:
     """What a page shows.
 
     Attributes:
         pictures: encoded images, each once.
+        shown: what each of them is.
         items: morph (index into :class:`Morphs`), and its source, reference and result as indices into
             ``pictures``, -1 where there is none.
         tabs: for each of :data:`TABS` indices into ``items``, in the order in which they are shown.
+        ranks: for each item how many morphs of the file are surer, plus one; 0 where the confidence is unknown.
         total: morphs with a picture in the file.
+        ranked: how many of them have a confidence.
     """
 
     pictures: tuple[bytes, ...]
+    shown: tuple[Shown, ...]
     items: tuple[tuple[int, int, int, int], ...]
     tabs: dict[str, tuple[int, ...]]
+    ranks: tuple[int, ...]
     total: int
+    ranked: int
 
 
 def choose(
@@ -209,10 +234,22 @@ def choose(
     taken["worst"].sort(key=lambda morph: surest[morph])
     return Gallery(
         pictures=tuple(album.pictures),
+        shown=tuple(album.shown),
         items=tuple(items.values()),
         tabs={tab: tuple(places[morph] for morph in taken[tab]) for tab in TABS},
+        ranks=tuple(_ranks(morphs.confidence)[list(items)].tolist()),
         total=len(morphs),
+        ranked=int(np.isfinite(morphs.confidence).sum()),
     )
+
+
+def _ranks(confidence: Float[np.ndarray, " N"]) -> Int64[np.ndarray, " N"]:
+    """Place of each by falling confidence, equal ones alike; 0 where there is none."""
+    known = np.isfinite(confidence)
+    falling = -np.sort(-confidence[known])
+    ranks = np.zeros(len(confidence), np.int64)
+    ranks[known] = 1 + np.searchsorted(-falling, -confidence[known])
+    return ranks
 
 
 def _orders(morphs: Morphs, seed: int) -> dict[str, list[int]]:
@@ -237,30 +274,31 @@ class _Album:
 
     def __init__(self, store: Store, originals: Originals, side: int, quality: int) -> None:
         self._store, self._originals, self._side, self._quality = store, originals, side, quality
-        self._known: dict[tuple[str, int], int] = {}
+        self._known: dict[Shown, int] = {}
         self.pictures: list[bytes] = []
+        self.shown: list[Shown] = []
         self.size = 0
 
     def result(self, row: int) -> int:
         """Place of a morph by its row in the table of images."""
-        return self._place(("result", row))
+        return self._place(Shown("result", row))
 
     def original(self, file: int, *, mirrored: bool = False) -> int:
         """Place of a source or reference, -1 where there is no picture."""
-        return self._place(("mirrored" if mirrored else "original", file))
+        return self._place(Shown("mirrored" if mirrored else "original", file))
 
-    def _place(self, key: tuple[str, int]) -> int:
-        if key not in self._known:
-            kind, number = key
-            if kind == "result":
-                image: Picture | None = self._store.image(number)
+    def _place(self, one: Shown) -> int:
+        if one not in self._known:
+            if one.kind == "result":
+                image: Picture | None = self._store.image(one.number)
             else:
-                image = self._originals.picture(number, mirrored=kind == "mirrored")
-            self._known[key] = -1 if image is None else len(self.pictures)
+                image = self._originals.picture(one.number, mirrored=one.kind == "mirrored")
+            self._known[one] = -1 if image is None else len(self.pictures)
             if image is not None:
+                self.shown.append(one)
                 self.pictures.append(encoded_small(image, self._side, self._quality))
                 self.size += math.ceil(len(self.pictures[-1]) * 4 / 3)
-        return self._known[key]
+        return self._known[one]
 
 
 def encoded_small(image: Picture, side: int, quality: int) -> bytes:
@@ -271,10 +309,3 @@ def encoded_small(image: Picture, side: int, quality: int) -> bytes:
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
         image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     return imaging.encode(image, "jpeg", quality)
-
-
-def names_of(classes: Sequence[str]) -> list[str]:
-    """Short names, left long where two would be the same."""
-    short = [short_name(name) for name in classes]
-    count = Counter(short)
-    return [name if count[name] == 1 else long for name, long in zip(short, classes, strict=True)]

@@ -12,42 +12,48 @@ import hashlib
 import importlib.metadata
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import jinja2
 import numpy as np
+from jaxtyping import UInt8
+from markupsafe import Markup
 
+from dagaug import figures as figuring
 from dagaug import gallery
 from dagaug import images as imaging
-from dagaug.curves import HEIGHT, WIDTH, Curve, draw, read_metrics
-from dagaug.errors import DataError, ImageError, StoreError
-from dagaug.gallery import Morphs, Originals
-from dagaug.scoretable import HEIGHT as SCORE_HEIGHT
-from dagaug.scoretable import WIDTH as SCORE_WIDTH
-from dagaug.scoretable import ScoreTable, read_score
-from dagaug.sheets import Triple, attention_overlay, contact_sheet, triple_sheet
+from dagaug.curves import HEIGHT, WIDTH, read_metrics
+from dagaug.errors import DataError, StoreError
+from dagaug.figures import Form
+from dagaug.gallery import Attended, Morphs, Originals, Shown
+from dagaug.palette import PALETTE
+from dagaug.runfolder import Training, data_uri, read_training, run_options
+from dagaug.scoretable import ScoreTable, read_score, score_table
+from dagaug.sheets import Triple, attention_overlay, contact_sheet, region_colours, triple_sheet
 from dagaug.store import Store
+from dagaug.wording import names_of, percent, reason, term_words
 
 __all__ = [
+    "Look",
     "Page",
     "Training",
     "attention_overlay",
     "contact_sheet",
     "sheet_of_store",
+    "write_figures",
     "write_report",
     "write_run_report",
 ]
+
+Look = Callable[[Sequence[Shown]], list[Attended | None]]
+"""Finds the attended regions of pictures."""
 
 _THUMBNAIL_SIDE = 128
 _THUMBNAIL_QUALITY = 85
 _MOST_MORPHS = 1000
 _GALLERY_BYTES = 3_000_000  # base64; with sheets, attention and text a page stays under 5 MB
-_SHEETS = 4
-_SHEETS_BYTES = 1_300_000
-_SHEET_SIDES = (1400, 1000, 700, 350)
-_QUALITIES = (88, 75, 60)
 _SKIPPED_ROWS = 200
 _LONGEST_VALUE = 600
 
@@ -55,6 +61,7 @@ _LONGEST_VALUE = 600
 @dataclass(frozen=True)
 class _VerdictRow:
     name: str
+    reason: str
     number: str
     percent: str
     pictures: str
@@ -85,30 +92,12 @@ class _Gallery:
 
     total: int
     explained: str
-    tabs: tuple[tuple[str, str], ...]
+    tabs: tuple[tuple[str, str, str], ...]
     classes: tuple[tuple[int, str], ...]
     verdicts: tuple[tuple[int, str], ...]
+    attended: bool
+    attention: str
     data: dict[str, object]
-
-
-@dataclass(frozen=True)
-class _Picture:
-    caption: str
-    uri: str
-    width: int
-    height: int
-
-
-@dataclass(frozen=True)
-class Training:
-    """What a run's folder shows of its training."""
-
-    curves: tuple[Curve, ...] = ()
-    explained: str = ""
-    newest: _Picture | None = None
-    earlier: tuple[_Picture, ...] = ()
-    sheets_total: int = 0
-    attention: _Picture | None = None
 
 
 @dataclass(frozen=True)
@@ -126,7 +115,7 @@ class Page:
     score: ScoreTable | None = None
     counts: _Counts | None = None
     gallery: _Gallery | None = None
-    training: Training = Training()
+    training: Training = field(default_factory=Training)
 
 
 def sheet_of_store(
@@ -152,17 +141,22 @@ def sheet_of_store(
         StoreError: the file is missing, does not read, or holds no such morph.
         DataError: ``out`` cannot be written.
     """
+    sheet = _sheet(Path(path), rows=rows, seed=seed, kept_only=kept_only, data=data)
+    _write(Path(out), imaging.encode(sheet, "png"))
+
+
+def _sheet(
+    path: Path, *, rows: int, seed: int, kept_only: bool = True, data: Path | None
+) -> UInt8[np.ndarray, "H W 3"]:
     with Store(path) as store:
-        morphs, names = Morphs.of(store), gallery.names_of(store.classes)
+        morphs, names = Morphs.of(store), names_of(store.classes)
         among = np.flatnonzero(morphs.kept) if kept_only else np.arange(len(morphs))
         if not len(among):
             raise StoreError(f"{path}: no synthetic images to show; make some: dagaug augment DATA")
         originals = Originals(store, data)
-        triples = [
-            _triple(store, originals, morphs, names, morph)
-            for morph in gallery.random_of_each_class(morphs, among, max(1, rows), seed)
-        ]
-    _write(Path(out), imaging.encode(triple_sheet(triples), "png"))
+        chosen = gallery.random_of_each_class(morphs, among, max(1, rows), seed)
+        triples = [_triple(store, originals, morphs, names, morph) for morph in chosen]
+        return triple_sheet(triples)
 
 
 def _triple(store: Store, originals: Originals, morphs: Morphs, names: Sequence[str], morph: int) -> Triple:
@@ -188,6 +182,8 @@ def write_report(
     run: Path | None = None,
     score: Path | None = None,
     data: Path | None = None,
+    attention: Look | None = None,
+    unattended: str = "",
 ) -> None:
     """Write the report of an HDF5 file: one HTML file that needs nothing else.
 
@@ -197,6 +193,8 @@ def write_report(
         run: folder of the training run, for curves, sheets and attention.
         score: JSON of ``dagaug score``.
         data: the data folder, for sources and references where the file has no real images.
+        attention: finds the attended regions of pictures (:class:`dagaug.attention.Attention`).
+        unattended: why there is no ``attention``.
 
     Raises:
         StoreError: the HDF5 file is missing or does not read.
@@ -204,22 +202,24 @@ def write_report(
     """
     store = Path(store)
     scored = None if score is None else read_score(score)
-    training = Training() if run is None else _training(run)
+    training = Training() if run is None else read_training(run)
     with Store(store) as opened:
         header, morphs = opened.header, Morphs.of(opened)
-        names = gallery.names_of(header.classes)
+        names = names_of(header.classes)
         made = f"{len(morphs):,} synthetic images of {len(names)} classes"
         options = [("Options of dagaug augment", _flat(header.options))]
         if run is not None:
-            options.append(("Options of dagaug train", _run_options(run)))
+            options.append(("Options of dagaug train", _flat(run_options(run))))
+        if scored is not None:
+            options.append(("Options of dagaug score", _flat(scored.options)))
         page = Page(
             kind="Augmented data set",
             title=store.name,
             about=made + (f", made by {header.created_by}" if header.created_by else ""),
             version=_version(),
-            score=scored,
+            score=None if scored is None else score_table(scored),
             counts=_counts(opened, morphs, names),
-            gallery=_gallery(opened, morphs, names, data),
+            gallery=_gallery(opened, morphs, names, data, attention, unattended),
             provenance=_store_provenance(opened, run, score),
             options=tuple((title, rows) for title, rows in options if rows),
             skipped=header.skipped[:_SKIPPED_ROWS],
@@ -229,6 +229,52 @@ def write_report(
     _write(Path(out), _rendered(page))
 
 
+def write_figures(
+    store: Path | str,
+    folder: Path,
+    form: Form,
+    *,
+    run: Path | None = None,
+    score: Path | None = None,
+    data: Path | None = None,
+    rows: int = 24,
+    seed: int = 0,
+) -> tuple[Path, ...]:
+    """Write each plot, and a contact sheet, to a file of its own, fit for a paper.
+
+    Args:
+        store: HDF5 file of ``dagaug augment``.
+        folder: for the figures; made if it is not there, files of the same names are replaced.
+        form: ``png`` or ``pdf``.
+        run: folder of the training run, for its curves.
+        score: JSON of ``dagaug score``, for its plots.
+        data: the data folder, for sources and references where the file has no real images.
+        rows: morphs on the contact sheet.
+        seed: which ones.
+
+    Returns:
+        The files.
+
+    Raises:
+        StoreError: the HDF5 file is missing, does not read, or has no synthetic images.
+        DataError: the score is missing or no such thing, or the folder cannot be written.
+    """
+    figures = [] if score is None else list(figuring.score_figures(read_score(score), form))
+    sheet = _sheet(Path(store), rows=rows, seed=seed, data=data)
+    figures.append(("morphs", imaging.encode(sheet, "png") if form == "png" else figuring.picture_figure(sheet, form)))
+    curves = figuring.training_figure(read_metrics(run / "metrics.jsonl"), form) if run is not None else None
+    if curves is not None:
+        figures.append(("training", curves))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be made ({error.strerror}); choose another --out") from error
+    files = tuple(folder / f"{name}.{form}" for name, _ in figures)
+    for file, (_, content) in zip(files, figures, strict=True):
+        _write(file, content)
+    return files
+
+
 def write_run_report(run: Path | str, out: Path | str) -> None:
     """Write the report of a training run without an HDF5 file: curves, sheets, attention, options.
 
@@ -236,7 +282,7 @@ def write_run_report(run: Path | str, out: Path | str) -> None:
         DataError: no such run, or ``out`` cannot be written.
     """
     run = Path(run)
-    training, options = _training(run), _run_options(run)
+    training, options = read_training(run), _flat(run_options(run))
     provenance = [("Run", str(run))]
     model = run / "model.safetensors"
     if model.is_file():
@@ -280,8 +326,9 @@ def _verdict_rows(store: Store) -> tuple[_VerdictRow, ...]:
     return tuple(
         _VerdictRow(
             name=name,
+            reason=reason(name),
             number=f"{number:,}",
-            percent=f"{number / whole:.1%}",
+            percent=percent(number / whole),
             pictures=f"{pictures:,}",
             share=round(100 * float(number) / whole, 2),
             kept=name == gallery.KEPT,
@@ -314,7 +361,9 @@ def _class_rows(store: Store, morphs: Morphs, names: Sequence[str]) -> tuple[_Cl
     )
 
 
-def _gallery(store: Store, morphs: Morphs, names: Sequence[str], data: Path | None) -> _Gallery:
+def _gallery(
+    store: Store, morphs: Morphs, names: Sequence[str], data: Path | None, attention: Look | None, unattended: str
+) -> _Gallery:
     chosen = gallery.choose(
         store,
         Originals(store, data),
@@ -325,7 +374,7 @@ def _gallery(store: Store, morphs: Morphs, names: Sequence[str], data: Path | No
     )
     files = store.header.files
     items: list[dict[str, object]] = []
-    for morph, *pictures in chosen.items:
+    for (morph, *pictures), rank in zip(chosen.items, chosen.ranks, strict=True):
         source, reference = int(morphs.source[morph]), int(morphs.reference[morph])
         confidence = float(morphs.confidence[morph])
         items.append(
@@ -336,15 +385,21 @@ def _gallery(store: Store, morphs: Morphs, names: Sequence[str], data: Path | No
                 "predicted": int(morphs.predicted[morph]),
                 "confidence": round(confidence, 4) if np.isfinite(confidence) else None,
                 "verdict": int(morphs.verdict[morph]),
+                "rank": rank,
                 "files": [files[source], files[reference] if reference >= 0 else ""],
             }
         )
+    regions, count = _regions(attention, chosen.shown)
     in_file = np.bincount(morphs.verdict, minlength=len(morphs.verdicts))
     judged = np.bincount(store.candidates.verdict, minlength=len(morphs.verdicts))
     return _Gallery(
         total=chosen.total,
         explained=_gallery_explained(len(items), chosen.total),
-        tabs=(("random", "Random"), ("best", "Best"), ("worst", "Worst")),
+        tabs=(
+            ("random", "Random", "Drawn at random from all: what the file is like."),
+            ("best", "Best", "The surest of each class, by the classifier. Chosen: most are not like these."),
+            ("worst", "Worst", "The least sure of each class, by the classifier. Chosen: most are not like these."),
+        ),
         classes=tuple(
             (label, f"{names[label]} ({number:,})")
             for label, number in enumerate(np.bincount(morphs.label, minlength=len(names)))
@@ -355,92 +410,58 @@ def _gallery(store: Store, morphs: Morphs, names: Sequence[str], data: Path | No
             for verdict, name in enumerate(morphs.verdicts)
             if in_file[verdict] or judged[verdict]
         ),
+        attended=count > 0,
+        attention=_attention_explained(count, unattended),
         data={
-            "pictures": [_data_uri(picture) for picture in chosen.pictures],
+            "pictures": [data_uri(picture) for picture in chosen.pictures],
             "items": items,
             "tabs": chosen.tabs,
             "classes": names,
             "full_names": store.classes,
             "verdicts": morphs.verdicts,
+            "reasons": [reason(verdict) for verdict in morphs.verdicts],
+            "ranked": chosen.ranked,
+            "regions": regions,
+            "region_colours": [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in region_colours(count)],
             "kept": morphs.verdicts.index(gallery.KEPT),
         },
     )
 
 
+def _regions(attention: Look | None, shown: Sequence[Shown]) -> tuple[list[list[float] | None], int]:
+    """For each picture its width, its height, half the side of a box, then x and y of each centre; and how many."""
+    if attention is None:
+        return [], 0
+    regions: list[list[float] | None] = []
+    count = 0
+    for one in attention(shown):
+        if one is None or not np.isfinite(one.centres).all():
+            regions.append(None)
+            continue
+        height, width = one.size
+        scale = min(1.0, _THUMBNAIL_SIDE / max(height, width))
+        numbers = [width, height, one.half, *one.centres.ravel().tolist()]
+        regions.append([round(scale * number, 1) for number in numbers])
+        count = max(count, len(one.centres))
+    return regions, count
+
+
+def _attention_explained(count: int, unattended: str) -> str:
+    if count:
+        return (
+            f"Attended regions: the network’s {count} boxes and their centres, one colour for each in every picture; "
+            "in a result they are found anew."
+        )
+    return f"The attended regions are not at hand: {unattended}." if unattended else ""
+
+
 def _gallery_explained(shown: int, total: int) -> str:
     if shown == total:
-        return f"All {total:,} of the file, in random order, the surest first, or the least sure first."
+        return f"All {total:,} of the file are here."
     return (
-        f"{shown:,} of the {total:,} in the file: some drawn at random, the surest of each class, "
-        "and the least sure of each class. Random shows what they are like; best and worst show the ends."
+        f"{shown:,} of the {total:,} in the file are here: some drawn at random, the surest of each class and the "
+        "least sure of each class. Only the random ones show what the file is like."
     )
-
-
-# What is in the run
-
-
-def _training(run: Path) -> Training:
-    """Read what there is; a young run may have little of it.
-
-    Raises:
-        DataError: no such folder, or a file in it cannot be read.
-    """
-    if not run.is_dir():
-        raise DataError(f"{run}: no such run; train one first: dagaug train DATA")
-    sheets = sorted((run / "sheets").glob("*.png"))
-    shown = [sheets[place] for place in _evenly(len(sheets), _SHEETS)]
-    attention = run / "attention.png"
-    try:
-        pictures = [_picture(path, _step_of(path), _SHEETS_BYTES // _SHEETS) for path in shown]
-        drawn, explained = _curves(run / "metrics.jsonl")
-        return Training(
-            curves=drawn,
-            explained=explained,
-            newest=pictures[-1] if pictures else None,
-            earlier=tuple(pictures[:-1]),
-            sheets_total=len(sheets),
-            attention=_picture(attention, "", _SHEETS_BYTES // _SHEETS) if attention.is_file() else None,
-        )
-    except OSError as error:
-        raise DataError(f"{error.filename or run}: cannot be read ({error.strerror})") from error
-    except ImageError as error:
-        raise DataError(f"{error}; delete it, or train again") from error
-
-
-def _curves(path: Path) -> tuple[tuple[Curve, ...], str]:
-    if not path.is_file():
-        return (), ""
-    metrics = read_metrics(path)
-    explained = "Each line is the mean over short stretches of steps, the band their smallest and largest values."
-    if metrics.unreadable:
-        explained += f" Lines of metrics.jsonl that could not be read: {metrics.unreadable:,}."
-    return tuple(draw(metrics)), explained
-
-
-def _evenly(count: int, most: int) -> list[int]:
-    """Up to ``most`` places among ``count``, the first and the last with them."""
-    if count <= most:
-        return list(range(count))
-    return sorted({round(place) for place in np.linspace(0, count - 1, most).tolist()})
-
-
-def _step_of(path: Path) -> str:
-    """``step-000500`` as people write it; another name as it is."""
-    name, _, digits = path.stem.partition("-")
-    return f"step {int(digits):,}" if name == "step" and digits.isdecimal() else path.stem
-
-
-def _picture(path: Path, caption: str, budget: int) -> _Picture:
-    """Embed a picture; as good as the budget of bytes allows."""
-    image = imaging.decode(path)
-    attempts = [(side, quality) for side in _SHEET_SIDES for quality in _QUALITIES]
-    for side, quality in attempts:  # the last stands where none fits
-        data = gallery.encoded_small(image, side, quality)
-        if len(data) * 4 / 3 <= budget:
-            break
-    scale = min(1.0, side / max(image.shape[:2]))
-    height, width = (max(1, round(length * scale)) for length in image.shape[:2])
-    return _Picture(caption, _data_uri(data), width, height)
 
 
 # Provenance
@@ -462,17 +483,6 @@ def _store_provenance(store: Store, run: Path | None, score: Path | None) -> tup
     return tuple((name, value) for name, value in rows if value)
 
 
-def _run_options(run: Path) -> tuple[tuple[str, str], ...]:
-    path = run / "options.json"
-    if not path.is_file():
-        return ()
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read ({error}); train again or restore it") from error
-    return tuple(_flat(found)) if isinstance(found, dict) else ()
-
-
 def _flat(options: Mapping[str, object], before: str = "") -> tuple[tuple[str, str], ...]:
     """Nested options as (dotted name, value)."""
     return tuple(_flattened(options, before))
@@ -483,7 +493,7 @@ def _flattened(options: Mapping[str, object], before: str) -> Iterator[tuple[str
         if isinstance(value, Mapping) and value:
             yield from _flattened(value, f"{before}{name}.")
         else:
-            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
             yield f"{before}{name}", text if len(text) <= _LONGEST_VALUE else text[:_LONGEST_VALUE] + "…"
 
 
@@ -503,16 +513,25 @@ def _sha256(path: Path) -> str:
 
 
 def _rendered(page: Page) -> bytes:
-    template = Path(__file__).with_name("report.html").read_text(encoding="utf-8")
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["integrity"] = _integrity
     environment.filters["number"] = _number
-    html = environment.from_string(template).render(
-        page=page, curve_size=(WIDTH, HEIGHT), score_size=(SCORE_WIDTH, SCORE_HEIGHT)
+    environment.filters["words"] = term_words
+    script = _resource("report.js")
+    html = environment.from_string(_resource("report.html")).render(
+        page=page,
+        script=Markup(script),
+        integrity=_integrity(script),
+        style=Markup(_resource("report.css")),
+        palette=PALETTE,
+        curve_size=(WIDTH, HEIGHT),
     )
     return _printable(html).encode()
+
+
+def _resource(name: str) -> str:
+    return Path(__file__).with_name(name).read_text(encoding="utf-8").strip()
 
 
 def _printable(text: str) -> str:
@@ -522,16 +541,12 @@ def _printable(text: str) -> str:
 
 def _integrity(script: str) -> str:
     """What the page's policy asks for, so that only its own script runs."""
-    return "sha256-" + base64.b64encode(hashlib.sha256(str(script).encode()).digest()).decode()
+    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
 def _number(value: float) -> str:
     """Three digits that matter."""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
-
-
-def _data_uri(jpeg: bytes) -> str:
-    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
 
 
 def _write(out: Path, content: bytes) -> None:

@@ -1,7 +1,8 @@
-"""The JSON of ``dagaug score`` as rows of a table, with places on a common axis for a plot."""
+"""The JSON of ``dagaug score`` in words and as places on common axes, for the page's tables and plots."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -9,17 +10,34 @@ from typing import Literal
 from pydantic import BaseModel, ValidationError
 from pydantic.types import JsonValue
 
+from dagaug.axes import Line, Plot, Tick, plot, ticks
 from dagaug.errors import DataError
+from dagaug.palette import ARMS, arm_places
+from dagaug.wording import arm_words, interval, names_of, p_value, percent, signed
 
-__all__ = ["HEIGHT", "WIDTH", "ClassRow", "CompareRow", "Curve", "FractionRow", "ScoreRow", "ScoreTable", "read_score"]
-
-WIDTH, HEIGHT = 300, 120
-"""Of a curve, in units of its own."""
+__all__ = [
+    "ClassRow",
+    "CompareRow",
+    "Estimated",
+    "FractionRow",
+    "ScoreFile",
+    "ScoreRow",
+    "ScoreTable",
+    "read_score",
+    "score_table",
+]
 
 _VERDICTS = Literal["helps", "no measurable effect", "harms"]
+_HEADLINES = {
+    "helps": "Yes, they help.",
+    "no measurable effect": "No measurable effect.",
+    "harms": "No, they harm.",
+}
 
 
-class _Estimate(BaseModel):
+class Estimated(BaseModel):
+    """A mean and the ends of its 95% interval, as shares."""
+
     mean: float
     low: float
     high: float
@@ -29,13 +47,13 @@ class _Arm(BaseModel):
     arm: str
     images: int = 0
     accuracies: list[float]
-    accuracy: _Estimate
-    calibration_error: _Estimate | None = None
+    accuracy: Estimated
+    calibration_error: Estimated | None = None
 
 
 class _Class(BaseModel):
     name: str
-    difference: _Estimate
+    difference: Estimated
     sure: bool
 
 
@@ -49,7 +67,7 @@ class _Confusion(BaseModel):
 class _Comparison(BaseModel):
     arm: str
     baseline: str = "real"
-    difference: _Estimate
+    difference: Estimated
     p: float
     p_images: float | None = None
     verdict: _VERDICTS
@@ -62,19 +80,31 @@ class _Fraction(BaseModel):
     fraction: float
     real: int
     synthetic: int
-    without: _Estimate
-    with_synthetic: _Estimate
+    without: Estimated
+    with_synthetic: Estimated
+    difference: Estimated | None = None
     worth: float | None
 
 
 class _Ratio(BaseModel):
     share: float
-    accuracy: _Estimate
-    difference: _Estimate
+    accuracy: Estimated
+    difference: Estimated
 
 
-class _Score(BaseModel):
-    """What the table needs of the JSON; shares are in [0, 1], other keys are ignored."""
+class _Selector(BaseModel):
+    learned: int
+    test: int
+    seen: int
+
+
+class _Guards(BaseModel):
+    near_duplicates: dict[str, int] = {}
+    selector: _Selector | None = None
+
+
+class ScoreFile(BaseModel):
+    """What tables and plots need of the JSON; shares are in [0, 1], other keys are ignored."""
 
     arms: list[_Arm]
     comparisons: list[_Comparison]
@@ -89,13 +119,21 @@ class _Score(BaseModel):
     fractions: list[_Fraction] = []
     ratios: list[_Ratio] = []
     notes: list[str] = []
+    guards: _Guards = _Guards()
 
 
 @dataclass(frozen=True)
 class ScoreRow:
-    """An arm. Numbers are texts; ``low``, ``width``, ``mean`` and ``dots`` are per cent of the axis."""
+    """An arm. Numbers are texts; ``low``, ``width``, ``mean`` and ``dots`` are per cent of the axis.
+
+    Attributes:
+        colour: place in the palette, the same in every plot.
+        words: what it was trained on.
+    """
 
     arm: str
+    colour: int
+    words: str
     synthetic: str
     accuracy: str
     interval: str
@@ -139,23 +177,14 @@ class ClassRow:
 
 @dataclass(frozen=True)
 class FractionRow:
-    """A number of real images, as texts."""
+    """A number of real images, as texts; estimates with their intervals."""
 
     real: str
     synthetic: str
-    without: str
-    with_synthetic: str
+    without: tuple[str, str]
+    with_synthetic: tuple[str, str]
+    difference: tuple[str, str]
     worth: str
-
-
-@dataclass(frozen=True)
-class Curve:
-    """Accuracy against number of real images: points for SVG (:data:`WIDTH` × :data:`HEIGHT`), ends of the axes."""
-
-    without: str
-    with_synthetic: str
-    accuracies: tuple[str, str]
-    counts: tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -163,44 +192,57 @@ class ScoreTable:
     """Attributes as they stand on the page.
 
     Attributes:
-        sentences: (verdict, sentence) of each comparison.
+        headline: the answer in a few words; empty where nothing was compared.
+        verdict: of the first comparison.
+        answer: the answer in plain sentences: what was asked, and what the controls say of it.
+        sentences: (verdict, sentence) of each comparison, as ``dagaug score`` prints them.
         rows: one for each arm.
-        axis: the accuracies at both ends of the axis.
+        ticks: of the axis of accuracies.
+        zero: place of the mean of ``real`` on that axis.
         setting: what was trained on what, in a sentence.
         compared: comparisons with other arms than ``real``.
         question: the arm that the classes are about.
         classes: gain of each class, the greatest first.
-        class_axis: the gain at both ends of their axis.
+        class_ticks: of the axis of gains.
+        sure: how many classes surely gained, and how many surely lost.
         better, worse: confusions that became rarer and more frequent, in words.
-        fractions: accuracy against number of real images; with two of them and more also as a curve.
-        ratios: (share, accuracy, difference) of other synthetic shares.
+        fractions: accuracy against number of real images; with two of them and more also as a plot.
+        ratios: (share, accuracy, difference) of other synthetic shares, with their plot.
+        guards: (whether all is well, sentence) about leaks of test images.
         notes: what a reader should know.
     """
 
+    headline: str
+    verdict: str
+    answer: tuple[str, ...]
     sentences: tuple[tuple[str, str], ...]
     rows: tuple[ScoreRow, ...]
-    axis: tuple[str, str]
+    ticks: tuple[Tick, ...]
+    zero: float | None
     setting: str
     compared: tuple[CompareRow, ...]
     question: str
     classes: tuple[ClassRow, ...]
-    class_axis: str
+    class_ticks: tuple[Tick, ...]
+    sure: tuple[int, int]
     better: tuple[str, ...]
     worse: tuple[str, ...]
     fractions: tuple[FractionRow, ...]
-    curve: Curve | None
+    fraction_plot: Plot | None
     ratios: tuple[tuple[str, str, str], ...]
+    ratio_plot: Plot | None
+    guards: tuple[tuple[bool, str], ...]
     notes: tuple[str, ...]
 
 
-def read_score(path: Path) -> ScoreTable:
+def read_score(path: Path) -> ScoreFile:
     """Read the file.
 
     Raises:
         DataError: it is missing or no score.
     """
     try:
-        score = _Score.model_validate_json(path.read_bytes())
+        return ScoreFile.model_validate_json(path.read_bytes())
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); make it first: dagaug score") from error
     except ValidationError as error:
@@ -208,19 +250,23 @@ def read_score(path: Path) -> ScoreTable:
         where = ".".join(map(str, first["loc"]))
         reason = f"{where}: {first['msg']}" if where else first["msg"]
         raise DataError(f"{path}: not a score ({reason}); make it anew: dagaug score") from error
-    return _table(score)
 
 
-def _table(score: _Score) -> ScoreTable:
+def score_table(score: ScoreFile) -> ScoreTable:
+    """Everything of a score that stands on a page."""
     low, high = _axis(score)
 
-    def place(share: float) -> float:
+    def place(share: float | int) -> float:
         return round(100 * min(1.0, max(0.0, (share - low) / (high - low))), 2)
 
+    colours = arm_places([arm.arm for arm in score.arms])
     compared = {one.arm: one for one in score.comparisons if one.baseline == "real"}
     first = score.comparisons[0] if score.comparisons else None
-    classes, class_axis = _classes(first.classes if first else [])
+    classes, class_ticks = _classes(first.classes if first else [])
     return ScoreTable(
+        headline=_HEADLINES[first.verdict] if first else "",
+        verdict=first.verdict if first else "",
+        answer=_answer(score),
         # A sentence without a comparison has no verdict to colour it.
         sentences=tuple(
             (score.comparisons[index].verdict if index < len(score.comparisons) else "", sentence)
@@ -229,129 +275,79 @@ def _table(score: _Score) -> ScoreTable:
         rows=tuple(
             ScoreRow(
                 arm=arm.arm,
+                colour=colours[arm.arm],
+                words=arm_words(arm.arm),
                 synthetic=f"{arm.images:,}" if arm.images else "",
-                accuracy=f"{100 * arm.accuracy.mean:.1f}%",
-                interval=_interval(arm.accuracy, ".1f"),
+                accuracy=percent(arm.accuracy.mean),
+                interval=interval(arm.accuracy.low, arm.accuracy.high),
                 low=place(arm.accuracy.low),
                 width=round(place(arm.accuracy.high) - place(arm.accuracy.low), 2),
                 mean=place(arm.accuracy.mean),
                 dots=tuple(map(place, arm.accuracies)),
-                difference=_signed(compared[arm.arm].difference.mean) if arm.arm in compared else "",
-                difference_interval=(_interval(compared[arm.arm].difference, "+.1f") if arm.arm in compared else ""),
-                p=f"{compared[arm.arm].p:.2g}" if arm.arm in compared else "",
+                difference=signed(compared[arm.arm].difference.mean) if arm.arm in compared else "",
+                difference_interval=_signed_interval(compared[arm.arm].difference) if arm.arm in compared else "",
+                p=p_value(compared[arm.arm].p) if arm.arm in compared else "",
                 calibration=f"{100 * arm.calibration_error.mean:.1f}" if arm.calibration_error else "",
             )
             for arm in score.arms
         ),
-        axis=(f"{100 * low:.0f}%", f"{100 * high:.0f}%"),
+        ticks=tuple(Tick(place(share), percent(share, 0)) for share in ticks(low, high, 4)),
+        zero=next((place(arm.accuracy.mean) for arm in score.arms if arm.arm == "real"), None),
         setting=_setting(score),
         compared=tuple(_compared(one) for one in score.comparisons if one.baseline != "real"),
         question=first.arm if first else "",
         classes=classes,
-        class_axis=class_axis,
-        better=tuple(map(_confusion, first.better if first else [])),
-        worse=tuple(map(_confusion, first.worse if first else [])),
+        class_ticks=class_ticks,
+        sure=_sure(first.classes if first else []),
+        better=_confusions(first.better if first else [], first),
+        worse=_confusions(first.worse if first else [], first),
         fractions=tuple(_fraction(point) for point in score.fractions),
-        curve=_curve(score.fractions),
-        ratios=tuple(
-            (f"{one.share:.0%}", f"{100 * one.accuracy.mean:.1f}%", _signed(one.difference.mean))
-            for one in score.ratios
-        ),
+        fraction_plot=_fraction_plot(score.fractions),
+        ratios=tuple((percent(one.share, 0), percent(one.accuracy.mean), signed(one.difference.mean))
+                     for one in score.ratios),
+        ratio_plot=_ratio_plot(score),
+        guards=_guards(score),
         notes=tuple(score.notes),
+    )  # fmt: skip
+
+
+# In words
+
+
+def _answer(score: ScoreFile) -> tuple[str, ...]:
+    """What was asked, with both accuracies; then whether the pose itself is what helps."""
+    if not score.comparisons:
+        return ()
+    first = score.comparisons[0]
+    accuracy = {arm.arm: arm.accuracy.mean for arm in score.arms}
+    seeds = max((len(arm.accuracies) for arm in score.arms), default=0)
+    asked = (
+        f"{signed(first.difference.mean)} points (95% interval {_signed_interval(first.difference)}, over {seeds} "
+        "trainings of each)"
     )
-
-
-def _compared(one: _Comparison) -> CompareRow:
-    return CompareRow(
-        one.arm,
-        one.baseline,
-        _signed(one.difference.mean),
-        _interval(one.difference, "+.1f"),
-        f"{one.p:.2g}",
-        "" if one.p_images is None else f"{one.p_images:.2g}",
-        one.verdict,
-    )
-
-
-def _classes(classes: list[_Class]) -> tuple[tuple[ClassRow, ...], str]:
-    """Bars from the middle of an axis that spans the greatest interval, and the gain at its right end."""
-    span = max((max(abs(one.difference.low), abs(one.difference.high)) for one in classes), default=0.0)
-    span = min(1.0, span) or 1.0
-
-    def place(gain: float) -> float:
-        return round(50 + 50 * min(1.0, max(-1.0, gain / span)), 2)
-
-    rows = tuple(
-        ClassRow(
-            name=one.name,
-            difference=_signed(one.difference.mean),
-            interval=_interval(one.difference, "+.1f"),
-            left=min(50.0, place(one.difference.mean)),
-            width=round(abs(place(one.difference.mean) - 50), 2),
-            low=place(one.difference.low),
-            reach=round(place(one.difference.high) - place(one.difference.low), 2),
-            sign="up" if one.difference.mean > 0 else "down",
-            sure=one.sure,
+    if {first.arm, first.baseline} <= accuracy.keys():
+        asked = (
+            f"With them ({first.arm}) the classifier is right on {percent(accuracy[first.arm])} of {score.test:,} test "
+            f"images, without them ({first.baseline}) on {percent(accuracy[first.baseline])}: {asked}."
         )
-        for one in sorted(classes, key=lambda one: -one.difference.mean)
-    )
-    return rows, f"{100 * span:.0f}"
+    control = next((one for one in score.comparisons if (one.arm, one.baseline) == (first.arm, "cutout")), None)
+    return (asked,) if control is None else (asked, _about_pose(control))
 
 
-def _confusion(one: _Confusion) -> str:
-    return f"{one.truth} taken for {one.taken_for}: {one.before:.0%} before, {one.after:.0%} now"
-
-
-def _fraction(point: _Fraction) -> FractionRow:
-    return FractionRow(
-        f"{point.real:,}",
-        f"{point.synthetic:,}",
-        f"{100 * point.without.mean:.1f}%",
-        f"{100 * point.with_synthetic.mean:.1f}%",
-        "" if point.worth is None else f"{point.worth:,.0f}",
+def _about_pose(control: _Comparison) -> str:
+    """What the cut-out control says: it has the sources and the backgrounds, but not the references' poses."""
+    by = f"{signed(control.difference.mean)} points, {_signed_interval(control.difference)}"
+    if control.verdict == "helps":
+        return f"The pose counts: {control.arm} leads the control that changes only the background (cutout) by {by}."
+    if control.verdict == "harms":
+        return f"The pose does not help: the control that changes only the background (cutout) does better ({by})."
+    return (
+        f"Whether the pose counts is not shown: {control.arm} and the control that changes only the background "
+        f"(cutout) differ by {by}."
     )
 
 
-def _curve(points: list[_Fraction]) -> Curve | None:
-    if len(points) < 2:
-        return None
-    values = [value for point in points for value in (point.without.mean, point.with_synthetic.mean)]
-    low, high = min(values), max(values)
-    few, many = points[0].real, points[-1].real
-
-    def line(values: list[float]) -> str:
-        return " ".join(
-            f"{WIDTH * (point.real - few) / max(many - few, 1):.1f},{HEIGHT * (high - value) / ((high - low) or 1):.1f}"
-            for point, value in zip(points, values, strict=True)
-        )
-
-    return Curve(
-        line([point.without.mean for point in points]),
-        line([point.with_synthetic.mean for point in points]),
-        (f"{100 * low:.1f}%", f"{100 * high:.1f}%"),
-        (f"{few:,}", f"{many:,}"),
-    )
-
-
-def _axis(score: _Score) -> tuple[float, float]:
-    """Whole per cents round everything that is drawn, within 0 to 100%."""
-    drawn = [value for arm in score.arms for value in arm.accuracies]
-    drawn += [value for arm in score.arms for value in (arm.accuracy.low, arm.accuracy.high)]
-    low, high = min(drawn, default=0.0), max(drawn, default=1.0)
-    low, high = max(0.0, 100 * low // 1 / 100 - 0.01), min(1.0, -(-100 * high // 1) / 100 + 0.01)
-    return (low, high) if high > low else (0.0, 1.0)
-
-
-def _signed(share: float) -> str:
-    """Points with their sign; nothing is negative that rounds to nothing."""
-    return f"{round(100 * share, 1) + 0.0:+.1f}"
-
-
-def _interval(estimate: _Estimate, style: str) -> str:
-    return f"{100 * estimate.low:{style}} to {100 * estimate.high:{style}}"
-
-
-def _setting(score: _Score) -> str:
+def _setting(score: ScoreFile) -> str:
     fit = score.options.get("fit")
     network = fit.get("name") if isinstance(fit, dict) else None
     seeds = max((len(arm.accuracies) for arm in score.arms), default=0)
@@ -360,3 +356,137 @@ def _setting(score: _Score) -> str:
         f"{score.real:,} real and {score.synthetic:,} synthetic training images, {score.synthetic_share:.0%} of a "
         f"batch synthetic where there are any; {score.test:,} test images of {score.classes:,} classes."
     )
+
+
+def _compared(one: _Comparison) -> CompareRow:
+    return CompareRow(
+        one.arm,
+        one.baseline,
+        signed(one.difference.mean),
+        _signed_interval(one.difference),
+        p_value(one.p),
+        "" if one.p_images is None else p_value(one.p_images),
+        one.verdict,
+    )
+
+
+def _confusions(changes: Sequence[_Confusion], comparison: _Comparison | None) -> tuple[str, ...]:
+    known = [one.name for one in comparison.classes] if comparison else []
+    short = dict(zip(known, names_of(known), strict=True))
+    return tuple(
+        f"{short.get(one.truth, one.truth)} taken for {short.get(one.taken_for, one.taken_for)}: "
+        f"{one.before:.0%} before, {one.after:.0%} now"
+        for one in changes
+    )
+
+
+def _fraction(point: _Fraction) -> FractionRow:
+    gain = point.difference
+    return FractionRow(
+        f"{point.real:,}",
+        f"{point.synthetic:,}",
+        (percent(point.without.mean), interval(point.without.low, point.without.high)),
+        (percent(point.with_synthetic.mean), interval(point.with_synthetic.low, point.with_synthetic.high)),
+        ("", "") if gain is None else (signed(gain.mean), _signed_interval(gain)),
+        "" if point.worth is None else f"{point.worth:,.0f}",
+    )
+
+
+def _guards(score: ScoreFile) -> tuple[tuple[bool, str], ...]:
+    found: list[tuple[bool, str]] = []
+    near, selector = score.guards.near_duplicates, score.guards.selector
+    if near:
+        alike = [f"{count:,} of {name}" for name, count in near.items() if count]
+        found.append((
+            not alike,
+            f"Training images that look like a test image (perceptual hash): {', '.join(alike)}."
+            if alike
+            else f"No training image looks like a test image (perceptual hash; {', '.join(near)}).",
+        ))  # fmt: skip
+    if selector is not None:
+        found.append((
+            not selector.seen,
+            f"The classifiers that selected learned from {selector.learned:,} images; "
+            f"{selector.seen or 'none'} of the {selector.test:,} test images "
+            f"{'was' if selector.seen < 2 else 'were'} among them.",
+        ))  # fmt: skip
+    return tuple(found)
+
+
+def _signed_interval(estimate: Estimated) -> str:
+    return interval(estimate.low, estimate.high, sign=True)
+
+
+# On axes
+
+
+def _axis(score: ScoreFile) -> tuple[float, float]:
+    """Whole per cents round everything that is drawn, within 0 to 100%."""
+    drawn = [value for arm in score.arms for value in arm.accuracies]
+    drawn += [value for arm in score.arms for value in (arm.accuracy.low, arm.accuracy.high)]
+    low, high = min(drawn, default=0.0), max(drawn, default=1.0)
+    low, high = max(0.0, 100 * low // 1 / 100 - 0.01), min(1.0, -(-100 * high // 1) / 100 + 0.01)
+    return (low, high) if high > low else (0.0, 1.0)
+
+
+def _sure(classes: Sequence[_Class]) -> tuple[int, int]:
+    sure = [one.difference.mean for one in classes if one.sure]
+    return sum(gain > 0 for gain in sure), sum(gain < 0 for gain in sure)
+
+
+def _classes(classes: Sequence[_Class]) -> tuple[tuple[ClassRow, ...], tuple[Tick, ...]]:
+    """Bars from the middle of an axis that spans the greatest interval, within ±100 points."""
+    span = max((max(abs(one.difference.low), abs(one.difference.high)) for one in classes), default=0.0)
+    span = min(1.0, span) or 1.0
+
+    def place(gain: float | int) -> float:
+        return round(50 + 50 * min(1.0, max(-1.0, gain / span)), 2)
+
+    names = names_of([one.name for one in classes])
+    rows = tuple(
+        ClassRow(
+            name=name,
+            difference=signed(one.difference.mean),
+            interval=_signed_interval(one.difference),
+            left=min(50.0, place(one.difference.mean)),
+            width=round(abs(place(one.difference.mean) - 50), 2),
+            low=place(one.difference.low),
+            reach=round(place(one.difference.high) - place(one.difference.low), 2),
+            sign="up" if one.difference.mean > 0 else "down",
+            sure=one.sure,
+        )
+        for name, one in sorted(zip(names, classes, strict=True), key=lambda pair: -pair[1].difference.mean)
+    )
+    return rows, tuple(Tick(place(gain), signed(gain, 0).replace("+0", "0")) for gain in ticks(-span, span))
+
+
+def _fraction_plot(points: Sequence[_Fraction]) -> Plot | None:
+    if len(points) < 2:
+        return None
+    counts = [point.real for point in points]
+    without, with_synthetic = [point.without for point in points], [point.with_synthetic for point in points]
+    return plot(
+        "real training images (log scale)",
+        [(float(count), f"{count:,}") for count in counts],
+        [
+            Line("real", ARMS["real"], True, counts, [_ends(one) for one in without]),
+            Line("real + synthetic", ARMS["real+dagaug"], False, counts, [_ends(one) for one in with_synthetic]),
+        ],
+        logarithmic=True,
+    )
+
+
+def _ratio_plot(score: ScoreFile) -> Plot | None:
+    if len(score.ratios) < 2:
+        return None
+    shares = [one.share for one in score.ratios]
+    accuracies = [_ends(one.accuracy) for one in score.ratios]
+    lines = [Line("real + synthetic", ARMS["real+dagaug"], False, shares, accuracies)]
+    real = next((arm.accuracy for arm in score.arms if arm.arm == "real"), None)
+    if real is not None:
+        lines.insert(0, Line("real", ARMS["real"], True, [shares[0], shares[-1]], [_ends(real)] * 2))
+    return plot("synthetic share of a batch", [(share, percent(share, 0)) for share in shares], lines)
+
+
+def _ends(estimate: Estimated) -> tuple[float, float, float]:
+    return estimate.mean, estimate.low, estimate.high

@@ -12,16 +12,19 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "dagaug"
 
 LAYERS = (
-    ("anatomy", "curves", "errors", "evidence", "names", "plainnet", "progress", "scenery", "sheets", "tasks", "warps"),
     (
-        "checkpoint", "classifier", "console", "creatures", "datasets", "flatfile", "foreground", "formats", "images",
-        "interrupts", "ledger", "losses", "metrics", "networks", "outputs", "plumage", "sampling", "scoretable",
+        "anatomy", "curves", "errors", "evidence", "names", "palette", "plainnet", "progress", "scenery", "sheets",
+        "tasks", "warps", "wording",
+    ),
+    (
+        "axes", "checkpoint", "classifier", "console", "creatures", "datasets", "flatfile", "foreground", "formats",
+        "images", "interrupts", "ledger", "losses", "metrics", "networks", "outputs", "plumage", "sampling",
         "selection", "species",
     ),
-    ("flock", "patches", "planning", "probe", "store", "translators"),
-    ("frames", "gallery", "models", "objectives", "passport", "shards"),
-    ("evaluate", "export", "reimport", "report", "workloads"),
-    ("engine", "training", "truth"),
+    ("flock", "patches", "planning", "probe", "scoretable", "store", "translators"),
+    ("figures", "frames", "gallery", "models", "objectives", "passport", "shards"),
+    ("evaluate", "export", "reimport", "runfolder", "squares", "workloads"),
+    ("attention", "engine", "report", "training", "truth"),
     ("controls", "drawing", "material", "morphing"),
     ("arms", "augment", "results", "translate"),
     ("score", "translatefile"),
@@ -36,8 +39,8 @@ ONLY = {
     "rich": {"cli", "console"},
     "timm": {"classifier"},
     "albumentations": {"classifier"},
-    "matplotlib": {"report", "sheets", "gallery", "curves"},
-    "jinja2": {"report", "sheets", "gallery", "curves"},
+    "matplotlib": {"figures", "sheets"},
+    "jinja2": {"report"},
     "lightning": {"training"},
     "h5py": {"flatfile"},
     "torchmetrics": {"metrics"},

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from dagaug.axes import ticks
+from dagaug.palette import ARMS, PALETTE, arm_places
 from dagaug.report import write_report
-from dagaug.scoretable import HEIGHT, WIDTH, ScoreTable, read_score
+from dagaug.scoretable import ScoreFile, ScoreTable, read_score, score_table
 
 
 def about(mean: float, reach: float = 0.1) -> dict[str, float]:
@@ -59,7 +61,7 @@ SCORE = {
 @pytest.fixture
 def table(tmp_path: Path) -> ScoreTable:
     (tmp_path / "score.json").write_text(json.dumps(SCORE))
-    return read_score(tmp_path / "score.json")
+    return score_table(read_score(tmp_path / "score.json"))
 
 
 def test_rows_are_against_real_and_all_else_stands_apart(table: ScoreTable) -> None:
@@ -67,14 +69,18 @@ def test_rows_are_against_real_and_all_else_stands_apart(table: ScoreTable) -> N
     assert [row.synthetic for row in table.rows] == ["", "1,234", "1,234"]
     assert [row.calibration for row in table.rows] == ["10.0", "", ""]
     (row,) = table.compared
-    assert (row.arm, row.baseline, row.difference, row.p_images) == ("real+dagaug", "cutout", "-30.0", "0.002")
+    assert (row.arm, row.baseline, row.difference, row.p_images) == ("real+dagaug", "cutout", "−30.0", "0.002")
     assert [verdict for verdict, _ in table.sentences] == ["helps", "no measurable effect", "harms"]
     assert table.ratios == (("50%", "65.0%", "+5.0"),)
 
 
 def test_classes_are_bars_from_the_middle_the_greatest_gain_first(table: ScoreTable) -> None:
     assert table.question == "real+dagaug"
-    assert table.class_axis == "40"  # the farthest end of an interval
+    # ±40 points, the farthest end of an interval
+    assert [(tick.place, tick.text) for tick in table.class_ticks] == [
+        (0, "−40"), (25, "−20"), (50, "0"), (75, "+20"), (100, "+40")
+    ]  # fmt: skip
+    assert table.sure == (1, 0)
     first, nothing, last = table.classes
     assert (first.name, first.difference, first.sure, first.sign) == ("b", "+30.0", True, "up")
     assert (first.left, first.width) == (50, pytest.approx(37.5))
@@ -84,11 +90,66 @@ def test_classes_are_bars_from_the_middle_the_greatest_gain_first(table: ScoreTa
     assert table.better == ("b taken for <i>a: 50% before, 25% now",)
 
 
-def test_the_curve_spans_its_box(table: ScoreTable) -> None:
-    assert table.curve is not None
-    assert table.curve.without == f"0.0,{HEIGHT:.1f} {WIDTH:.1f},{HEIGHT / 2:.1f}"
-    assert table.curve.with_synthetic == f"0.0,{HEIGHT * 3 / 4:.1f} {WIDTH:.1f},0.0"
+def test_the_answer_says_both_accuracies_and_what_the_control_says(table: ScoreTable) -> None:
+    assert (table.headline, table.verdict) == ("Yes, they help.", "helps")
+    asked, control = table.answer
+    for text in ("70.0% of 30 test images", "on 60.0%", "+20.0 points (95% interval +10.0 to +30.0"):
+        assert text in asked
+    assert "does better (−30.0 points, −40.0 to −20.0)" in control
+
+
+def test_leaks_are_told(table: ScoreTable) -> None:
+    assert table.guards == ()
+    guards = {"near_duplicates": {"real": 0, "dagaug": 3}, "selector": {"learned": 200, "test": 30, "seen": 2}}
+    (_, near), (_, selector) = found = score_table(ScoreFile.model_validate(SCORE | {"guards": guards})).guards
+    assert [well for well, _ in found] == [False, False]
+    assert "3 of dagaug" in near
+    assert "2 of the 30 test images were among them" in selector
+    guards = {"near_duplicates": {"real": 0, "dagaug": 0}, "selector": {"learned": 200, "test": 30, "seen": 0}}
+    assert [well for well, _ in score_table(ScoreFile.model_validate(SCORE | {"guards": guards})).guards] == [True] * 2
+
+
+def test_an_arm_keeps_its_colour_whoever_else_is_there(table: ScoreTable) -> None:
+    colours = {row.arm: row.colour for row in table.rows}
+    assert len(set(colours.values())) == 3
+    alone = arm_places(["cutout"])
+    assert alone["cutout"] == colours["cutout"]
+    many = arm_places([*ARMS, "mine", "theirs"])
+    assert len(set(many.values())) == len(many)
+    assert set(arm_places([f"arm {number}" for number in range(30)]).values()) == set(range(len(PALETTE)))
+
+
+def test_marks_stand_on_the_axis_of_accuracies(table: ScoreTable) -> None:
+    # from 0.49 to 0.81: a per cent round all that is drawn
+    first = table.rows[0]
+    assert first.low == pytest.approx(100 * (0.50 - 0.49) / 0.32, abs=0.01)
+    assert first.mean == table.zero == pytest.approx(100 * (0.60 - 0.49) / 0.32, abs=0.01)
+    assert [tick.text for tick in table.ticks] == ["50%", "60%", "70%", "80%"]
+
+
+def test_the_plot_against_real_images_has_marks_where_the_numbers_say(table: ScoreTable) -> None:
+    plot = table.fraction_plot
+    assert plot is not None
+    assert [tick.text for tick in plot.x_ticks] == ["100", "200"]
+    without, with_synthetic = plot.series
+    assert (without.dashed, with_synthetic.dashed) == (True, False)
+    assert [mark.x for mark in without.marks] == [5, 95]
+    low, high = 0.3 - 0.06 * 0.6, 0.9 + 0.06 * 0.6  # the ends of the intervals and a margin
+    for series, means in ((without, (0.4, 0.6)), (with_synthetic, (0.5, 0.8))):
+        for mark, mean in zip(series.marks, means, strict=True):
+            assert mark.y == pytest.approx(100 * (high - mean) / (high - low), abs=0.01)
+            assert mark.high == pytest.approx(100 * (high - mean - 0.1) / (high - low), abs=0.01)
+            assert mark.low == pytest.approx(100 * (high - mean + 0.1) / (high - low), abs=0.01)
     assert [row.worth for row in table.fractions] == ["150", ""]
+    assert table.ratio_plot is None  # one point is no line
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [(0, 1, [0, 0.5, 1]), (0.42, 0.61, [0.45, 0.5, 0.55, 0.6]), (-0.84, 0.84, [-0.5, 0, 0.5]), (3, 3, [3])],
+)
+def test_ticks_are_round_numbers_within_the_axis(low: float, high: float, expected: list[float]) -> None:
+    assert ticks(low, high) == pytest.approx(expected)
 
 
 def test_everything_is_on_the_page_and_nothing_escapes(tmp_path: Path) -> None:
@@ -97,7 +158,7 @@ def test_everything_is_on_the_page_and_nothing_escapes(tmp_path: Path) -> None:
     (tmp_path / "score.json").write_text(json.dumps(SCORE))
     write_report(write_store(tmp_path / "s.h5"), tmp_path / "page.html", score=tmp_path / "score.json")
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
-    for text in ("one", "+30.0", "taken for", "beware", "real images, 40.0% to 80.0%", "50% of a batch: 65.0%"):
+    for text in ("one", "+30.0", "taken for", "beware", "real training images (log scale)", "50% of a batch: 65.0%"):
         assert text in page
     assert "<i>a" not in page
     assert page.index("Gain of each class") < page.index('id="h-counts"')
