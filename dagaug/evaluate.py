@@ -9,7 +9,7 @@ named, gives the features. The measures themselves are in :mod:`dagaug.metrics`.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -27,6 +27,7 @@ from dagaug.images import cut, region_of
 from dagaug.metrics import Spread
 from dagaug.models import TrainedModel, load_model
 from dagaug.patches import Framing, Patches, read_patches
+from dagaug.perceptual import FILES, Lpips, find_weights
 from dagaug.progress import SILENT, Progress
 from dagaug.store import Store
 
@@ -44,6 +45,7 @@ __all__ = [
 ]
 
 _BATCH = 256
+_PAIRS = 10  # of a group whose LPIPS is measured
 _LEAST = 6  # images in a set: more than the neighbours of density and coverage
 _SYNTHETIC, _TEST, _TRAINING = "synthetic", "test", "training"
 
@@ -59,6 +61,8 @@ class EvaluateOptions:
         steps: of the judge's training; None for what suits the number of images.
         size: side of the images in pixels; None for that of the training's patches.
         per_class: use only the first so many training images of each class; None for what the file was made with.
+        lpips: torchvision's weights of the network under LPIPS; None for a file that torch once downloaded, if there
+            is one.
         alpha: tolerance of PCK as a share of the larger side of an image's box.
         seed: of the judge's training, of splits and of subsets.
     """
@@ -69,6 +73,7 @@ class EvaluateOptions:
     steps: int | None = None
     size: int | None = None
     per_class: int | None = None
+    lpips: Path | None = None
     alpha: float = 0.1
     seed: int = 0
 
@@ -90,6 +95,7 @@ class Judged:
         inception: eq. 11, mean and standard deviation over ten parts.
         missing: number of classes that none is taken for.
         diversity: mean feature distance of two morphs of one source; of two images of one class where they are real.
+        lpips: mean LPIPS of the same, None where its weights are not at hand.
     """
 
     images: str
@@ -98,6 +104,7 @@ class Judged:
     inception: Spread
     missing: int
     diversity: float
+    lpips: float | None
 
 
 @dataclass(frozen=True)
@@ -154,6 +161,7 @@ class Evaluation:
         classes: how many.
         classifier: the judge's network; trained on the real training images.
         features: the network that gave the features.
+        lpips: the network under LPIPS; empty where its weights are not at hand.
         judged: synthetic, test and training images.
         compared: synthetic against test, synthetic against training, training against test images.
         attended: None where the data have no parts or the checkpoint is not at hand; ``remarks`` says which.
@@ -166,6 +174,7 @@ class Evaluation:
     classes: int
     classifier: str
     features: str
+    lpips: str
     judged: tuple[Judged, ...]
     compared: tuple[Compared, ...]
     attended: Attended | None
@@ -300,6 +309,7 @@ class _Set:
     probabilities: Float[np.ndarray, "N K"]
     labels: Integer[np.ndarray, " N"]
     groups: Integer[np.ndarray, " N"]
+    lpips: float | None
 
     def judged(self, seed: int) -> Judged:
         predicted = self.probabilities.argmax(1)
@@ -310,6 +320,7 @@ class _Set:
             inception=metrics.inception_score(self.probabilities, seed=seed),
             missing=metrics.missing_modes(predicted, self.probabilities.shape[1]),
             diversity=metrics.diversity_within(self.features, self.groups),
+            lpips=self.lpips,
         )
 
 
@@ -372,18 +383,27 @@ def evaluate(
             if count < _LEAST:
                 raise DataError(f"{opened.path}: only {count} {name} images; these measures need at least {_LEAST}")
         given = _feature_network(options, framing.size)
+        weights = options.lpips or find_weights()
+        lpips = None if weights is None else Lpips(weights, device)
         judge = train_judge(
             train, dataset.classes, options.classifier,
             steps=options.steps, seed=options.seed, device=device, cache=cache, progress=progress,
         )  # fmt: skip
         eyes = _Eyes(judge, given)
         seen = eyes.look(_stored(opened, rows, framing.size), "Looking at the synthetic", len(rows), progress)
-        synthetic = _Set(_SYNTHETIC, *seen, table.label[rows], table.source[rows])
+        groups = table.source[rows]
+
+        def stored(chosen: Int64[np.ndarray, " B"]) -> UInt8[np.ndarray, "B S S 3"]:
+            return next(_stored(opened, rows[chosen], framing.size))
+
+        varied = _lpips_within(lpips, stored, groups, _SYNTHETIC, options.seed, progress)
+        synthetic = _Set(_SYNTHETIC, *seen, table.label[rows], groups, varied)
         leaked = int((header.files_split[table.source[rows]] != 0).sum())
     real = {}
     for name, patches in ((_TEST, test), (_TRAINING, train)):
         seen = eyes.look(_held(patches.images), f"Looking at the {name}", len(patches.images), progress)
-        real[name] = _Set(name, *seen, patches.labels, patches.labels)
+        varied = _lpips_within(lpips, patches.images.__getitem__, patches.labels, name, options.seed, progress)
+        real[name] = _Set(name, *seen, patches.labels, patches.labels, varied)
     sets = (synthetic, real[_TEST], real[_TRAINING])
     pairs = ((synthetic, real[_TEST]), (synthetic, real[_TRAINING]), (real[_TRAINING], real[_TEST]))
     model, why = _model_of(checkpoint, header.options, header.checkpoint_sha256)
@@ -395,16 +415,40 @@ def evaluate(
         classes=len(dataset.classes),
         classifier=judge.network.name,
         features=options.features or f"{judge.network.name}, trained on the real training images",
+        lpips="" if lpips is None else lpips.name,
         judged=tuple(one.judged(options.seed) for one in sets),
         compared=tuple(_compare(fake, against, options.seed) for fake, against in pairs),
         attended=found,
-        remarks=tuple(_remarks(options, sets, leaked, why)),
+        remarks=tuple(_remarks(options, sets, leaked, lpips is not None, why)),
         skipped=tuple((str(one.path), one.reason) for one in (*train.skipped, *test.skipped)),
         options=asdict(options),
     )
 
 
-def _remarks(options: EvaluateOptions, sets: tuple[_Set, ...], leaked: int, unmeasured: str) -> Iterator[str]:
+def _lpips_within(
+    lpips: Lpips | None,
+    read: Callable[[Int64[np.ndarray, " B"]], UInt8[np.ndarray, "B S S 3"]],
+    groups: Integer[np.ndarray, " N"],
+    title: str,
+    seed: int,
+    progress: Progress,
+) -> float | None:
+    """Mean LPIPS of two images of one group; every group weighs the same, by at most :data:`_PAIRS` pairs."""
+    if lpips is None:
+        return None
+    pairs = metrics.pairs_within(groups, most=_PAIRS, seed=seed)
+    found = [np.zeros(0)]
+    with progress.task(f"LPIPS of the {title}", len(pairs), "pairs") as task:
+        for start in range(0, len(pairs), _BATCH):
+            part = pairs[start : start + _BATCH]
+            found.append(lpips.distances(read(part[:, 0]), read(part[:, 1])))
+            task.advance(len(part))
+    return metrics.mean_of_groups(np.concatenate(found), groups[pairs[:, 0]])
+
+
+def _remarks(
+    options: EvaluateOptions, sets: tuple[_Set, ...], leaked: int, lpips: bool, unmeasured: str
+) -> Iterator[str]:
     fewest = min(sets, key=lambda one: len(one.labels))
     if len(fewest.labels) < metrics.FID_IMAGES:
         yield (
@@ -415,6 +459,11 @@ def _remarks(options: EvaluateOptions, sets: tuple[_Set, ...], leaked: int, unme
     yield f"{judge} learned from the training images, of which the synthetic ones were made."
     if options.features not in (None, LITE0) and options.weights is None:
         yield f"{options.features} has random weights; give it some with --weights, or take --features {LITE0}."
+    if not lpips:
+        yield (
+            f"LPIPS was not measured: name a file of torchvision's weights with --lpips ({FILES[0]}). The feature "
+            "diversity is a distance in the features above, comparable only with that of the real images beside it."
+        )
     if leaked:
         yield f"{leaked} of {len(sets[0].labels)} synthetic images were made from test images."
     if unmeasured:

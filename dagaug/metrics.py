@@ -34,7 +34,9 @@ __all__ = [
     "inception_score",
     "kid",
     "match_regions",
+    "mean_of_groups",
     "missing_modes",
+    "pairs_within",
     "pck",
     "precision_recall",
 ]
@@ -222,8 +224,8 @@ def diversity_within(features: Float[np.ndarray, "N D"], groups: Integer[np.ndar
     """Mean distance between the features of two images of one group, such as all morphs of a source.
 
     Every group with at least two images weighs the same; NaN if there is none. Its unit is that of the features, so
-    it says something beside the same measure of real images alone. (LPIPS would be this with its own network, whose
-    weights cannot be had without a download.)
+    it says something beside the same measure of real images alone. It is no LPIPS, which compares whole maps of
+    features: see :mod:`dagaug.perceptual`.
     """
     means = []
     for group in np.unique(groups):
@@ -231,6 +233,24 @@ def diversity_within(features: Float[np.ndarray, "N D"], groups: Integer[np.ndar
         if (count := len(members)) > 1:
             members = members - members.mean(0)
             means.append(sum(float(part.sum()) for part in _distances(members, members)) / (count * (count - 1)))
+    return float(np.mean(means)) if means else math.nan
+
+
+def pairs_within(groups: Integer[np.ndarray, " N"], *, most: int, seed: int = 0) -> Int64[np.ndarray, "P 2"]:
+    """Different pairs of rows of one group each, in the order of the groups; of large groups a random ``most``."""
+    rng = np.random.default_rng(seed)
+    found = [np.zeros((0, 2), np.int64)]
+    for group in np.unique(groups):
+        members = np.flatnonzero(groups == group)
+        pairs = np.stack(np.triu_indices(len(members), 1), 1)
+        chosen = np.sort(rng.permutation(len(pairs))[:most])
+        found.append(members[pairs[chosen]].astype(np.int64))
+    return np.concatenate(found)
+
+
+def mean_of_groups(values: Float[np.ndarray, " P"], groups: Integer[np.ndarray, " P"]) -> float:
+    """Mean of the groups' means, so that every group weighs the same; NaN without any."""
+    means = [float(values[groups == group].mean()) for group in np.unique(groups)]
     return float(np.mean(means)) if means else math.nan
 
 

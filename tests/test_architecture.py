@@ -18,15 +18,17 @@ LAYERS = (
     ),
     (
         "axes", "checkpoint", "classifier", "console", "creatures", "datasets", "flatfile", "foreground", "formats",
-        "images", "interrupts", "ledger", "losses", "metrics", "networks", "outputs", "plumage", "sampling",
+        "images", "interrupts", "ledger", "losses", "metrics", "networks", "outputs", "perceptual", "plumage", "sampling",
         "selection", "species",
     ),
-    ("flock", "patches", "planning", "probe", "scoretable", "store", "translators"),
+    ("crew", "alike", "flock", "patches", "planning", "probe", "scoretable", "store", "translators"),
     ("figures", "frames", "gallery", "models", "objectives", "passport", "shards"),
     ("evaluate", "export", "reimport", "runfolder", "squares", "workloads"),
     ("attention", "engine", "report", "training", "truth"),
     ("controls", "drawing", "material", "morphing"),
     ("arms", "augment", "results", "translate"),
+    ("trainings",),
+    ("validation",),
     ("score", "translatefile"),
     ("demo",),
     ("cli",),
@@ -43,7 +45,7 @@ ONLY = {
     "jinja2": {"report"},
     "lightning": {"training"},
     "h5py": {"flatfile"},
-    "torchmetrics": {"metrics"},
+    "torchmetrics": {"metrics", "perceptual"},
 }
 """Where each heavy library may be imported."""
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torchvision
 from making_morphs import pairs_of, write_morphs
 from making_runs import FRAMING, dagaug
 
@@ -119,6 +120,23 @@ def test_morphs_of_test_images_are_counted(birds: Dataset, tmp_path: Path) -> No
         lambda source, reference, variant: decode(birds.file(reference)),
     )  # fmt: skip
     assert "7 of 7 synthetic images were made from test images." in evaluate(path, birds, QUICK).remarks
+
+
+def test_lpips_is_measured_with_given_weights_and_missed_aloud_without(
+    birds: Dataset, measured: Evaluation, tmp_path: Path
+) -> None:
+    assert (measured.lpips, rows(measured)["synthetic"].lpips) == ("", None)
+    assert any("LPIPS was not measured" in remark for remark in measured.remarks)
+    torch.manual_seed(0)
+    torch.save(torchvision.models.squeezenet1_1(weights=None).state_dict(), tmp_path / "w.pth")
+    others = [one for one in birds.train if one.label != birds.train[0].label]
+    pairs = [(source, reference, "reference") for source in birds.train[:3] for reference in others[:3]]
+    path = write_morphs(tmp_path / "m.h5", birds, pairs, lambda source, reference, variant: decode(birds.file(source)))
+    result = evaluate(path, birds, replace(QUICK, lpips=tmp_path / "w.pth"))
+    assert result.lpips == "squeeze"
+    assert rows(result)["synthetic"].lpips == pytest.approx(0, abs=1e-7)  # each source's morphs are copies of it
+    assert rows(result)["training"].lpips > 1e-4
+    assert not any("LPIPS" in remark for remark in result.remarks)
 
 
 def test_another_network_gives_the_features(birds: Dataset, copies: Path, measured: Evaluation) -> None:

@@ -128,6 +128,23 @@ def test_fid_is_that_of_torchmetrics() -> None:
     assert metrics.fid(CLOUD, other) == pytest.approx(float(theirs.compute()), rel=1e-6)
 
 
+def test_fid_precision_and_recall_are_those_of_torch_fidelity() -> None:
+    pytest.importorskip("torch_fidelity")
+    from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+    from torch_fidelity.metric_prc import prc_features_to_metric
+
+    rng = np.random.default_rng(1)
+    real, fake = rng.normal(size=(150, 4)), rng.normal(0.6, 0.8, size=(120, 4))
+    first, second = (torch.from_numpy(x) for x in (real, fake))
+    statistics = (fid_features_to_statistics(x) for x in (first, second))
+    theirs = fid_statistics_to_metric(*statistics, verbose=False)["frechet_inception_distance"]
+    assert metrics.fid(real, fake) == pytest.approx(theirs, rel=1e-6)
+    expected = prc_features_to_metric(second, first, verbose=False)
+    ours = metrics.precision_recall(real, fake)
+    assert (ours.precision, ours.recall) == pytest.approx((expected["precision"], expected["recall"]), abs=1e-6)
+    assert 0.2 < ours.recall < ours.precision < 1
+
+
 def test_fid_is_exact_with_fewer_images_than_features() -> None:
     """Two sets along one axis of many: the closed form in one dimension."""
     first, second = np.zeros((10, 40)), np.zeros((8, 40))
@@ -256,6 +273,22 @@ def test_diversity_is_the_mean_distance_of_two_images_of_a_group() -> None:
 def test_copies_have_no_diversity_and_single_images_none_that_is_known() -> None:
     assert metrics.diversity_within(np.ones((4, 3)), np.zeros(4, int)) == 0
     assert math.isnan(metrics.diversity_within(np.ones((4, 3)), np.arange(4)))
+
+
+def test_pairs_are_different_rows_of_one_group_and_no_more_than_asked() -> None:
+    groups = np.array([3, 1, 3, 3, 1, 7])
+    assert metrics.pairs_within(groups, most=10).tolist() == [[1, 4], [0, 2], [0, 3], [2, 3]]
+    few = metrics.pairs_within(np.repeat([0, 1], 20), most=6, seed=1)
+    assert len(few) == 12
+    assert len({tuple(pair) for pair in few.tolist()}) == 12
+    assert (few[:, 0] < few[:, 1]).all()
+    assert ((few < 20).all(1) | (few >= 20).all(1)).all()
+    assert metrics.pairs_within(np.arange(4), most=5).shape == (0, 2)
+
+
+def test_every_group_weighs_the_same_in_a_mean_of_groups() -> None:
+    assert metrics.mean_of_groups(np.array([1.0, 3.0, 10.0]), np.array([0, 0, 1])) == 6
+    assert math.isnan(metrics.mean_of_groups(np.zeros(0), np.zeros(0, int)))
 
 
 # ---- attention
