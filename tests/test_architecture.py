@@ -18,8 +18,8 @@ LAYERS = (
     ),
     (
         "axes", "checkpoint", "classifier", "console", "creatures", "datasets", "flatfile", "foreground", "formats",
-        "images", "interrupts", "ledger", "losses", "metrics", "networks", "outputs", "perceptual", "plumage", "sampling",
-        "selection", "species",
+        "images", "interrupts", "ledger", "losses", "metrics", "networks", "outputs", "perceptual", "plumage",
+        "sampling", "selection", "species",
     ),
     ("crew", "alike", "flock", "patches", "planning", "probe", "scoretable", "store", "translators"),
     ("figures", "frames", "gallery", "models", "objectives", "passport", "shards"),
