@@ -98,8 +98,13 @@ class _Selector(BaseModel):
     seen: int
 
 
+class _Alike(BaseModel):
+    by_hash: int
+    by_features: int | None = None
+
+
 class _Guards(BaseModel):
-    near_duplicates: dict[str, int] = {}
+    alike: dict[str, _Alike] = {}
     selector: _Selector | None = None
 
 
@@ -394,14 +399,17 @@ def _fraction(point: _Fraction) -> FractionRow:
 
 def _guards(score: ScoreFile) -> tuple[tuple[bool, str], ...]:
     found: list[tuple[bool, str]] = []
-    near, selector = score.guards.near_duplicates, score.guards.selector
+    near, selector = score.guards.alike, score.guards.selector
     if near:
-        alike = [f"{count:,} of {name}" for name, count in near.items() if count]
+        by_features = all(one.by_features is not None for one in near.values())
+        how = "by perceptual hash and by features" if by_features else "by perceptual hash"
+        counts = {name: max(one.by_hash, one.by_features or 0) for name, one in near.items()}
+        alike = [f"{count:,} of {name}" for name, count in counts.items() if count]
         found.append((
             not alike,
-            f"Training images that look like a test image (perceptual hash): {', '.join(alike)}."
+            f"Training images that look like a test image ({how}): {', '.join(alike)}."
             if alike
-            else f"No training image looks like a test image (perceptual hash; {', '.join(near)}).",
+            else f"No training image looks like a test image ({how}; {', '.join(near)}).",
         ))  # fmt: skip
     if selector is not None:
         found.append((

@@ -100,12 +100,14 @@ def test_the_answer_says_both_accuracies_and_what_the_control_says(table: ScoreT
 
 def test_leaks_are_told(table: ScoreTable) -> None:
     assert table.guards == ()
-    guards = {"near_duplicates": {"real": 0, "dagaug": 3}, "selector": {"learned": 200, "test": 30, "seen": 2}}
+    alike = {"real": {"by_hash": 0, "by_features": 0}, "dagaug": {"by_hash": 1, "by_features": 3}}
+    guards = {"alike": alike, "selector": {"learned": 200, "test": 30, "seen": 2}}
     (_, near), (_, selector) = found = score_table(ScoreFile.model_validate(SCORE | {"guards": guards})).guards
     assert [well for well, _ in found] == [False, False]
-    assert "3 of dagaug" in near
+    assert "by features): 3 of dagaug." in near
     assert "2 of the 30 test images were among them" in selector
-    guards = {"near_duplicates": {"real": 0, "dagaug": 0}, "selector": {"learned": 200, "test": 30, "seen": 0}}
+    alike = {"real": {"by_hash": 0, "by_features": None}, "dagaug": {"by_hash": 0, "by_features": None}}
+    guards = {"alike": alike, "selector": {"learned": 200, "test": 30, "seen": 0}}
     assert [well for well, _ in score_table(ScoreFile.model_validate(SCORE | {"guards": guards})).guards] == [True] * 2
 
 
