@@ -61,6 +61,7 @@ __all__ = [
     "identity_of",
     "imagenet_lite0_weights",
     "network_for",
+    "plain",
     "ready_judge",
     "untrained",
 ]
@@ -147,13 +148,28 @@ def _input_size(name: str, size: int) -> int:
     return max(size, 8 if name == plainnet.NAME else SMALLEST_INPUT)
 
 
+@timm.models.register_model
+def plain(
+    pretrained: bool = False,
+    num_classes: int = 1000,
+    pretrained_cfg: object = None,
+    pretrained_cfg_overlay: object = None,
+    cache_dir: object = None,
+) -> plainnet.PlainNet:
+    """What timm calls to make ``plain``, so that ``timm.create_model`` knows it wherever dagaug is imported."""
+    del pretrained_cfg, pretrained_cfg_overlay, cache_dir
+    if pretrained:
+        raise ValueError(f"{plainnet.NAME} has no pretrained weights")
+    return plainnet.PlainNet(num_classes)
+
+
 def _create(name: str, num_classes: int, input_size: int) -> Network:
     """Make the architecture with random weights."""
     if name == plainnet.NAME:
-        return Network(name, plainnet.PlainNet(num_classes).eval(), input_size)
+        return Network(name, timm.create_model(name, num_classes=num_classes).eval(), input_size)
     timm_name = "tf_efficientnet_lite0" if name == LITE0 else name
     if not timm.is_model(timm_name):
-        close = difflib.get_close_matches(name, [*timm.list_models(), LITE0, plainnet.NAME], n=3, cutoff=0.4)
+        close = difflib.get_close_matches(name, [*timm.list_models(), LITE0], n=3, cutoff=0.4)
         hint = f"close: {', '.join(close)}" if close else "timm.list_models() lists them"
         raise UsageError(f"--classifier {name}: timm has no model of this name; {hint}")
     # Models with a fixed grid (vision transformers) are built for the size that they will see.

@@ -32,3 +32,14 @@ def test_without_a_head_the_features_are_what_a_new_head_would_see() -> None:
     torch.testing.assert_close(head(features), logits)
     network.reset_classifier(7)
     assert network(images).shape == (2, 7)
+
+
+def test_timm_knows_the_network_once_dagaug_is_imported() -> None:
+    import timm
+
+    from dagaug.classifier import build
+
+    assert isinstance(timm.create_model("plain", num_classes=3), PlainNet)
+    assert isinstance(build("plain", 3).model, PlainNet)
+    with pytest.raises(ValueError, match="no pretrained weights"):
+        timm.create_model("plain", pretrained=True)
