@@ -523,8 +523,8 @@ class FitOptions:
                 raise UsageError(message)
 
     def resolved(self, images: int) -> FitOptions:
-        """Fill in what is None: 80 epochs of ``images``, within 500 and 20,000 steps, and the learning rate."""
-        steps = self.steps or min(max(math.ceil(80 * images / self.batch_size), 500), 20_000)
+        """Fill in what is None: 60 epochs of ``images``, within 400 and 20,000 steps, and the learning rate."""
+        steps = self.steps or min(max(math.ceil(60 * images / self.batch_size), 400), 20_000)
         rate = self.learning_rate or LEARNING_RATES.get(self.name, LEARNING_RATES[""])
         return replace(self, steps=steps, learning_rate=rate)
 

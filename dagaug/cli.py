@@ -110,7 +110,7 @@ class Layout(StrEnum):
     csv = "csv"
 
 
-_QUICK_STEPS = 500  # of a training with --quick
+_QUICK_STEPS = 400  # of a training with --quick
 _NO_HELP = 3  # exit code of score --fail-unless-helps
 
 Data = Annotated[Path, typer.Argument(help="Data folder: CUB-200-2011 layout, class folders, or a CSV file.")]
