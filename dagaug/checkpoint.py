@@ -75,8 +75,9 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118 (not a dict)
     except KeyError as error:
         raise CheckpointError(f"{path}: not a checkpoint of dagaug (its header is missing)") from error
-    except (OSError, SafetensorError, ValueError) as error:
-        raise CheckpointError(f"{path}: not a readable checkpoint ({error}); train again or restore it") from error
+    except (OSError, SafetensorError, ValueError, TypeError, RuntimeError) as error:  # deep JSON is a RecursionError
+        reason = str(error).partition("\n")[0]
+        raise CheckpointError(f"{path}: not a readable checkpoint ({reason}); train again or restore it") from error
 
 
 def sha256(path: Path) -> str:

@@ -29,6 +29,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dagaug import progress as reporting
+from dagaug.errors import in_one_line
 
 __all__ = ["Terminal"]
 
@@ -147,7 +148,7 @@ class Terminal:
 
     def say(self, text: str) -> None:
         """A remark that stays on the screen, above the bars."""
-        self.err.print(escape(text), soft_wrap=True)
+        self.err.print(escape(in_one_line(text)), soft_wrap=True)
 
     def result(
         self, data: Mapping[str, Any], lines: Sequence[str], *, table: Table | None = None, next_step: str = ""
@@ -159,6 +160,6 @@ class Terminal:
         if table is not None:
             self.out.print(table)
         for line in lines:
-            self.out.print(escape(line), soft_wrap=True)
+            self.out.print(escape(in_one_line(line)), soft_wrap=True)
         if next_step:
-            self.out.print(f"Next: [bold]{escape(next_step)}[/bold]", soft_wrap=True)
+            self.out.print(f"Next: [bold]{escape(in_one_line(next_step))}[/bold]", soft_wrap=True)

@@ -288,7 +288,10 @@ def _check(root: Path, classes: list[str], samples: list[Sample]) -> None:
     if not samples:
         raise DataError(f"{root}: no images found; expected class folders, a CSV file or CUB-200-2011 lists")
     if len(classes) < 2:
-        raise DataError(f"{root}: all images are of one class ({classes[0]}); at least two are needed")
+        raise DataError(f"{root}: all images are of one class ({classes[0][:60]}); at least two are needed")
+    for name in classes:
+        if "\0" in name:
+            raise DataError(f"{root}: the class name {name[:60]!r} holds a NUL character; rename the class")
     trained = {sample.label for sample in samples if sample.split == "train"}
     for sample in samples:
         if sample.label not in trained:

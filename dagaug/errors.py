@@ -19,6 +19,7 @@ __all__ = [
     "StoreError",
     "TrainingError",
     "UsageError",
+    "in_one_line",
 ]
 
 
@@ -74,3 +75,10 @@ class TrainingError(DagaugError):
 
 class MissingExtraError(DagaugError):
     """An optional package is not installed; the message holds the command that installs it."""
+
+
+def in_one_line(text: str) -> str:
+    """``text`` with line breaks and what else would act on a terminal written as escapes; names may hold anything."""
+    if text.isprintable():
+        return text
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode("ascii") for sign in text)

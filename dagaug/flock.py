@@ -249,7 +249,7 @@ def _parameters(root: Path) -> _Parameters | None:
     """What the flock in this folder was written from; None where there is no flock."""
     try:
         return _Parameters(**json.loads((root / "flock.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
 
 

@@ -95,7 +95,7 @@ class Ledger:
                 identity = str(record.pop("identity"))
                 run = Run(**record)
                 run.predicted()
-            except (ValueError, KeyError, TypeError, AttributeError):
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 continue  # the line that a killed run was writing, or an older version's; it is trained again
             self._runs[identity, run.arm, run.seed] = run
 

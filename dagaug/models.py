@@ -56,9 +56,9 @@ class ModelCard(BaseModel):
     mode: Mode
     classes: tuple[str, ...]
     framing: Framing
-    regions: int = Field(ge=1)
-    half_size: float = Field(gt=0)
-    sharpness: float = Field(gt=0)
+    regions: int = Field(ge=1, le=1024)
+    half_size: float = Field(gt=0, allow_inf_nan=False)
+    sharpness: float = Field(gt=0, allow_inf_nan=False)
     steps: int = Field(ge=0)
     seed: int
     data: str

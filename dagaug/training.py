@@ -116,7 +116,7 @@ class TrainOptions(BaseModel):
     learning_rate: float | None = Field(None, gt=0)
     seed: int = Field(0, ge=0)
     without: tuple[Part, ...] = ()
-    regions: int | None = Field(None, ge=1)
+    regions: int | None = Field(None, ge=1, le=1024)
     half_size: float | None = Field(None, gt=0)
     sharpness: float | None = Field(None, gt=0)
     distance: str | None = None
@@ -238,8 +238,8 @@ def _claim(run: Path, identity: dict[str, Any], overwrite: bool) -> dict[str, An
     if options.exists() and not overwrite:
         try:
             known = json.loads(options.read_text(encoding="utf-8"))
-            before = known["identity"]
-        except (ValueError, KeyError, TypeError) as error:
+            before = dict(known["identity"])
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise OutputExistsError(f"{options}: not a readable run; choose another --out, or --overwrite") from error
         for name in sorted(set(before) | set(identity)):
             if before.get(name) != identity.get(name):
