@@ -5,6 +5,8 @@ Shards are those of :mod:`dagaug.morphing`. A resumed run ends with the same fil
 
 from __future__ import annotations
 
+import csv
+import io
 import shutil
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,16 +18,18 @@ import numpy as np
 from dagaug.classifier import CrossFitted, network_for, untrained
 from dagaug.datasets import Dataset
 from dagaug.engine import Engine, Morphs, pick_device
+from dagaug.finished import Finished
 from dagaug.images import Skipped
 from dagaug.interrupts import Interrupted, Stop, stop_on_signals
 from dagaug.models import TrainedModel
 from dagaug.morphing import AugmentOptions, Job, Made, Shard, check_classes
+from dagaug.outputs import telling_writes, write_whole
 from dagaug.progress import SILENT, Progress
 from dagaug.selection import verdict_counts
 from dagaug.shards import Run, open_run, parts_of
 from dagaug.store import Store
 
-__all__ = ["AugmentOptions", "Augmented", "Estimate", "augment", "check_classes", "estimate"]
+__all__ = ["AugmentOptions", "Augmented", "Estimate", "augment", "check_classes", "estimate", "skipped_log"]
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,7 @@ def augment(
     overwrite: bool = False,
     strict: bool = False,
     cache: Path | None = None,
+    retry_failed: bool = False,
     progress: Progress = SILENT,
 ) -> Augmented:
     """Morph a data set and write what the classifier recognises, or go on with a run that was stopped.
@@ -99,6 +104,10 @@ def augment(
         overwrite: replace a finished file, or a run with other options.
         strict: an unreadable image is an error.
         cache: file that keeps the trained judges.
+        retry_failed: where ``out`` is finished, make those of its shards that lack something of files which could not
+            be read then and can be now, as sources, references or real images, and take over the others. With a
+            judge that is given, the result is that of a run in which all of them could be read. Judges that were
+            trained go on judging; they have not learned from the new images.
         progress: is told of images, rates and what is skipped.
 
     Raises:
@@ -108,16 +117,66 @@ def augment(
         Interrupted: stopped by a signal; finished shards are kept.
     """
     started = time.monotonic()
+    before = Finished(out) if retry_failed and out.exists() else None
+    if before is not None and not before.readable():
+        unreadable = f"none of the {len(before.skipped)} files that were skipped can be read now"
+        progress.say(f"{out}: {unreadable if before.skipped else 'no file was skipped'}; it stays as it is")
+        return _summary(out, float("nan"), time.monotonic() - started)
     job = Job(model, dataset, options, device=pick_device(device), workers=workers, strict=strict, progress=progress)
-    with open_run(out, job.identity(), overwrite=overwrite) as run:
-        judges, judged_by = job.judges(cache, progress)
+    if before is not None:
+        before.check(job.header())
+    with open_run(out, job.identity(), overwrite=overwrite or before is not None) as run:
+        _log_skipped(out, job)
+        judges, judged_by = job.judges(cache, progress, before)
         if not np.isnan(judges.accuracy):
             progress.say(f"The classifier that selects is right on {judges.accuracy:.1%} of the images it did not see")
+        _forget_outdated(job, run)
+        if before is not None:
+            _take_over(job, run, before, progress)
         with stop_on_signals() as stop:
             _store_real(job, run, stop, progress)
             _morph(job, run, job.engine(judges, judged_by, parts_of(out)), stop, progress)
+        _log_skipped(out, job)
         run.merge(job.header(), len(job.shards), progress=progress)
-    return _summary(out, job, judges.accuracy, time.monotonic() - started)
+    return _summary(out, judges.accuracy, time.monotonic() - started)
+
+
+def _forget_outdated(job: Job, run: Run) -> None:
+    """Remove finished shards of an earlier call that this one would make otherwise: with other files or judges."""
+    run.depend([shard.index for shard in job.shards if not shard.real], job.judges_sha256)
+    for shard in job.shards:
+        if shard.index in run.finished and not all(
+            np.array_equal(run.column(shard.index, name), column) for name, column in job.expects(shard).items()
+        ):
+            run.forget([shard.index])
+
+
+def _take_over(job: Job, run: Run, before: Finished, progress: Progress) -> None:
+    """Write the shards that a finished file holds as they are to be."""
+    missing = [shard for shard in job.shards if shard.index not in run.finished]
+    with progress.task("Taking over", len(missing), "shards") as task:
+        for shard in missing:
+            content = before.shard(job.expects(shard))
+            if content is not None:
+                run.write(shard.index, content)
+            task.advance()
+
+
+def skipped_log(out: Path) -> Path:
+    """The table of the files that could not be used for ``out``, beside it: path and reason."""
+    return out.with_name(out.name + ".skipped.csv")
+
+
+def _log_skipped(out: Path, job: Job) -> None:
+    path, skipped = skipped_log(out), dict.fromkeys(job.skipped)
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerows([("path", "reason"), *((str(skip.path), skip.reason) for skip in skipped)])
+    with telling_writes(path, f"finished shards are kept in {parts_of(out)}"):
+        if skipped:
+            write_whole(path, table.getvalue().encode("utf-8", "surrogateescape"))
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _store_real(job: Job, run: Run, stop: Stop, progress: Progress) -> None:
@@ -126,8 +185,7 @@ def _store_real(job: Job, run: Run, stop: Stop, progress: Progress) -> None:
         return
     with progress.task("Storing real images", len(job.real), "images") as task:
         for shard in shards:
-            # a shard that lacks images is made again, so that the reasons are known of those that cannot be read
-            if shard.index not in run.finished or run.count(shard.index) < len(shard):
+            if shard.index not in run.finished:
                 _keep(job, run, shard, job.store_real(shard))
                 _stop_if_asked(stop, run)
             task.advance(len(shard))
@@ -175,22 +233,23 @@ def _stop_if_asked(stop: Stop, run: Run) -> None:
         raise Interrupted(f"stopped; finished shards are kept in {parts_of(run.target)}; the same command goes on")
 
 
-def _summary(out: Path, job: Job, accuracy: float, seconds: float) -> Augmented:
+def _summary(out: Path, accuracy: float, seconds: float) -> Augmented:
     with Store(out) as store:
         candidates = store.candidates
         counts = verdict_counts(candidates.verdict)
         kept = int((candidates.image >= 0).sum())
         real = len(store) - kept
+        skipped = tuple(Skipped(Path(path), reason) for path, reason in store.header.skipped)
     return Augmented(
         out=out,
-        sources=len(job.plan.starts) - 1,
-        references=len(set(job.plan.reference.tolist())),
-        candidates=len(job.plan),
+        sources=len(np.unique(candidates.source)),
+        references=len(np.unique(candidates.reference)),
+        candidates=len(candidates),
         kept=kept,
         verdicts=counts,
         real=real,
         accuracy=accuracy,
-        skipped=tuple(dict.fromkeys(job.skipped)),
+        skipped=skipped,
         seconds=seconds,
     )
 
@@ -219,10 +278,10 @@ def estimate(
     each = (time.monotonic() - begun) / few.stop
     most = len(job.plan) // (1 if options.keep == "all" else len(options.variants))
     if options.keep == "per-image":
-        most = len(job.plan.starts) - 1
+        most = job.plan.sources
     real = sum(job.dataset.file(job.files[row]).stat().st_size for row in job.real)
     return Estimate(
-        sources=len(job.plan.starts) - 1,
+        sources=job.plan.sources,
         candidates=len(job.plan),
         seconds=encoded - start + each * len(job.plan),
         size=int(np.mean(stored) * most) + real,

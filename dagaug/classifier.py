@@ -755,6 +755,14 @@ class CrossFitted:
         """Judge uint8 images that were made from the real images ``rows``."""
         return _judge(self.classifiers, images, self.fold_of[rows])
 
+    def sha256(self) -> str:
+        """Hash (in hexadecimal) of the classifiers' weights and classes, whichever images they judge."""
+        digest = hashlib.sha256(json.dumps(self.classes).encode())
+        for classifier in self.classifiers:
+            for name, tensor in sorted(classifier.network.state_dict().items()):
+                digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
     def save(self, path: Path, identity: str = "") -> None:
         """Write one safetensors file with all classifiers; ``identity`` says what they were made from."""
         tensors = {f"{n}.{k}": v for n, one in enumerate(self.classifiers) for k, v in one._tensors().items()}

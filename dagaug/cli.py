@@ -379,6 +379,9 @@ def augment(
         Path | None, typer.Option(help="CSV with the columns source,reference: exactly these morphs, all kept.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell counts, time and size.")] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Of a finished file, make what lacks files that can be read now.")
+    ] = False,
     layout: LayoutOption = Layout.auto,
     seed: Seed = 0,
     batch_size: Annotated[int, typer.Option(min=1, help="Candidates computed at a time.")] = 64,
@@ -449,6 +452,7 @@ def augment(
         overwrite=overwrite,
         strict=strict,
         cache=run / "judges.safetensors",
+        retry_failed=retry_failed,
         progress=terminal,
     )
     rejected = "; ".join(f"{count} {name}" for name, count in done.verdicts.items() if count and name != "kept")
@@ -459,7 +463,9 @@ def augment(
     ]
     if done.skipped:
         first = done.skipped[0]
-        lines.append(f"{len(done.skipped)} files skipped, listed in the file; the first: {first.path}: {first.reason}")
+        log = engine.skipped_log(done.out)
+        lines.append(f"{len(done.skipped)} files skipped, listed in the file and in {log.name}; the first:")
+        lines.append(f"{first.path}: {first.reason}; when they can be read: the same command with --retry-failed")
     terminal.result(asdict(done), lines, next_step="dagaug score    (pictures: dagaug show)")
 
 
@@ -531,6 +537,7 @@ def score(
     from dagaug.crew import pick_devices
     from dagaug.datasets import read_dataset
     from dagaug.engine import pick_device
+    from dagaug.outputs import write_whole
     from dagaug.score import score
     from dagaug.store import Store
 
@@ -589,7 +596,7 @@ def score(
         progress=terminal,
     )
     try:
-        out.write_text(result.to_json() + "\n", encoding="utf-8")
+        write_whole(out, (result.to_json() + "\n").encode())
     except OSError as error:
         raise DataError(f"{out}: cannot be written ({error.strerror}); choose another --out") from error
     terminal.result(
@@ -682,18 +689,24 @@ def show(
         Path | None, typer.Option(help="Data folder, if it is not where the file says: for boxes and real images.")
     ] = None,
     rows: Annotated[int, typer.Option(min=1, max=200, help="Morphs on the contact sheet.")] = 24,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Write nothing: check schema, counts, indices, hashes and every image.")
+    ] = False,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
     """Write a contact sheet (PNG) and a page (one HTML file, no network) of a result or a training."""
+    terminal = Terminal(as_json=as_json)
+    what = what or _newest_store()
+    if verify:
+        _verify(what, terminal)
+        return
     from dagaug.attention import attention_of
     from dagaug.datasets import read_dataset
     from dagaug.engine import pick_device
     from dagaug.report import sheet_of_store, write_figures, write_report, write_run_report
     from dagaug.store import Store
 
-    terminal = Terminal(as_json=as_json)
-    what = what or _newest_store()
     if what.is_dir():
         if form != ShowForm.page:
             raise UsageError(f"--format {form.value}: figures are made of an HDF5 file, and {what} is a folder")
@@ -722,6 +735,23 @@ def show(
     attention, unattended = attention_of(what, dataset, device=pick_device("auto"))
     write_report(what, page, run=trained, score=score, data=folder, attention=attention, unattended=unattended)
     terminal.result({"report": page, "sheet": sheet}, [f"Page: {page}", f"Contact sheet: {sheet}"])
+
+
+def _verify(file: Path, terminal: Terminal) -> None:
+    from dagaug.store import verify
+
+    if file.is_dir():
+        raise UsageError(f"--verify {file}: a folder; give the HDF5 file of dagaug augment")
+    found = verify(file, progress=terminal)
+    lines = [
+        f"{file} is whole: {found.images:,} images ({found.real:,} real, {found.synthetic:,} synthetic), "
+        f"{found.candidates:,} candidates, {found.classes:,} classes, {found.files:,} files, {found.skipped:,} skipped",
+        f"Checked: type, shape and place of {found.datasets} datasets; the range of every index; SHA-256 of "
+        f"{found.images:,} images, {found.data_bytes:,} bytes; {found.decoded:,} images decoded to their sizes; every "
+        "morph against its candidate; SHA-256 of everything else",
+        f"Content: {found.content_sha256}",
+    ]
+    terminal.result({"file": file, **asdict(found)}, lines)
 
 
 @app.command()

@@ -6,6 +6,8 @@ nothing remains of it), because each image is a source once and a reference ofte
 
 from __future__ import annotations
 
+import math
+import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
@@ -21,6 +23,7 @@ from dagaug.classifier import CrossFitted
 from dagaug.errors import UsageError
 from dagaug.foreground import fill_background
 from dagaug.networks import Appearance, Structure
+from dagaug.outputs import telling_writes
 from dagaug.planning import VARIANTS, Plan
 from dagaug.progress import SILENT, Progress
 from dagaug.translators import ReferenceTranslator, composite
@@ -61,15 +64,26 @@ class _Table:
         self.rows, self.folder = rows, folder
         self.columns: dict[str, np.ndarray] = {}
 
-    def put(self, start: int, record: Structure | Appearance) -> None:
+    def put(self, start: int, stop: int, record: Structure | Appearance) -> None:
+        """Keep the first ``stop - start`` of the record's rows."""
         for field in fields(record):
-            values = getattr(record, field.name).float().cpu().numpy()
+            values = getattr(record, field.name)[: stop - start].float().cpu().numpy()
             if field.name not in self.columns:
-                with tempfile.TemporaryFile(
-                    dir=self.folder
-                ) as file:  # gone from the folder at once, open until unmapped
-                    self.columns[field.name] = np.memmap(file, np.float32, "w+", shape=(self.rows, *values.shape[1:]))
-            self.columns[field.name][start : start + len(values)] = values
+                self.columns[field.name] = self._column((self.rows, *values.shape[1:]))
+            self.columns[field.name][start:stop] = values
+
+    def _column(self, shape: tuple[int, ...]) -> np.ndarray:
+        size = math.prod(shape) * np.dtype(np.float32).itemsize
+        with (
+            telling_writes(self.folder, "what was finished is kept"),
+            tempfile.TemporaryFile(dir=self.folder) as file,  # gone from the folder at once, open until unmapped
+        ):
+            # Without its space reserved, a full disk ends the process (SIGBUS) when the memory is written to.
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size)
+            else:
+                file.truncate(size)
+            return np.memmap(file, np.float32, "r+", shape=shape)
 
     def take(self, kind: type[_Batch], rows: np.ndarray, device: torch.device) -> _Batch:
         return kind(
@@ -139,12 +153,14 @@ class Engine:
             yield first, min(first + self.batch_size, stop)
 
     def _encode(self, start: int, stop: int) -> None:
-        images = to_tensor(self.patches[start:stop], self.device)
+        # The last batch is filled up: the last bits of a result may depend on the size of its batch.
+        rows = np.minimum(np.arange(start, start + self.batch_size), stop - 1)
+        images = to_tensor(self.patches[rows], self.device)
         structure, appearance = self.translator.read(images)
-        self._structures["reference"].put(start, structure)
-        self._sources.put(start, appearance)
+        self._structures["reference"].put(start, stop, structure)
+        self._sources.put(start, stop, appearance)
         mirrored, _ = self.translator.dae.structure(images.flip(-1))
-        self._structures["mirror"].put(start, mirrored)
+        self._structures["mirror"].put(start, stop, mirrored)
 
     def backdrop(self, row: int, variant: int) -> tuple[UInt8[np.ndarray, "S S 3"], UInt8[np.ndarray, "S S"]]:
         """A reference without its object, and where that was painted over (255)."""
@@ -158,7 +174,11 @@ class Engine:
         return self._backgrounds[key]
 
     def morph(self, plan: Plan, part: slice) -> Morphs:
-        """Generate and judge the candidates of a part of the plan."""
+        """Generate and judge the candidates of a part of the plan, which may be empty."""
+        if part.start == part.stop:
+            size = self.patches.shape[1]
+            nothing = np.zeros((0, len(self.judges.classes)), np.float32)
+            return Morphs(np.zeros((0, size, size, 3), np.uint8), np.zeros((0, size, size), np.uint8), nothing)
         images: list[np.ndarray] = []
         covers: list[np.ndarray] = []
         probabilities: list[np.ndarray] = []

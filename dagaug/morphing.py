@@ -7,7 +7,9 @@ order, again, or on another machine.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -17,10 +19,11 @@ import torch
 from jaxtyping import UInt8
 from pydantic import BaseModel, ConfigDict, Field
 
-from dagaug.classifier import CrossFitted, FitOptions, cross_fit, network_for, ready_judge
-from dagaug.datasets import Dataset
+from dagaug.classifier import Classifier, CrossFitted, FitOptions, cross_fit, network_for, ready_judge
+from dagaug.datasets import Dataset, Sample
 from dagaug.engine import Engine, Morphs
-from dagaug.errors import CheckpointError, ImageError, UsageError
+from dagaug.errors import CheckpointError, DataError, ImageError, UsageError
+from dagaug.finished import Finished
 from dagaug.frames import Frame, Frames
 from dagaug.images import Skipped, decode, decode_bytes, encode, is_plain_jpeg
 from dagaug.models import TrainedModel
@@ -57,7 +60,7 @@ class AugmentOptions(BaseModel):
         limit: only so many sources.
         pairs: a CSV of exactly the pairs to morph; all of them are kept.
         seed: of the references.
-        batch_size: candidates computed at a time.
+        batch_size: candidates computed at a time; the last bits of a result depend on it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -144,11 +147,13 @@ class Job:
 
     Attributes:
         patches: of the images that can be read.
-        plan: the candidates, by row of the patches.
+        plan: the candidates, by row of the patches. Which are drawn does not depend on what can be read, but for
+            those of which the source or the reference cannot.
         files: every image that the output names.
         real: rows of the files whose images are stored.
         shards: the pieces of the work, in the order in which they are merged.
         skipped: files that could not be read so far.
+        judges_sha256: of the classifiers, once they are known.
     """
 
     def __init__(
@@ -175,22 +180,29 @@ class Job:
         self.patches: Patches = read_patches(dataset, pool, framing, workers=workers, strict=strict, progress=progress)
         samples = self.patches.samples
         self.skipped = list(self.patches.skipped)
-        if options.pairs is not None:
-            self.plan: Plan = pairs_from_csv(options.pairs, samples)
-        else:
-            self.plan = random_plan(
-                len(samples), refs=options.refs, variants=options.variants, seed=options.seed, limit=options.limit
-            )
+        self.plan: Plan = self._random_plan(pool) if options.pairs is None else pairs_from_csv(options.pairs, samples)
         allowed = {sample.path for sample in train}
         self.learned = np.array([row for row, sample in enumerate(samples) if sample.path in allowed], np.int64)
         # every image that the file names, and where it stands in the table of files
-        self.files = tuple(dataset.samples) if options.real or options.pairs else samples
+        self.files = tuple(dataset.samples) if options.real else tuple(pool)
         row_of = {sample.path: row for row, sample in enumerate(self.files)}
         self.file_of = np.array([row_of[sample.path] for sample in samples], np.int64)
         keep_real = {sample.path for sample in train} | {sample.path for sample in dataset.test}
         self.real = [row for row, sample in enumerate(self.files) if sample.path in keep_real] if options.real else []
         self.shards = self._cut()
+        self.judges_sha256 = ""
         self._frames = Frames(dataset, self.patches, options.frame, read=self._decode)
+
+    def _random_plan(self, pool: Sequence[Sample]) -> Plan:
+        """Drawn among all samples of the pool, by row of the patches."""
+        row_of = {sample.path: row for row, sample in enumerate(self.patches.samples)}
+        patch_of = np.array([row_of.get(sample.path, -1) for sample in pool], np.int64)
+        options = self.options
+        plan = random_plan(
+            len(pool), refs=options.refs, variants=options.variants, seed=options.seed, limit=options.limit,
+            usable=patch_of >= 0,
+        )  # fmt: skip
+        return replace(plan, source=patch_of[plan.source], reference=patch_of[plan.reference])
 
     def _cut(self) -> tuple[Shard, ...]:
         count, step = len(self.real), _REAL_PER_SHARD
@@ -199,28 +211,99 @@ class Job:
         parts = [(True, part) for part in real] + [(False, part) for part in synthetic]
         return tuple(Shard(index, is_real, part) for index, (is_real, part) in enumerate(parts))
 
+    def expects(self, shard: Shard) -> dict[str, np.ndarray]:
+        """What decides a shard's content, as it stands in its file: columns by name.
+
+        Files may have come, gone or become readable since a shard was made, in an earlier call; it is then to be made
+        again. Of the files that no patch was read of, those that are there are taken for readable.
+        """
+        if shard.real:
+            unreadable = {skip.path for skip in self.patches.skipped}
+            paths = {row: self.dataset.file(self.files[row]) for row in self.real[shard.part]}
+            rows = [row for row, path in paths.items() if path not in unreadable and os.access(path, os.R_OK)]
+            return {"images/source": np.array(rows, np.int64)}
+        source, reference = self.plan.source[shard.part], self.plan.reference[shard.part]
+        return {
+            "candidates/source": self.file_of[source],
+            "candidates/reference": self.file_of[reference],
+            "candidates/variant": self.plan.variant[shard.part],
+        }
+
     def _decode(self, path: Path) -> UInt8[np.ndarray, "H W 3"]:
         return decode(path)
 
-    def judges(self, cache: Path | None, progress: Progress) -> tuple[CrossFitted, np.ndarray]:
-        """The classifiers, and for each patch the row under which they know it (-1 for none)."""
+    def judges(
+        self, cache: Path | None, progress: Progress, selected: Finished | None = None
+    ) -> tuple[CrossFitted, np.ndarray]:
+        """The classifiers, and for each patch the row under which they know it (-1 for none).
+
+        Args:
+            cache: file that keeps trained classifiers.
+            progress: is told of trainings.
+            selected: a file whose selection goes on, by the classifiers that made it and no others.
+
+        Raises:
+            CheckpointError: those are not in the cache any more.
+        """
+        if selected is None or self._given_judge() is not None or cache is None or not cache.exists():
+            fitted, rows = self._judges(cache, progress)
+        else:
+            fitted, rows = CrossFitted.load(cache, self.device), self._rows_of_learned()
+        self.judges_sha256 = fitted.sha256()
+        if selected is not None:
+            if self.judges_sha256 != selected.judges_sha256:
+                raise CheckpointError(
+                    f"{self.options.weights or cache}: not the classifiers that selected {selected.path}; "
+                    "--overwrite makes all of it anew"
+                )
+            if self._given_judge() is None and cache is not None:
+                fitted = self._with_more_images(fitted, selected, cache)
+        return fitted, rows
+
+    def _with_more_images(self, fitted: CrossFitted, selected: Finished, cache: Path) -> CrossFitted:
+        """Trained classifiers for the images, too, that could not be read when they were trained."""
+        files = [str(self.dataset.file(self.patches.samples[row])) for row in self.learned]
+        known = np.array([file not in selected.skipped for file in files], bool)
+        if len(fitted.fold_of) == len(known):  # by an earlier call that was stopped
+            return fitted
+        fold_of, held_out = np.zeros(len(known), np.int64), np.zeros(len(known), bool)
+        try:
+            fold_of[known], held_out[known] = fitted.fold_of, fitted.held_out
+        except ValueError as error:
+            raise CheckpointError(
+                f"{cache}: the classifiers of other images than {selected.path}; --overwrite makes all of it anew"
+            ) from error
+        fitted = CrossFitted(fitted.classifiers, fold_of, held_out, fitted.accuracy)
+        fitted.save(cache)
+        return fitted
+
+    def _rows_of_learned(self) -> np.ndarray:
+        rows = np.full(len(self.patches.samples), -1, np.int64)
+        rows[self.learned] = np.arange(len(self.learned))
+        return rows
+
+    def _given_judge(self) -> Classifier | None:
+        options, size = self.options, self.model.card.framing.size
+        if options.weights is None:
+            return None
+        name = network_for(options.classifier, size)
+        return ready_judge(name, self.dataset.classes, size=size, weights=options.weights)
+
+    def _judges(self, cache: Path | None, progress: Progress) -> tuple[CrossFitted, np.ndarray]:
         options, size = self.options, self.model.card.framing.size
         name = network_for(options.classifier, size)
         fit = FitOptions(name=name, size=size, weights=options.weights)
-        if options.weights is not None:
-            ready = ready_judge(name, self.dataset.classes, size=size, weights=options.weights)
-            if ready is not None:
-                progress.say(f"{options.weights}: judges as it is, without training")
-                one = CrossFitted([ready.to(self.device)], np.zeros(1, np.int64), np.zeros(1, bool), float("nan"))
-                return one, np.zeros(len(self.patches.samples), np.int64)
+        ready = self._given_judge()
+        if ready is not None:
+            progress.say(f"{options.weights}: judges as it is, without training")
+            one = CrossFitted([ready.to(self.device)], np.zeros(1, np.int64), np.zeros(1, bool), float("nan"))
+            return one, np.zeros(len(self.patches.samples), np.int64)
         images, labels = self.patches.images[self.learned], self.patches.labels[self.learned]
-        judged_by = np.full(len(self.patches.samples), -1, np.int64)
-        judged_by[self.learned] = np.arange(len(self.learned))
         fitted = cross_fit(
             images, labels, self.dataset.classes, fit,
             folds=options.folds, seed=options.seed, device=self.device, cache=cache, progress=progress,
         )  # fmt: skip
-        return fitted, judged_by
+        return fitted, self._rows_of_learned()
 
     def engine(self, judges: CrossFitted, judged_by: np.ndarray, scratch: Path) -> Engine:
         """The generator with its judges."""
@@ -237,7 +320,7 @@ class Job:
 
     def identity(self) -> dict[str, Any]:
         """What makes a run this run."""
-        options = self.options.model_dump(mode="json", exclude={"batch_size"})
+        options = self.options.model_dump(mode="json")
         return {
             "options": options,
             "checkpoint": self.model.sha256,
@@ -249,12 +332,13 @@ class Job:
     def header(self) -> Header:
         """Everything in the file that is not about one image."""
         options = {
-            **self.options.model_dump(mode="json", exclude={"batch_size"}),
+            **self.options.model_dump(mode="json"),
             "data": str(self.dataset.root),
             "layout": self.dataset.layout,
             "split_seed": self.dataset.split_seed,
             "framing": self.model.card.framing.model_dump(mode="json"),
             "checkpoint": str(self.model.path),
+            "judges": self.judges_sha256,
         }
         return Header(
             classes=self.dataset.classes,
@@ -282,19 +366,25 @@ class Job:
         """Real images, re-encoded whole (or kept byte for byte where they are what the file holds anyway)."""
         rows, encoded, sizes = [], [], []
         skipped: list[Skipped] = []
+        read, unreadable = set(self.file_of.tolist()), {skip.path for skip in self.patches.skipped}
         for row in self.real[shard.part]:
             path = self.dataset.file(self.files[row])
+            if path in unreadable:
+                continue
             try:
                 data = path.read_bytes()
                 image = decode_bytes(data, path)
-                same = self.options.encoding == "jpeg" and is_plain_jpeg(data, image)
-                encoded.append(data if same else self.store(image))
-            except ImageError as error:
-                skipped.append(Skipped(error.path, error.reason))
+            except (ImageError, OSError) as error:
+                reason = error.reason if isinstance(error, ImageError) else f"cannot be read ({error.strerror})"
+                if row in read:
+                    raise DataError(
+                        f"{path}: {reason}; it was readable when this run began; restore it, or go on without it: "
+                        "run the same command again"
+                    ) from error
+                skipped.append(Skipped(path, reason))
                 continue
-            except OSError as error:
-                skipped.append(Skipped(path, f"cannot be read ({error.strerror})"))
-                continue
+            same = self.options.encoding == "jpeg" and is_plain_jpeg(data, image)
+            encoded.append(data if same else self.store(image))
             rows.append(row)
             sizes.append(image.shape[:2])
         size = np.array(sizes, np.int32).reshape(-1, 2)

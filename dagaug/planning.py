@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Int64, UInt8
+from jaxtyping import Bool, Int64, UInt8
 
 from dagaug.datasets import Sample
 from dagaug.errors import DataError, UsageError
@@ -28,7 +28,7 @@ class Plan:
     Attributes:
         source, reference: rows in the samples that the plan was made for.
         variant: rows in :data:`VARIANTS`.
-        starts: where each source's candidates begin, and the end of the last.
+        starts: where each source's candidates begin, and the end of the last; a source may have none.
     """
 
     source: Int64[np.ndarray, " M"]
@@ -38,6 +38,11 @@ class Plan:
 
     def __len__(self) -> int:
         return len(self.source)
+
+    @property
+    def sources(self) -> int:
+        """Number of sources that have candidates."""
+        return int(np.count_nonzero(np.diff(self.starts)))
 
     def shards(self, sources: int) -> list[slice]:
         """The candidates of ``sources`` sources at a time."""
@@ -53,11 +58,19 @@ def _plan(groups: Sequence[tuple[int, Sequence[int]]], variants: Sequence[Varian
         source += [row] * len(references) * len(codes)
         reference += [other for other in references for _ in codes]
         starts.append(len(source))
-    variant = np.tile(codes, len(source) // len(codes)) if source else np.zeros(0, np.uint8)
+    variant = np.tile(codes, len(source) // len(codes))
     return Plan(np.array(source, np.int64), np.array(reference, np.int64), variant, np.array(starts, np.int64))
 
 
-def random_plan(count: int, *, refs: int, variants: Sequence[Variant], seed: int, limit: int | None = None) -> Plan:
+def random_plan(
+    count: int,
+    *,
+    refs: int,
+    variants: Sequence[Variant],
+    seed: int,
+    limit: int | None = None,
+    usable: Bool[np.ndarray, " N"] | None = None,
+) -> Plan:
     """Random references for each source, all different and none the source itself.
 
     Args:
@@ -66,20 +79,37 @@ def random_plan(count: int, *, refs: int, variants: Sequence[Variant], seed: int
         variants: candidates for each reference.
         seed: of the draw; a source's references do not depend on the other sources.
         limit: only so many sources, spread evenly over the samples.
+        usable: the samples that can be read. The others are sources without candidates, and each time that one is
+            drawn as a reference another is drawn in its place, so that all other candidates stay as they were.
 
     Raises:
         UsageError: there are not as many other images as references are asked for.
     """
     if refs < 1:
         raise UsageError(f"--refs {refs}: ask for at least 1")
-    if refs > count - 1:
-        raise UsageError(f"--refs {refs}: there are only {count - 1} other training images; ask for at most that many")
+    usable = np.ones(count, bool) if usable is None else usable
+    others = int(usable.sum()) - 1
+    if refs > others:
+        raise UsageError(f"--refs {refs}: there are only {others} other training images; ask for at most that many")
     sources = range(count) if limit is None or limit >= count else np.linspace(0, count - 1, limit).round().astype(int)
-    groups = []
-    for row in sources:
-        drawn = np.random.default_rng([seed, int(row)]).choice(count - 1, refs, replace=False).tolist()
-        groups.append((int(row), [other + (other >= int(row)) for other in drawn]))
+    groups = [(int(row), _references(int(row), usable, refs, seed)) for row in sources]
     return _plan(groups, variants)
+
+
+def _references(source: int, usable: Bool[np.ndarray, " N"], refs: int, seed: int) -> list[int]:
+    if not usable[source]:
+        return []
+    random = np.random.default_rng([seed, source])
+    drawn = random.choice(len(usable) - 1, refs, replace=False).tolist()
+    found = [other + (other >= source) for other in drawn]
+    taken = {source, *found}
+    for place in range(refs):
+        while not usable[found[place]]:
+            other = int(random.integers(len(usable)))
+            if other not in taken:
+                found[place] = other
+                taken.add(other)
+    return found
 
 
 def pairs_from_csv(path: Path, samples: Sequence[Sample]) -> Plan:
@@ -100,7 +130,7 @@ def pairs_from_csv(path: Path, samples: Sequence[Sample]) -> Plan:
         rows = known.get(text, [])
         if len(rows) != 1:
             what = "is ambiguous" if rows else "is no readable image of the data set"
-            raise DataError(f"{path}, line {line}: {text} {what}")
+            raise DataError(f"{path}, line {line}: {text[:200]} {what}")
         return rows[0]
 
     groups: dict[int, list[int]] = {}

@@ -19,7 +19,7 @@ import hashlib
 import json
 import os
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -47,6 +47,7 @@ __all__ = [
     "SHARD_SCHEMA",
     "Run",
     "ShardContent",
+    "difference",
     "finished_shards",
     "merge",
     "open_run",
@@ -274,6 +275,12 @@ class _Shard:
     def rows(self, name: str) -> int:
         return self._extents[name].shape[0]
 
+    def column(self, name: str) -> np.ndarray:
+        try:
+            return self._bytes.array(self._extents[name])
+        finally:
+            self._bytes.close()
+
     def checked(self) -> Iterator[tuple[str, np.ndarray]]:
         """All columns and the data, after their hashes were checked."""
         try:
@@ -297,7 +304,7 @@ class _Shard:
 def _written(path: Path, kept: str, temporary: Path | None = None) -> Iterator[Path]:
     """Give a name to write under; what was written there gets the name ``path`` if nothing goes wrong."""
     temporary = temporary or path.with_name(path.name + ".tmp")
-    try:
+    with _telling(path, kept):
         try:
             yield temporary
             temporary.replace(path)
@@ -306,6 +313,13 @@ def _written(path: Path, kept: str, temporary: Path | None = None) -> Iterator[P
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
             raise
+
+
+@contextmanager
+def _telling(path: Path, kept: str) -> Iterator[None]:
+    """Turn what goes wrong in writing ``path`` into one line; ``kept`` says what is not lost."""
+    try:
+        yield
     except (OSError, RuntimeError) as error:
         raise _write_error(path, kept, error) from error
 
@@ -352,6 +366,37 @@ class Run:
     def count(self, index: int) -> int:
         """Number of images in a finished shard."""
         return _Shard(_shard_path(self.parts, index), index).rows("images/label")
+
+    def column(self, index: int, name: str) -> np.ndarray:
+        """One dataset of a finished shard, by its name in :data:`SHARD_SCHEMA`."""
+        return _Shard(_shard_path(self.parts, index), index).column(name)
+
+    def forget(self, indices: Iterable[int]) -> None:
+        """Remove shards, so that they are made again.
+
+        Raises:
+            StoreError: the folder cannot be written.
+        """
+        for index in indices:
+            path = _shard_path(self.parts, index)
+            with _telling(path, "nothing was changed"):
+                path.unlink(missing_ok=True)
+            self.finished -= {index}
+
+    def depend(self, indices: Iterable[int], on: str) -> None:
+        """Say what else the content of these shards depends on; those that were made with something else are removed.
+
+        Raises:
+            StoreError: the folder cannot be written.
+        """
+        note = self.parts / "depends.txt"
+        with _telling(note, "nothing was changed"):
+            if note.exists() and note.read_text(encoding="utf-8", errors="replace") == on:
+                return
+            note.unlink(missing_ok=True)
+        self.forget(indices)
+        with _written(note, "nothing was changed") as temporary:
+            temporary.write_text(on, encoding="utf-8")
 
     def write(self, index: int, content: ShardContent) -> None:
         """Write one shard; see :func:`write_shard`."""
@@ -452,13 +497,13 @@ def _claim(target: Path, parts: Path, identity: dict[str, object], overwrite: bo
         raise OutputExistsError(f"{target} exists; --overwrite replaces it")
     manifest = parts / "manifest.json"
     if manifest.exists():
-        difference = _difference(_manifest(manifest), identity)
-        if difference is None:
+        differs = difference(_manifest(manifest), identity)
+        if differs is None:
             return
         if not overwrite:
             raise OutputExistsError(
-                f"{parts} holds an unfinished run with {difference}; "
-                "finish it with the options it began with, or --overwrite begins anew"
+                f"{parts} holds an unfinished run with {differs}; "
+                "finish it with the options and files it began with, or --overwrite begins anew"
             )
     _clear(parts)
     with _written(manifest, "nothing was begun") as temporary, temporary.open("w", encoding="utf-8") as file:
@@ -471,7 +516,7 @@ def _clear(parts: Path) -> None:
     """Remove what a run wrote into its folder, but for the lock, and nothing else."""
     # The manifest goes first: without it, what a kill leaves here is known to be rubbish.
     (parts / "manifest.json").unlink(missing_ok=True)
-    for pattern in ("index-*.h5", "*.tmp"):
+    for pattern in ("index-*.h5", "*.tmp", "depends.txt"):
         for path in parts.glob(pattern):
             path.unlink()
 
@@ -479,23 +524,31 @@ def _clear(parts: Path) -> None:
 def _manifest(path: Path) -> object:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
+    except (ValueError, RecursionError):
         content = None
     if not isinstance(content, dict) or content.get("version") != _MANIFEST_VERSION:
         return None
     return content.get("identity")
 
 
-def _difference(before: object, now: object, name: str = "") -> str | None:
-    """The first option in which two identities differ, with both values, for the user."""
+def difference(before: object, now: object, name: str = "") -> str | None:
+    """The first option in which two identities differ, with both values, for the user; None if they are equal."""
     if isinstance(before, dict) and isinstance(now, dict):
         for key in sorted(before.keys() | now.keys()):
-            difference = _difference(before.get(key), now.get(key), f"{name}.{key}" if name else str(key))
-            if difference is not None:
-                return difference
+            differs = difference(before.get(key), now.get(key), f"{name}.{key}" if name else str(key))
+            if differs is not None:
+                return differs
         return None
     if before == now:
         return None
+    if isinstance(before, list) and isinstance(now, list):
+        ours, theirs = ({json.dumps(value) for value in values} for values in (before, now))
+        lost = next((value for value in before if json.dumps(value) not in theirs), None)
+        new = next((value for value in now if json.dumps(value) not in ours), None)
+        if lost is not None:
+            return f"{_shown(lost)} among its {name}, which is not there now"
+        if new is not None:
+            return f"{name} without {_shown(new)}, which is there now"
     if not name:
         return "an unreadable manifest"
     return f"{name} = {_shown(before)}, while this one has {name} = {_shown(now)}"

@@ -23,7 +23,7 @@ LAYERS = (
     ),
     ("crew", "alike", "flock", "patches", "planning", "probe", "scoretable", "store", "translators"),
     ("figures", "frames", "gallery", "models", "objectives", "passport", "shards"),
-    ("evaluate", "export", "reimport", "runfolder", "squares", "workloads"),
+    ("evaluate", "export", "finished", "reimport", "runfolder", "squares", "workloads"),
     ("attention", "engine", "report", "training", "truth"),
     ("controls", "drawing", "material", "morphing"),
     ("arms", "augment", "results", "translate"),

@@ -357,6 +357,30 @@ def test_verify_finds_candidates_that_name_another_image(files: dict[str, Path],
         verify(path)
 
 
+@pytest.mark.parametrize(
+    ("column", "row", "value", "told"),
+    [
+        ("confidence", REAL, 0.75, f"/images/confidence: image {REAL} and its candidate 0 differ"),
+        ("label", REAL + 1, 0, f"/images/label: image {REAL + 1} and its candidate 2 differ"),
+        ("predicted", 2, 1, "/images: image 2 is real, and has a reference, prediction or candidate"),
+    ],
+)
+def test_verify_names_the_image_that_is_not_what_its_candidate_is(
+    files: dict[str, Path], tmp_path: Path, column: str, row: int, value: float, told: str
+) -> None:
+    def change(file: h5py.File) -> None:
+        assert file[f"images/{column}"][row] != value
+        file[f"images/{column}"][row] = value
+
+    path = altered(files["png"], tmp_path / "x.h5", change)
+    with Store(path) as store:
+        content = store.content_sha256()
+    with h5py.File(path, "r+") as file:
+        file["content_sha256"][:] = np.frombuffer(content, np.uint8)
+    with pytest.raises(StoreError, match=told):
+        verify(path)
+
+
 def use_all(path: Path) -> None:
     """Read all that a file holds."""
     with Store(path) as store:
