@@ -1,0 +1,85 @@
+"""A small world on disk, the server of commands, and what a straight run of ``augment`` gives."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from processes import Process, Server
+
+REFS = 3
+ARGUMENTS = (
+    "--checkpoint", "run", "--classifier", "test_resnet", "--weights", "judge.safetensors", "--allow-mislabelled",
+    "--refs", REFS, "--batch-size", 16, "--device", "cpu", "--quiet",
+)  # fmt: skip
+SMALL = {"dagaug.morphing._SOURCES_PER_SHARD": 2, "dagaug.morphing._REAL_PER_SHARD": 6}
+SHARDS = 24 // 6 + 16 // 2
+
+
+@dataclass(frozen=True)
+class World:
+    """A folder with birds, a run and a judge, in which commands are given."""
+
+    root: Path
+    server: Server
+
+    def start(self, *more: object, data: str = "birds", out: str = "a.h5", prelude: str = "") -> Process:
+        """Begin the command of all these tests."""
+        return self.server.start("augment", data, "--out", out, *ARGUMENTS, *more, cwd=self.root, prelude=prelude)
+
+    def run(self, *more: object, data: str = "birds", out: str = "a.h5", prelude: str = "") -> tuple[int, list[str]]:
+        """The same command to its end: exit code, and what it told as errors."""
+        process = self.start(*more, data=data, out=out, prelude=prelude)
+        return process.wait(), process.told()
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with Server(tmp_path_factory.mktemp("told"), SMALL) as server:
+        yield server
+
+
+@pytest.fixture
+def world(tmp_path: Path, server: Server, birds_folder: Path, birds_run: Path, birds_judge: Path) -> World:
+    shutil.copytree(birds_folder, tmp_path / "birds")
+    shutil.copytree(birds_run, tmp_path / "run")
+    shutil.copy(birds_judge, tmp_path / "judge.safetensors")
+    return World(tmp_path, server)
+
+
+@pytest.fixture(scope="session")
+def straight(
+    tmp_path_factory: pytest.TempPathFactory, server: Server, birds_folder: Path, birds_run: Path, birds_judge: Path
+) -> bytes:
+    """The file of the same command where nothing goes wrong."""
+    root = tmp_path_factory.mktemp("straight")
+    for name, path in (("birds", birds_folder), ("run", birds_run), ("judge.safetensors", birds_judge)):
+        (root / name).symlink_to(path)
+    assert World(root, server).run() == (0, [])
+    return (root / "a.h5").read_bytes()
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Callable[..., Path]]:
+    """Mounts a small file system: ``disk("64k")``; ``disk("8m")`` makes it larger, ``disk(mode="ro")`` read-only."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = False
+
+    def mount(size: str = "8m", mode: str = "rw") -> Path:
+        nonlocal mounted
+        options = f"size={size},{mode}" + ",remount" * mounted
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], capture_output=True)
+        if done.returncode and not mounted:
+            pytest.skip("needs the permission to mount")
+        assert not done.returncode, done.stderr
+        mounted = True
+        return folder
+
+    yield mount
+    if mounted:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
