@@ -73,6 +73,7 @@ def test_every_job_is_done_once_and_its_steps_are_told(devices: int) -> None:
     assert multiprocessing.active_children() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("job", "error", "words"),
     [

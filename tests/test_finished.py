@@ -155,6 +155,7 @@ def test_other_options_are_refused_with_both_values_and_the_file_stays(
     assert not parts_of(out).exists()
 
 
+@pytest.mark.slow
 def test_a_retry_that_was_killed_goes_on_and_the_file_stays_until_then(
     model: TrainedModel,
     patient: Patient,

@@ -232,6 +232,7 @@ def test_runs_without_synthetic_images_serve_another_store_too(
     assert listener.steps == 2 * 4
 
 
+@pytest.mark.slow
 def test_several_workers_find_what_one_does(
     data: Dataset, small: tuple[Path, Path, ScoreResult], tmp_path: Path
 ) -> None:

@@ -246,7 +246,7 @@ def test_folders_that_hold_no_birds_and_tables_that_are_not_there_are_errors(
 def test_an_oracle_is_trained_on_a_folder_of_the_same_classes(birds: Dataset, perfect: Path, tmp_path: Path) -> None:
     cache = tmp_path / "oracle.safetensors"
     result = evaluate_pairs(perfect, birds, birds.root, oracle_data=birds.root, steps=3, cache=cache)
-    assert result.oracle.startswith("test_resnet trained on the 24 images of ")
+    assert result.oracle.startswith("plain trained on the 24 images of ")
     assert math.isnan(result.oracle_accuracy)  # it has seen every test image
     assert 0 <= answers(result)["truth"].identity.value <= 1
     assert cache.is_file()
