@@ -8,10 +8,13 @@ from __future__ import annotations
 import csv
 import io
 import shutil
+import tempfile
 import time
+from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -24,12 +27,25 @@ from dagaug.interrupts import Interrupted, Stop, stop_on_signals
 from dagaug.models import TrainedModel
 from dagaug.morphing import AugmentOptions, Job, Made, Shard, check_classes
 from dagaug.outputs import telling_writes, write_whole
+from dagaug.planning import VARIANTS, random_plan
 from dagaug.progress import SILENT, Progress
 from dagaug.selection import verdict_counts
-from dagaug.shards import Run, open_run, parts_of
+from dagaug.shards import Merge, Run, begun, open_run, parts_of
 from dagaug.store import Store
+from dagaug.translators import ReferenceTranslator
 
-__all__ = ["AugmentOptions", "Augmented", "Estimate", "augment", "check_classes", "estimate", "skipped_log"]
+__all__ = [
+    "AugmentOptions",
+    "Augmented",
+    "Estimate",
+    "Executor",
+    "Local",
+    "augment",
+    "check_classes",
+    "estimate",
+    "missing_real",
+    "skipped_log",
+]
 
 
 @dataclass(frozen=True)
@@ -66,16 +82,38 @@ class Estimate:
 
     Attributes:
         sources, candidates: how many.
-        seconds: of generating and judging, by a measured batch; training the judges comes on top.
+        seconds: of all that is computed, read and encoded, by a measured warm-up; training the judges comes on top.
         size: of the file in bytes, if all that can be kept were kept.
-        free: bytes free where the file would lie; twice the size is needed while shards are merged.
+        scratch: bytes of the table of encodings, which lies beside the shards and goes before they are merged.
+        needed: bytes on the disk at the worst moment.
+        free: bytes free where the file would lie.
     """
 
     sources: int
     candidates: int
     seconds: float
     size: int
+    scratch: int
+    needed: int
     free: int
+
+
+_TRIAL_IMAGES = 32
+_TRIAL_REFERENCES = 4
+
+
+@runtime_checkable
+class Executor(Protocol):
+    """Where shards are made."""
+
+    def __enter__(self) -> Executor: ...
+
+    def __exit__(self, *exception: object) -> None: ...
+
+    def make(
+        self, job: Job, judges: CrossFitted, judged_by: np.ndarray, run: Run, stop: Stop, progress: Progress
+    ) -> None:
+        """Make and write the shards that the run lacks, or as many as can be before it is asked to stop."""
 
 
 def augment(
@@ -90,6 +128,8 @@ def augment(
     strict: bool = False,
     cache: Path | None = None,
     retry_failed: bool = False,
+    executor: Executor | None = None,
+    merge: Merge = "copy",
     progress: Progress = SILENT,
 ) -> Augmented:
     """Morph a data set and write what the classifier recognises, or go on with a run that was stopped.
@@ -108,6 +148,8 @@ def augment(
             be read then and can be now, as sources, references or real images, and take over the others. With a
             judge that is given, the result is that of a run in which all of them could be read. Judges that were
             trained go on judging; they have not learned from the new images.
+        executor: makes the shards; this process by default. They are the same, whoever makes them.
+        merge: ``copy`` makes one file, ``virtual`` leaves the images in the shards, in a folder beside it.
         progress: is told of images, rates and what is skipped.
 
     Raises:
@@ -123,9 +165,11 @@ def augment(
         progress.say(f"{out}: {unreadable if before.skipped else 'no file was skipped'}; it stays as it is")
         return _summary(out, float("nan"), time.monotonic() - started)
     job = Job(model, dataset, options, device=pick_device(device), workers=workers, strict=strict, progress=progress)
+    job.fix_batch_size(_begun_with(out) if before is None else before.batch_size)
     if before is not None:
         before.check(job.header())
-    with open_run(out, job.identity(), overwrite=overwrite or before is not None) as run:
+    replaces = overwrite or before is not None
+    with open_run(out, job.identity(), overwrite=replaces) as run, executor or Local() as makes:
         _log_skipped(out, job)
         judges, judged_by = job.judges(cache, progress, before)
         if not np.isnan(judges.accuracy):
@@ -134,11 +178,20 @@ def augment(
         if before is not None:
             _take_over(job, run, before, progress)
         with stop_on_signals() as stop:
-            _store_real(job, run, stop, progress)
-            _morph(job, run, job.engine(judges, judged_by, parts_of(out)), stop, progress)
+            with telling_writes(out, f"finished shards are kept in {parts_of(out)}"):
+                makes.make(job, judges, judged_by, run, stop, progress)
+            if stop.requested:
+                raise Interrupted(f"stopped; finished shards are kept in {parts_of(out)}; the same command goes on")
         _log_skipped(out, job)
-        run.merge(job.header(), len(job.shards), progress=progress)
+        run.merge(job.header(), len(job.shards), how=merge, progress=progress)
     return _summary(out, judges.accuracy, time.monotonic() - started)
+
+
+def _begun_with(out: Path) -> int | None:
+    """The batch size of the unfinished run that writes ``out``, if there is one."""
+    options = begun(out).get("options")
+    size = options.get("batch_size") if isinstance(options, dict) else None
+    return size if isinstance(size, int) and size > 0 else None
 
 
 def _forget_outdated(job: Job, run: Run) -> None:
@@ -179,16 +232,53 @@ def _log_skipped(out: Path, job: Job) -> None:
             path.unlink(missing_ok=True)
 
 
-def _store_real(job: Job, run: Run, stop: Stop, progress: Progress) -> None:
-    shards = [shard for shard in job.shards if shard.real]
-    if not shards:
+class Local:
+    """Makes shards in this process: reading, computing, encoding and writing overlap."""
+
+    def __enter__(self) -> Local:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        return None
+
+    def make(
+        self, job: Job, judges: CrossFitted, judged_by: np.ndarray, run: Run, stop: Stop, progress: Progress
+    ) -> None:
+        """See :class:`Executor`."""
+        with ThreadPoolExecutor(job.workers) as pool:
+            _store_real(job, run, pool, stop, progress)
+            if not stop.requested:
+                _morph(job, run, job.engine(judges, judged_by, run.parts), pool, stop, progress)
+
+
+def missing_real(job: Job, run: Run) -> list[Shard]:
+    """Shards of real images that are to be made.
+
+    One that lacks images for reasons that are not known yet is made again, so that they are.
+    """
+    known = {skip.path for skip in job.patches.skipped}
+
+    def whole(shard: Shard) -> bool:
+        there = sum(job.dataset.file(job.files[row]) not in known for row in job.real[shard.part])
+        return shard.index in run.finished and run.count(shard.index) >= there
+
+    return [shard for shard in job.shards if shard.real and not whole(shard)]
+
+
+def _store_real(job: Job, run: Run, pool: ThreadPoolExecutor, stop: Stop, progress: Progress) -> None:
+    if not job.real:
         return
+    missing = missing_real(job, run)
     with progress.task("Storing real images", len(job.real), "images") as task:
-        for shard in shards:
-            if shard.index not in run.finished:
-                _keep(job, run, shard, job.store_real(shard))
-                _stop_if_asked(stop, run)
-            task.advance(len(shard))
+        task.advance(len(job.real) - sum(map(len, missing)))
+        ahead: deque[tuple[Shard, Future[Made]]] = deque()
+        for shard in [*missing, None, None]:
+            if len(ahead) == 2 or (shard is None and ahead):
+                before, made = ahead.popleft()
+                _keep(job, run, before, made.result())
+                task.advance(len(before))
+            if shard is not None and not stop.requested:
+                ahead.append((shard, pool.submit(job.store_real, shard)))
 
 
 def _keep(job: Job, run: Run, shard: Shard, made: Made) -> None:
@@ -196,41 +286,32 @@ def _keep(job: Job, run: Run, shard: Shard, made: Made) -> None:
     job.skipped += made.skipped
 
 
-def _morph(job: Job, run: Run, engine: Engine, stop: Stop, progress: Progress) -> None:
+def _morph(job: Job, run: Run, engine: Engine, pool: ThreadPoolExecutor, stop: Stop, progress: Progress) -> None:
     """Generate shard after shard; the one before is selected, encoded and written meanwhile."""
-    synthetic = [shard for shard in job.shards if not shard.real]
-    missing = [shard for shard in synthetic if shard.index not in run.finished]
+    missing = [shard for shard in job.shards if not shard.real and shard.index not in run.finished]
     if not missing:
         return
-    engine.encode(progress)
+    engine.encode(progress, engine.blocks(job.plan, [shard.part for shard in missing]))
     kept = done = 0
 
-    def write(shard: Shard, morphs: Morphs) -> tuple[int, int]:
-        made = job.select(shard, morphs)
+    def write(shard: Shard, morphs: Morphs) -> int:
+        made = job.select(shard, morphs, pool)
         _keep(job, run, shard, made)
-        return len(made.content.encoded), len(shard)
+        return len(made.content.encoded)
 
     with (
         ThreadPoolExecutor(1) as writer,
         progress.task("Morphing", len(job.plan), "candidates") as task,
     ):
-        task.advance(sum(len(shard) for shard in synthetic if shard.index in run.finished))
-        pending: Future[tuple[int, int]] | None = None
+        task.advance(len(job.plan) - sum(map(len, missing)))
+        ahead: deque[tuple[Shard, Future[int]]] = deque()
         for shard in [*missing, None]:
-            morphs = None if shard is None or stop.requested else engine.morph(job.plan, shard.part)
-            if pending is not None:
-                more, all_of = pending.result()
-                kept, done = kept + more, done + all_of
-                task.advance(all_of, f"{kept / max(done, 1):.0%} kept")
-            if morphs is None or shard is None:
-                break
-            pending = writer.submit(write, shard, morphs)
-    _stop_if_asked(stop, run)
-
-
-def _stop_if_asked(stop: Stop, run: Run) -> None:
-    if stop.requested:
-        raise Interrupted(f"stopped; finished shards are kept in {parts_of(run.target)}; the same command goes on")
+            if shard is not None and not stop.requested:
+                ahead.append((shard, writer.submit(write, shard, engine.morph(job.plan, shard.part))))
+            if len(ahead) > 1 or ((shard is None or stop.requested) and ahead):
+                before, written = ahead.popleft()
+                kept, done = kept + written.result(), done + len(before)
+                task.advance(len(before), f"{kept / max(done, 1):.0%} kept")
 
 
 def _summary(out: Path, accuracy: float, seconds: float) -> Augmented:
@@ -255,35 +336,90 @@ def _summary(out: Path, accuracy: float, seconds: float) -> Augmented:
 
 
 def estimate(
-    model: TrainedModel, dataset: Dataset, options: AugmentOptions, out: Path, *, device: str = "auto", workers: int = 2
+    model: TrainedModel,
+    dataset: Dataset,
+    options: AugmentOptions,
+    out: Path,
+    *,
+    device: str = "auto",
+    workers: int = 2,
+    merge: Merge = "copy",
 ) -> Estimate:
     """What :func:`augment` would take, from a few batches on this machine; nothing is written."""
     job = Job(model, dataset, options, device=pick_device(device), workers=workers, strict=False, progress=SILENT)
-    few = slice(0, min(len(job.plan), 2 * options.batch_size))
-    size = model.card.framing.size
-    judge = untrained(network_for(options.classifier, size), dataset.classes, size=size).to(job.device)
-    judges = CrossFitted([judge], np.zeros(1, np.int64), np.zeros(1, bool), float("nan"))
-    folder = out.parent if out.parent.is_dir() else Path.cwd()
-    engine = job.engine(judges, np.zeros(len(job.patches.samples), np.int64), folder)
-    start = time.monotonic()
-    engine.encode()
-    encoded = time.monotonic()
-    engine.morph(job.plan, few)  # the first time is not typical
-    begun = time.monotonic()
-    morphs = engine.morph(job.plan, few)
-    stored = [
-        len(job.store(job.framed(morphs, row, int(job.plan.reference[row]), int(job.plan.variant[row]))))
-        for row in range(min(16, few.stop))
-    ]
-    each = (time.monotonic() - begun) / few.stop
-    most = len(job.plan) // (1 if options.keep == "all" else len(options.variants))
-    if options.keep == "per-image":
+    folder = next(parent for parent in out.absolute().parents if parent.is_dir())
+    trial = _Trial(job)
+    images = len(np.unique(np.concatenate([job.plan.source, job.plan.reference])))
+    encodings = images * len(VARIANTS)
+    real, size_of_real = trial.real()
+    each_encoding, each_candidate, size_of_morph = trial.synthetic()
+    most = len(job.plan) // (1 if options.keep == "all" or options.pairs else len(options.variants))
+    if options.keep == "per-image" and not options.pairs:
         most = job.plan.sources
-    real = sum(job.dataset.file(job.files[row]).stat().st_size for row in job.real)
+    size = round(size_of_morph * most + size_of_real)
+    scratch = encodings * trial.record_bytes
     return Estimate(
         sources=job.plan.sources,
         candidates=len(job.plan),
-        seconds=encoded - start + each * len(job.plan),
-        size=int(np.mean(stored) * most) + real,
+        seconds=real + each_encoding * encodings + each_candidate * len(job.plan),
+        size=size,
+        scratch=scratch,
+        needed=size + (max(size, scratch) if merge == "copy" else scratch),
         free=shutil.disk_usage(folder).free,
     )
+
+
+class _Trial:
+    """A measured warm-up: the first images of a job, encoded, morphed among each other and stored in memory."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        size = job.model.card.framing.size
+        few = job.patches.images[:_TRIAL_IMAGES]
+        judge = untrained(network_for(job.options.classifier, size), job.dataset.classes, size=size).to(job.device)
+        judges = CrossFitted([judge], np.zeros(1, np.int64), np.zeros(1, bool), float("nan"))
+        self._plan = random_plan(
+            len(few), refs=min(_TRIAL_REFERENCES, len(few) - 1), variants=job.options.variants, seed=0
+        )
+        assert isinstance(job.model.translator, ReferenceTranslator)
+        self._engine = Engine(
+            job.model.translator,
+            few,
+            judges,
+            np.zeros(len(few), np.int64),
+            device=job.device,
+            batch_size=job.options.batch_size,
+            scratch=Path(tempfile.gettempdir()),
+        )
+
+    @property
+    def record_bytes(self) -> int:
+        """What an image takes in the table of encodings in each variant."""
+        return self._engine.table.record.itemsize
+
+    def real(self) -> tuple[float, float]:
+        """Seconds and bytes of all real images, by the first of them."""
+        count = min(len(self.job.real), _TRIAL_IMAGES)
+        if not count:
+            return 0.0, 0.0
+        started = time.monotonic()
+        made = self.job.store_real(Shard(0, True, slice(0, count)))
+        scale = len(self.job.real) / count
+        return (time.monotonic() - started) * scale, sum(map(len, made.content.encoded)) * scale
+
+    def synthetic(self) -> tuple[float, float, float]:
+        """Seconds of an encoding, seconds of a candidate, bytes of a morph."""
+        engine, job = self._engine, self.job
+        some = slice(0, min(len(self._plan), 2 * engine.batch_size))
+        engine.encode()  # the first time is not typical
+        started = time.monotonic()
+        engine.encode()
+        encoding = (time.monotonic() - started) / (len(VARIANTS) * len(engine.patches))
+        engine.morph(self._plan, some)
+        started = time.monotonic()
+        morphs = engine.morph(self._plan, some)
+        stored = [
+            len(job.store(job.framed(morphs, row, int(self._plan.reference[row]), int(self._plan.variant[row]))))
+            for row in range(min(_TRIAL_IMAGES, some.stop))
+        ]
+        return encoding, (time.monotonic() - started) / some.stop, float(np.mean(stored))

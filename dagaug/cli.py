@@ -63,6 +63,20 @@ class Encoding(StrEnum):
     raw = "raw"
 
 
+class Where(StrEnum):
+    """What makes the shards."""
+
+    local = "local"
+    ray = "ray"
+
+
+class Merge(StrEnum):
+    """What becomes of shards."""
+
+    copy = "copy"
+    virtual = "virtual"
+
+
 class Crop(StrEnum):
     """What networks see."""
 
@@ -382,9 +396,21 @@ def augment(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Of a finished file, make what lacks files that can be read now.")
     ] = False,
+    engine: Annotated[Where, typer.Option(help="This machine, or the workers of a Ray cluster.")] = Where.local,
+    ray_address: Annotated[
+        str | None, typer.Option(help="Of a running Ray cluster; one is started on this machine by default.")
+    ] = None,
+    ray_workers: Annotated[
+        int | None, typer.Option(min=1, help="Ray's processes; one for each GPU, or each CPU, by default.")
+    ] = None,
+    merge: Annotated[
+        Merge, typer.Option(help="One file, or one that reads the images from the shards in a folder beside it.")
+    ] = Merge.copy,
     layout: LayoutOption = Layout.auto,
     seed: Seed = 0,
-    batch_size: Annotated[int, typer.Option(min=1, help="Candidates computed at a time.")] = 64,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Candidates computed at a time; what suits the device by default.")
+    ] = None,
     device: Device = "auto",
     workers: Workers = 2,
     overwrite: Overwrite = False,
@@ -393,7 +419,7 @@ def augment(
     quiet: Quiet = False,
 ) -> None:
     """Morph every image into the poses of random references, keep what a classifier recognises, write HDF5."""
-    from dagaug import augment as engine
+    from dagaug import augment as augmenting
     from dagaug.checkpoint import newest_run
     from dagaug.datasets import read_dataset
     from dagaug.models import load_model
@@ -408,7 +434,7 @@ def augment(
         per_class = model.card.per_class
         terminal.say(f"Using the first {per_class} training images of each class, as the training did (--per-class)")
     options = _checked(
-        engine.AugmentOptions,
+        augmenting.AugmentOptions,
         refs=refs,
         variants=tuple(name.strip() for name in variants.split(",")),
         keep=keep.value,
@@ -432,17 +458,25 @@ def augment(
     what = f"pairs-{pairs.stem}" if pairs else f"refs{refs}"
     out = out or run / f"{data.resolve().name or 'data'}-{what}.h5"
     if dry_run:
-        guess = engine.estimate(model, dataset, options, out, device=device, workers=workers)
+        guess = augmenting.estimate(model, dataset, options, out, device=device, workers=workers, merge=merge.value)
         lines = [
             f"{guess.sources} sources, {guess.candidates} candidates, would be written to {out}",
             f"About {guess.seconds / 60:.1f} minutes and the training of the classifiers",
-            f"At most {guess.size / 1e6:.1f} MB, twice that while merging; {guess.free / 1e9:.1f} GB are free",
+            f"At most {guess.size / 1e6:.1f} MB, and {guess.needed / 1e6:.1f} MB while it is made; "
+            f"{guess.free / 1e9:.1f} GB are free",
         ]
-        if guess.free < 2 * guess.size:
-            lines.append("That is too little space: choose another --out, or fewer --refs")
+        if guess.free < guess.needed:
+            lines.append("Warning: that would fill the disk; choose another --out, fewer --refs or --merge virtual")
         terminal.result({**asdict(guess), "out": out}, lines)
         return
-    done = engine.augment(
+    executor = None
+    if engine is Where.ray:
+        from dagaug.distributed import RayExecutor
+
+        executor = RayExecutor(ray_address, ray_workers, device=device)
+    elif ray_address is not None or ray_workers is not None:
+        raise UsageError("--ray-address and --ray-workers: only with --engine ray")
+    done = augmenting.augment(
         model,
         dataset,
         options,
@@ -453,6 +487,8 @@ def augment(
         strict=strict,
         cache=run / "judges.safetensors",
         retry_failed=retry_failed,
+        executor=executor,
+        merge=merge.value,
         progress=terminal,
     )
     rejected = "; ".join(f"{count} {name}" for name, count in done.verdicts.items() if count and name != "kept")
@@ -463,7 +499,7 @@ def augment(
     ]
     if done.skipped:
         first = done.skipped[0]
-        log = engine.skipped_log(done.out)
+        log = augmenting.skipped_log(done.out)
         lines.append(f"{len(done.skipped)} files skipped, listed in the file and in {log.name}; the first:")
         lines.append(f"{first.path}: {first.reason}; when they can be read: the same command with --retry-failed")
     terminal.result(asdict(done), lines, next_step="dagaug score    (pictures: dagaug show)")

@@ -26,6 +26,7 @@ class Finished:
         path: the file.
         skipped: the files that could not be used, as the file names them.
         judges_sha256: of the classifiers that selected.
+        batch_size: candidates that were computed at a time, if the file tells.
 
     Raises:
         StoreError: it is not a file of dagaug's.
@@ -37,6 +38,8 @@ class Finished:
         header = self._store.header
         self.skipped = frozenset(name for name, _ in header.skipped)
         self.judges_sha256 = str(header.options.get("judges", ""))
+        size = header.options.get("batch_size")
+        self.batch_size = size if isinstance(size, int) and size > 0 else None
 
     def readable(self) -> list[str]:
         """Skipped files that can be read by now; nothing else is read."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ from jaxtyping import UInt8
 
 from dagaug.errors import StoreError
 
-__all__ = ["UTF8", "Bytes", "Extent", "Writer", "create", "read_layout", "telling"]
+__all__ = ["UTF8", "Bytes", "Extent", "Piece", "Virtual", "Writer", "create", "read_layout", "telling"]
 
 UTF8 = "utf8"
 """In a schema: fixed-length, NUL-padded UTF-8; other types are numpy's type strings."""
@@ -52,6 +52,27 @@ class Extent:
         """The part that holds rows ``first`` to ``last`` (exclusive)."""
         row = Extent(0, self.dtype, self.shape[1:]).nbytes
         return Extent(self.start + first * row, self.dtype, (last - first, *self.shape[1:]))
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A part of a virtual dataset: a whole dataset of the same name in another file.
+
+    Attributes:
+        first, last: the rows that it gives, ``last`` exclusive.
+        file: the other file's name, as it stands in this one. Nothing has checked it.
+    """
+
+    first: int
+    last: int
+    file: str
+
+
+@dataclass(frozen=True)
+class Virtual(Extent):
+    """A dataset of one dimension that lies in pieces in other files; ``start`` is 0."""
+
+    pieces: tuple[Piece, ...] = ()
 
 
 @contextmanager
@@ -111,6 +132,12 @@ class Bytes:
             return (self.read(extent.start, extent.nbytes) != 0).reshape(extent.shape)
         return self.read(extent.start, extent.nbytes).view(extent.dtype).reshape(extent.shape)
 
+    def twin(self) -> Bytes:
+        """The same file, not opened yet: for one thread, which then closes it."""
+        other = object.__new__(Bytes)
+        other.__dict__.update(self.__getstate__())
+        return other
+
     def close(self) -> None:
         """Give the file back; the next read opens it anew."""
         if self._descriptor is not None:
@@ -126,9 +153,16 @@ class Bytes:
 
 
 def read_layout(
-    path: Path, attributes: Mapping[str, type], schema: Mapping[str, tuple[str, str]], size: int
+    path: Path,
+    attributes: Mapping[str, type],
+    schema: Mapping[str, tuple[str, str]],
+    size: int,
+    *,
+    virtual: frozenset[str] = frozenset(),
 ) -> tuple[dict[str, str | int], dict[str, Extent]]:
     """Attributes, and where each dataset of ``schema`` lies, in a file of ``size`` bytes. Reads no dataset.
+
+    Those named in ``virtual`` may be virtual, in which case :class:`Virtual` says of what they consist.
 
     Raises:
         StoreError: naming the dataset that is missing, of another type or shape, linked from elsewhere,
@@ -149,7 +183,7 @@ def read_layout(
         lengths: dict[str, int] = {}
         for name, (kind, dims) in schema.items():
             with telling(path, f"/{name} cannot be read"):
-                extents[name] = extent = _extent(path, file.id, name, kind, size)
+                extents[name] = extent = _extent(path, file.id, name, kind, size, name in virtual)
             _bind(path, name, extent.shape, dims, lengths)
     return values, extents
 
@@ -176,7 +210,7 @@ def _attribute(path: Path, root: h5g.GroupID, name: str, kind: type) -> str | in
         return text.item().decode("utf-8", "surrogateescape")
 
 
-def _extent(path: Path, root: h5g.GroupID, name: str, kind: str, size: int) -> Extent:
+def _extent(path: Path, root: h5g.GroupID, name: str, kind: str, size: int, may_be_virtual: bool) -> Extent:
     node: h5g.GroupID | h5d.DatasetID = root
     for part in name.encode().split(b"/"):
         if not isinstance(node, h5g.GroupID) or not node.links.exists(part):
@@ -192,6 +226,8 @@ def _extent(path: Path, root: h5g.GroupID, name: str, kind: str, size: int) -> E
     how = node.get_create_plist()
     if how.get_nfilters():
         raise StoreError(f"{path}: /{name} has a filter; such files are refused")
+    if may_be_virtual and how.get_layout() == h5d.VIRTUAL:
+        return Virtual(0, dtype, tuple(node.shape), _pieces(path, name, how, node.shape))
     if how.get_layout() != h5d.CONTIGUOUS or how.get_external_count():
         raise StoreError(f"{path}: /{name} is not stored in one piece in this file")
     if node.get_space().get_simple_extent_type() not in (h5s.SCALAR, h5s.SIMPLE):
@@ -200,6 +236,26 @@ def _extent(path: Path, root: h5g.GroupID, name: str, kind: str, size: int) -> E
     if extent.nbytes > size or extent.start > size - extent.nbytes or (extent.nbytes and not extent.start):
         raise StoreError(f"{path}: /{name} declares {extent.nbytes:,} bytes that the file does not hold")
     return extent
+
+
+def _pieces(path: Path, name: str, how: h5p.PropDCID, shape: tuple[int, ...]) -> tuple[Piece, ...]:
+    """The pieces of a virtual dataset, if they are whole datasets that lie one behind the other."""
+    pieces = []
+    for index in range(how.get_virtual_count()):
+        here, there = how.get_virtual_vspace(index), how.get_virtual_srcspace(index)
+        count = here.get_select_npoints()
+        (first,), (last,) = here.get_select_bounds()
+        file, dataset = how.get_virtual_filename(index), how.get_virtual_dsetname(index).lstrip("/")
+        # Of "all", the file does not keep of how much; the reader compares that with the other file.
+        whole = there.get_select_type() == h5s.SEL_ALL or there.get_select_bounds() == ((0,), (count - 1,))
+        if dataset != name or last - first + 1 != count or not whole:
+            raise StoreError(f"{path}: /{name} is virtual in another way than dagaug writes; such files are refused")
+        pieces.append(Piece(int(first), int(last) + 1, file))
+    pieces.sort(key=lambda piece: piece.first)
+    ends = [0, *(piece.last for piece in pieces)]
+    if len(shape) != 1 or [*(piece.first for piece in pieces), shape[0]] != ends:
+        raise StoreError(f"{path}: /{name} is virtual and has gaps; such files are refused")
+    return tuple(pieces)
 
 
 def _dtype(found: h5t.TypeID, kind: str) -> np.dtype | None:
@@ -225,14 +281,20 @@ def _bind(path: Path, name: str, shape: tuple[int, ...], dims: str, lengths: dic
 
 
 def create(
-    path: Path, attributes: Mapping[str, str | int], layout: Mapping[str, tuple[np.dtype, tuple[int, ...]]]
+    path: Path,
+    attributes: Mapping[str, str | int],
+    layout: Mapping[str, tuple[np.dtype, tuple[int, ...]]],
+    virtual: Mapping[str, Sequence[Piece]] | None = None,
 ) -> dict[str, Extent]:
     """Write an HDF5 file whose datasets hold nothing yet, and say where each is to be written.
 
-    Version 1.8 of the file format gives everything that describes the file a checksum; no times are kept.
+    Version 1.8 of the file format gives everything that describes the file a checksum; no times are kept. Virtual
+    datasets, which ``virtual`` names with their pieces, need version 1.10.
     """
+    virtual = virtual or {}
+    bound = h5f.LIBVER_V110 if virtual else h5f.LIBVER_V18
     access = h5p.create(h5p.FILE_ACCESS)
-    access.set_libver_bounds(h5f.LIBVER_V18, h5f.LIBVER_V18)
+    access.set_libver_bounds(bound, bound)
     creation, groups = h5p.create(h5p.FILE_CREATE), h5p.create(h5p.GROUP_CREATE)
     how = h5p.create(h5p.DATASET_CREATE)
     for properties in (creation, groups, how):
@@ -240,7 +302,7 @@ def create(
     how.set_layout(h5d.CONTIGUOUS)
     how.set_alloc_time(h5d.ALLOC_TIME_EARLY)
     how.set_fill_time(h5d.FILL_TIME_NEVER)
-    extents = {}
+    extents: dict[str, Extent] = {}
     file = h5f.create(os.fsencode(path), h5f.ACC_TRUNC, creation, access)
     with h5py.File(file):
         for name, value in attributes.items():
@@ -254,9 +316,25 @@ def create(
                 exists = parent.links.exists(group.encode())
                 parent = h5g.open(file, group.encode()) if exists else h5g.create(file, group.encode(), gcpl=groups)
             space = h5s.create_simple(shape) if shape else h5s.create(h5s.SCALAR)
+            if name in virtual:
+                h5d.create(parent, leaf.encode(), _hdf5_type(dtype), space, _mapping(name, shape, virtual[name]))
+                extents[name] = Virtual(0, dtype, shape, tuple(virtual[name]))
+                continue
             dataset = h5d.create(parent, leaf.encode(), _hdf5_type(dtype), space, how)
             extents[name] = Extent(dataset.get_offset() or 0, dtype, shape)
     return extents
+
+
+def _mapping(name: str, shape: tuple[int, ...], pieces: Sequence[Piece]) -> h5p.PropDCID:
+    how = h5p.create(h5p.DATASET_CREATE)
+    how.set_obj_track_times(False)
+    how.set_layout(h5d.VIRTUAL)
+    for piece in pieces:
+        count = (piece.last - piece.first,)
+        here = h5s.create_simple(shape)
+        here.select_hyperslab((piece.first,), count)
+        how.set_virtual(here, piece.file.encode(), f"/{name}".encode(), h5s.create_simple(count))
+    return how
 
 
 def _hdf5_type(dtype: np.dtype) -> h5t.TypeID:

@@ -8,8 +8,11 @@ order, again, or on another machine.
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +22,7 @@ import torch
 from jaxtyping import UInt8
 from pydantic import BaseModel, ConfigDict, Field
 
-from dagaug.classifier import Classifier, CrossFitted, FitOptions, cross_fit, network_for, ready_judge
+from dagaug.classifier import Classifier, CrossFitted, FitOptions, cross_fit, network_for, ready_judge, untrained
 from dagaug.datasets import Dataset, Sample
 from dagaug.engine import Engine, Morphs
 from dagaug.errors import CheckpointError, DataError, ImageError, UsageError
@@ -60,7 +63,8 @@ class AugmentOptions(BaseModel):
         limit: only so many sources.
         pairs: a CSV of exactly the pairs to morph; all of them are kept.
         seed: of the references.
-        batch_size: candidates computed at a time; the last bits of a result depend on it.
+        batch_size: candidates computed at a time, on which the last bits of a result depend; None, which
+            :meth:`Job.fix_batch_size` replaces, for what suits the device.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -82,7 +86,7 @@ class AugmentOptions(BaseModel):
     limit: int | None = Field(None, ge=1)
     pairs: Path | None = None
     seed: int = Field(0, ge=0)
-    batch_size: int = Field(64, ge=1)
+    batch_size: int | None = Field(None, ge=1)
 
 
 @dataclass(frozen=True)
@@ -191,7 +195,14 @@ class Job:
         self.real = [row for row, sample in enumerate(self.files) if sample.path in keep_real] if options.real else []
         self.shards = self._cut()
         self.judges_sha256 = ""
-        self._frames = Frames(dataset, self.patches, options.frame, read=self._decode)
+
+    @cached_property
+    def _frames(self) -> Frames:
+        return Frames(self.dataset, self.patches, self.options.frame, read=self._decode)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the cache of whole images, as it goes to other processes."""
+        return {name: value for name, value in self.__dict__.items() if name != "_frames"}
 
     def _random_plan(self, pool: Sequence[Sample]) -> Plan:
         """Drawn among all samples of the pool, by row of the patches."""
@@ -305,8 +316,21 @@ class Job:
         )  # fmt: skip
         return fitted, self._rows_of_learned()
 
+    def fix_batch_size(self, used: int | None = None) -> None:
+        """Where no batch size was given: from now on ``used``, by the run that goes on, or what suits the device."""
+        if self.options.batch_size is not None:
+            return
+        if used is None:
+            size = self.model.card.framing.size
+            name = network_for(self.options.classifier, size)
+            judge = untrained(name, self.dataset.classes, size=size).to(self.device)
+            judges = CrossFitted([judge], np.zeros(1, np.int64), np.zeros(1, bool), float("nan"))
+            nobody = np.zeros(len(self.patches.samples), np.int64)
+            used = self.engine(judges, nobody, Path(tempfile.gettempdir())).batch_size
+        self.options = self.options.model_copy(update={"batch_size": used})
+
     def engine(self, judges: CrossFitted, judged_by: np.ndarray, scratch: Path) -> Engine:
-        """The generator with its judges."""
+        """The generator with its judges; ``scratch`` is a folder, or the name of a table that processes share."""
         assert isinstance(self.model.translator, ReferenceTranslator)
         return Engine(
             self.model.translator,
@@ -417,19 +441,22 @@ class Job:
         )
         return label, predicted, confidence, verdict
 
-    def select(self, shard: Shard, morphs: Morphs) -> Made:
-        """Select a shard's candidates and put the kept ones into their frames."""
+    def select(self, shard: Shard, morphs: Morphs, pool: ThreadPoolExecutor | None = None) -> Made:
+        """Select a shard's candidates, put the kept ones into their frames and encode them, in a pool's threads."""
         part = shard.part
         label, predicted, confidence, verdict = self._verdicts(part, morphs)
         source, reference = self.plan.source[part], self.plan.reference[part]
         variant = self.plan.variant[part]
-        kept, encoded, sizes = [], [], []
-        for row in np.flatnonzero(verdict == KEPT):
-            image = self.framed(morphs, int(row), int(reference[row]), int(variant[row]))
-            kept.append(row)
-            encoded.append(self.store(image))
-            sizes.append(image.shape[:2])
-        chosen, size = np.array(kept, np.int64), np.array(sizes, np.int32).reshape(-1, 2)
+        kept = np.flatnonzero(verdict == KEPT)
+
+        def finish(row: int) -> tuple[bytes, tuple[int, ...]]:
+            image = self.framed(morphs, row, int(reference[row]), int(variant[row]))
+            return self.store(image), image.shape[:2]
+
+        rows = kept.tolist()
+        finished = list(map(finish, rows) if pool is None else pool.map(finish, rows))
+        encoded, sizes = [data for data, _ in finished], [size for _, size in finished]
+        chosen, size = kept.astype(np.int64), np.array(sizes, np.int32).reshape(-1, 2)
         place = np.full(len(label), -1, np.int64)
         place[chosen] = np.arange(len(chosen))
         files = self.file_of

@@ -13,6 +13,7 @@ in [-1, 1]; points are x, y in [-1, 1]; masks are in [0, 1].
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import TypeVar
 
@@ -97,6 +98,14 @@ class Batched:
     def detach(self: _Some) -> _Some:
         """All tensors cut off from the gradient."""
         return self._map(lambda tensor: tensor.detach())
+
+    @classmethod
+    def joined(cls: type[_Some], pieces: Sequence[_Some]) -> _Some:
+        """Batches behind one another."""
+        if len(pieces) == 1:
+            return pieces[0]
+        names = [field.name for field in fields(cls)]  # type: ignore[arg-type]
+        return cls(**{name: torch.cat([getattr(piece, name) for piece in pieces]) for name in names})
 
     def _map(self: _Some, change) -> _Some:  # type: ignore[no-untyped-def]
         return type(self)(*(change(getattr(self, field.name)) for field in fields(self)))  # type: ignore[arg-type]

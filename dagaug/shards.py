@@ -15,24 +15,27 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import glob
 import hashlib
 import json
 import os
+import shutil
 import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal
 
 import numpy as np
 
 from dagaug.errors import LockedError, OutputExistsError, StoreError
-from dagaug.flatfile import Bytes, Writer, create, read_layout
+from dagaug.flatfile import Bytes, Piece, Writer, create, read_layout
 from dagaug.progress import SILENT, Progress
 from dagaug.store import (
     FORMAT,
     SCHEMA,
+    SHARD_FORMAT,
     VERSION,
     Candidates,
     Header,
@@ -45,8 +48,10 @@ from dagaug.store import (
 __all__ = [
     "SHARD_FORMAT",
     "SHARD_SCHEMA",
+    "Merge",
     "Run",
     "ShardContent",
+    "begun",
     "difference",
     "finished_shards",
     "merge",
@@ -55,7 +60,9 @@ __all__ = [
     "write_shard",
 ]
 
-SHARD_FORMAT = "dagaug-shard"
+Merge = Literal["copy", "virtual"]
+"""One file with everything in it, or one whose images stay in the shards, in a folder beside it."""
+
 SHARD_SCHEMA = {name: kind for name, kind in SCHEMA.items() if name.startswith(("images/", "candidates/", "content_"))}
 """The datasets of a shard: those of the file that are about images and candidates."""
 
@@ -110,7 +117,9 @@ def write_shard(parts: Path, index: int, content: ShardContent) -> Path:
     """
     arrays = _shard_arrays(content)
     path = _shard_path(parts, index)
-    with _written(path, f"finished shards are kept in {parts}") as temporary:
+    # Two processes may make one shard, if one was taken for dead; none writes into the other's.
+    own = path.with_name(f"{path.name}.{socket.gethostname()}-{os.getpid()}.tmp")
+    with _written(path, f"finished shards are kept in {parts}", own) as temporary:
         attributes: dict[str, str | int] = {"format": SHARD_FORMAT, "version": VERSION, "index": index}
         extents = create(temporary, attributes, {name: (a.dtype, a.shape) for name, a in arrays.items()})
         hashes = {name: hashlib.sha256(array.data).digest() for name, array in arrays.items()}
@@ -158,8 +167,13 @@ def _as_stored(name: str, array: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(array, dtype)
 
 
-def merge(parts: Path, target: Path, header: Header, count: int, *, progress: Progress = SILENT) -> None:
+def merge(
+    parts: Path, target: Path, header: Header, count: int, *, how: Merge = "copy", progress: Progress = SILENT
+) -> None:
     """Put shards 0 to ``count`` - 1 together under the target's name; the shards stay.
+
+    With ``virtual`` the images are not copied: the shards get second names in ``TARGET.shards-HASH/``, a folder that
+    the target reads them from. Such folders of a target that is replaced go.
 
     Raises:
         StoreError: a shard is missing or damaged (it is then removed, so that the same command makes it
@@ -167,19 +181,59 @@ def merge(parts: Path, target: Path, header: Header, count: int, *, progress: Pr
         ValueError: options are not what JSON can hold.
     """
     with _written(target, f"finished shards are kept in {parts}", parts / "merged.tmp") as temporary:
-        _merge(temporary, parts, header, count, progress)
+        folder = _shared(target, parts, count) if how == "virtual" else None
+        _merge(temporary, parts, count, header, folder, progress)
         Store(temporary).close()
+    for old in target.parent.glob(f"{glob.escape(target.name)}.shards-*"):
+        if folder is None or old.name != folder.name:
+            _remove_shared(old)
 
 
-def _merge(path: Path, parts: Path, header: Header, count: int, progress: Progress) -> None:
+def _each(parts: Path, count: int) -> Iterator[_Shard]:
+    return (_Shard(_shard_path(parts, index), index) for index in range(count))
+
+
+def _shared(target: Path, parts: Path, count: int) -> Path:
+    """Give the shards second names in a folder that stays beside the target."""
+    whole = hashlib.sha256()
+    for shard in _each(parts, count):
+        whole.update(shard.content_sha256())
+    folder = target.with_name(f"{target.name}.shards-{whole.hexdigest()[:16]}")
+    folder.mkdir(exist_ok=True)
+    for shard in _each(parts, count):
+        name = folder / shard.path.name
+        name.unlink(missing_ok=True)
+        try:
+            os.link(shard.path, name)
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EXDEV, errno.EMLINK):
+                raise
+            shutil.copyfile(shard.path, name)
+    _sync_folder(folder)
+    return folder
+
+
+def _remove_shared(folder: Path) -> None:
+    with suppress(OSError):  # nothing refers to it any more
+        if not folder.is_symlink():
+            for path in folder.glob("index-*.h5"):
+                path.unlink()
+            folder.rmdir()
+
+
+def _merge(path: Path, parts: Path, count: int, header: Header, folder: Path | None, progress: Progress) -> None:
+    """Write the whole file; with ``folder`` its images are those of the shards there."""
     attributes = _attributes(header)
     tables = _header_arrays(header)
     rows = dict.fromkeys(_COUNTED, 0)
-    for index in range(count):
-        shard = _Shard(_shard_path(parts, index), index)
+    pieces = []
+    for shard in _each(parts, count):
+        first = rows["images/data"]
         rows = {name: rows[name] + shard.rows(name) for name in _COUNTED}
+        if folder is not None and shard.rows("images/data"):
+            pieces.append(Piece(first, rows["images/data"], f"{folder.name}/{shard.path.name}"))
     layout = {name: _merged_shape(name, tables, rows) for name in SCHEMA}
-    extents = create(path, attributes, layout)
+    extents = create(path, attributes, layout, {"images/data": pieces} if pieces else None)
     hashes = {name: hashlib.sha256() for name in SCHEMA}
     at = {name: extent.start for name, extent in extents.items()}
     with Writer(path) as writer, progress.task("Merging", count, "shards") as task:
@@ -188,6 +242,8 @@ def _merge(path: Path, parts: Path, header: Header, count: int, progress: Progre
             array = np.ascontiguousarray(array)
             if name != "images/data":
                 hashes[name].update(array.data)
+            elif pieces:
+                return
             writer.write(at[name], array)
             at[name] += array.nbytes
 
@@ -195,8 +251,7 @@ def _merge(path: Path, parts: Path, header: Header, count: int, progress: Progre
             append(name, table)
         shift = {"images/candidate": 0, "candidates/image": 0, "images/offset": 0}
         append("images/offset", np.zeros(1, "<i8"))
-        for index in range(count):
-            shard = _Shard(_shard_path(parts, index), index)
+        for shard in _each(parts, count):
             for name, array in shard.checked():
                 if name in shift:
                     array = np.where(array >= 0, array + shift[name], array)
@@ -278,6 +333,12 @@ class _Shard:
     def column(self, name: str) -> np.ndarray:
         try:
             return self._bytes.array(self._extents[name])
+        finally:
+            self._bytes.close()
+
+    def content_sha256(self) -> bytes:
+        try:
+            return self._bytes.array(self._extents["content_sha256"]).tobytes()
         finally:
             self._bytes.close()
 
@@ -403,13 +464,17 @@ class Run:
         write_shard(self.parts, index, content)
         self.finished |= {index}
 
-    def merge(self, header: Header, count: int, *, progress: Progress = SILENT) -> Path:
+    def found(self, index: int) -> None:
+        """Another process wrote this shard."""
+        self.finished |= {index}
+
+    def merge(self, header: Header, count: int, *, how: Merge = "copy", progress: Progress = SILENT) -> Path:
         """Merge shards 0 to ``count`` - 1 into the target, then remove their folder; see :func:`merge`.
 
         Returns:
             The target's path.
         """
-        merge(self.parts, self.target, header, count, progress=progress)
+        merge(self.parts, self.target, header, count, how=how, progress=progress)
         self._remove()
         self.finished = frozenset()
         return self.target
@@ -419,6 +484,16 @@ class Run:
             _clear(self.parts)
             (self.parts / "lock").unlink()
             self.parts.rmdir()
+
+
+def begun(target: Path | str) -> Mapping[str, object]:
+    """The identity of the unfinished run that writes ``target``; empty if there is none."""
+    manifest = parts_of(target) / "manifest.json"
+    try:
+        identity = _manifest(manifest)
+    except OSError:
+        return {}
+    return identity if isinstance(identity, dict) else {}
 
 
 def open_run(target: Path | str, identity: Mapping[str, object], *, overwrite: bool = False) -> Run:

@@ -10,7 +10,8 @@ describes it has a checksum (h5py: ``libver="v108"``). It MUST have these attrib
 ``quality`` (int64), that of JPEG, otherwise 0; ``checkpoint_sha256`` (utf8); ``seed`` (int64);
 ``created_by`` (utf8), the writer's name and version.
 
-It MUST have these datasets, each contiguous, without filters, stored in this file, reached by hard links:
+It MUST have these datasets, each contiguous, without filters, stored in this file, reached by hard links (but
+/images/data MAY be virtual, see below):
 
 =================================== ============ ============================================================
 name                                type         holds
@@ -43,14 +44,24 @@ name                                type         holds
 =================================== ============ ============================================================
 
 With encoding "raw" an image is height × width × 3 bytes of RGB; otherwise a JPEG or PNG file whose EXIF
-rotation MUST be ignored. A file MAY hold further attributes, groups and datasets; readers MUST ignore them.
+rotation MUST be ignored.
+
+/images/data MAY be an HDF5 virtual dataset: the datasets /images/data of shards, whole and one behind the other, in
+files that MUST be named "NAME.shards-HASH/index-NUMBER.h5" relative to the folder of this file (NAME without "/",
+HASH of 16 hexadecimal digits). Such a file is then to be kept with that folder. Readers MUST refuse other virtual
+datasets, other sources, and shards that are reached by symbolic links.
+
+A file MAY hold further attributes, groups and datasets; readers MUST ignore them.
 Readers MUST refuse another version. Nothing in the file is a time, so that equal runs give equal bytes.
 """
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 import json
+import re
+import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -62,7 +73,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float64, Int64, Integer, UInt8
 
 from dagaug.errors import StoreError
-from dagaug.flatfile import UTF8, Bytes, Extent, read_layout, telling
+from dagaug.flatfile import UTF8, Bytes, Extent, Piece, Virtual, read_layout, telling
 from dagaug.progress import SILENT, Progress
 
 __all__ = [
@@ -71,6 +82,7 @@ __all__ = [
     "FORMAT",
     "MAX_PIXELS",
     "SCHEMA",
+    "SHARD_FORMAT",
     "VERSION",
     "AugmentedDataset",
     "Candidates",
@@ -85,6 +97,7 @@ __all__ = [
 ]
 
 FORMAT = "dagaug"
+SHARD_FORMAT = "dagaug-shard"
 VERSION = 1
 ENCODINGS = ("jpeg", "png", "raw")
 MAX_PIXELS = 100_000_000
@@ -136,6 +149,8 @@ SCHEMA: dict[str, tuple[str, str]] = {
 }
 """Datasets in the order in which they are created, with type and shape; equal letters are equal lengths."""
 
+_DATA = "images/data"
+_SHARD_NAME = re.compile(r"[^/\0]+\.shards-[0-9a-f]{16}/index-[0-9]{5,12}\.h5")
 _BLOCK_ROWS = 1 << 18
 _HASH_BYTES = 1 << 22
 _GAP_BYTES = 16_384  # reading over a gap this small costs less than another system call
@@ -265,12 +280,64 @@ def _strings(array: np.ndarray) -> tuple[str, ...]:
     return tuple(text.decode("utf-8", "surrogateescape") for text in array.tolist())
 
 
+class _Shards:
+    """The bytes of a virtual /images/data, read from the shards that hold them."""
+
+    def __init__(self, path: Path, pieces: Sequence[Piece]) -> None:
+        for piece in pieces:
+            if not _SHARD_NAME.fullmatch(piece.file):
+                raise StoreError(f"{path}: /{_DATA} is a link to {piece.file[:80]!r}; such files are refused")
+        self.path = path
+        self._pieces, self._firsts = pieces, [piece.first for piece in pieces]
+        self._opened: dict[str, tuple[Bytes, int]] = {}
+
+    def read(self, start: int, count: int) -> UInt8[np.ndarray, " count"]:
+        """``count`` bytes from ``start`` on, writable."""
+        result = np.empty(count, np.uint8)
+        at, end = start, start + count
+        number = bisect.bisect_right(self._firsts, start) - 1
+        while at < end:
+            piece = self._pieces[number]
+            upto = min(end, piece.last)
+            source, begin = self._open(piece)
+            mine = source.twin()
+            try:
+                result[at - start : upto - start] = mine.read(begin + at - piece.first, upto - at)
+            finally:
+                mine.close()
+            at, number = upto, number + 1
+        return result
+
+    def _open(self, piece: Piece) -> tuple[Bytes, int]:
+        if piece.file not in self._opened:
+            path = self.path.parent / piece.file
+            try:
+                links = stat.S_ISLNK(path.lstat().st_mode) or stat.S_ISLNK(path.parent.lstat().st_mode)
+            except OSError as error:
+                raise StoreError(
+                    f"{path}: cannot be read ({error.strerror}); keep it beside {self.path.name}"
+                ) from error
+            if links:
+                raise StoreError(f"{path}: is a link to elsewhere; such files are refused")
+            source = Bytes(path)
+            source.close()
+            attributes, extents = read_layout(
+                path, {"format": str, "version": int}, {_DATA: SCHEMA[_DATA]}, source.size
+            )
+            if attributes != {"format": SHARD_FORMAT, "version": VERSION}:
+                raise StoreError(f"{path}: not a shard of this version of dagaug")
+            if extents[_DATA].shape != (piece.last - piece.first,):
+                raise StoreError(f"{path}: is not the shard that {self.path.name} was made from")
+            self._opened[piece.file] = (source, extents[_DATA].start)
+        return self._opened[piece.file]
+
+
 class Pictures:
     """Reads and decodes images of one validated file; safe in threads and after a fork, and pickles."""
 
     def __init__(
         self,
-        source: Bytes,
+        source: Bytes | _Shards,
         *,
         start: int,
         height: Integer[np.ndarray, " N"],
@@ -386,7 +453,9 @@ class Store:
                 f"{self.path}: version {attributes['version']} of the format is unknown to this dagaug, "
                 f"which reads version {VERSION}; install a newer one"
             )
-        self.attributes, self._extents = read_layout(self.path, ATTRIBUTES, SCHEMA, self._bytes.size)
+        self.attributes, self._extents = read_layout(
+            self.path, ATTRIBUTES, SCHEMA, self._bytes.size, virtual=frozenset({_DATA})
+        )
         self._validate()
 
     def __enter__(self) -> Store:
@@ -468,9 +537,10 @@ class Store:
     @cached_property
     def pictures(self) -> Pictures:
         """The reader of images that :meth:`read` and :class:`AugmentedDataset` use."""
+        data = self._extents[_DATA]
         return Pictures(
-            self._bytes,
-            start=self._extents["images/data"].start,
+            _Shards(self.path, data.pieces) if isinstance(data, Virtual) else self._bytes,
+            start=data.start,
             offset=self.column("images/offset"),
             height=self.column("images/height"),
             width=self.column("images/width"),
@@ -516,6 +586,8 @@ class Store:
         if self.attributes["encoding"] not in ENCODINGS:
             raise StoreError(f"{self.path}: unknown encoding {self.attributes['encoding']!r}")
         self._options()
+        if isinstance(self._extents[_DATA], Virtual):
+            _ = self.pictures  # sees what its shards are called
         files, classes, images = self._length("files"), self._length("classes"), self._length("images/label")
         variants, verdicts = max(self._length("variants"), 1), self._length("verdicts")
         candidates = self._length("candidates/source")

@@ -21,7 +21,7 @@ LAYERS = (
         "images", "interrupts", "ledger", "losses", "metrics", "networks", "outputs", "perceptual", "plumage",
         "sampling", "selection", "species",
     ),
-    ("crew", "alike", "flock", "patches", "planning", "probe", "scoretable", "store", "translators"),
+    ("alike", "crew", "encodings", "flock", "patches", "planning", "probe", "scoretable", "store", "translators"),
     ("figures", "frames", "gallery", "models", "objectives", "passport", "shards"),
     ("evaluate", "export", "finished", "reimport", "runfolder", "squares", "workloads"),
     ("attention", "engine", "report", "training", "truth"),
@@ -29,7 +29,7 @@ LAYERS = (
     ("arms", "augment", "results", "translate"),
     ("trainings",),
     ("validation",),
-    ("score", "translatefile"),
+    ("distributed", "score", "translatefile"),
     ("demo",),
     ("cli",),
     ("__main__",),
@@ -46,6 +46,7 @@ ONLY = {
     "lightning": {"training"},
     "h5py": {"flatfile"},
     "torchmetrics": {"metrics", "perceptual"},
+    "ray": {"distributed"},
 }
 """Where each heavy library may be imported."""
 

@@ -448,15 +448,15 @@ def test_too_little_memory_changes_nothing_but_the_batches(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    whole, sizes = Engine._morph, []
+    whole, sizes = Engine._draw, []
 
-    def limited(self: Engine, source: np.ndarray, *more: Any) -> Any:
-        if len(source) > 6:
+    def limited(self: Engine, sources: Any, of: np.ndarray, *more: Any) -> Any:
+        if len(of) > 6:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        sizes.append(len(source))
-        return whole(self, source, *more)
+        sizes.append(len(of))
+        return whole(self, sources, of, *more)
 
-    monkeypatch.setattr(Engine, "_morph", limited)
+    monkeypatch.setattr(Engine, "_draw", limited)
     done = run(model, birds, judged.model_copy(update={"encoding": "png"}), tmp_path / "a.h5")
     assert max(sizes) <= 6
     assert sum(sizes) == CANDIDATES

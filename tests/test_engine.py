@@ -48,8 +48,9 @@ def new_engine(
     judges: CrossFitted,
     scratch: Path,
     *,
-    batch_size: int = 64,
+    batch_size: int | None = 64,
     translator: nn.Module | None = None,
+    encoded: bool = True,
 ) -> Engine:
     translator = translator or load_model(birds_run).translator
     assert isinstance(translator, ReferenceTranslator)
@@ -62,7 +63,8 @@ def new_engine(
         batch_size=batch_size,
         scratch=scratch,
     )
-    engine.encode()
+    if encoded:
+        engine.encode()
     return engine
 
 
@@ -174,17 +176,54 @@ def test_a_backdrop_is_the_reference_but_for_the_painted_place(engine: Engine, p
         image, painted = engine.backdrop(1, variant)
         assert set(np.unique(painted)) <= {0, 255}
         np.testing.assert_array_equal(image[painted == 0], patch[painted == 0])
-        assert engine.backdrop(1, variant)[0] is image  # made once
 
 
-def test_only_so_many_backdrops_are_kept(
+def test_only_the_blocks_that_a_part_needs_are_encoded_and_they_suffice(
     birds_run: Path, patches: np.ndarray, judges: CrossFitted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine_module, "_BACKDROPS", 2)
-    engine = new_engine(birds_run, patches, judges, tmp_path)
-    for row in range(COUNT):
-        engine.backdrop(row, 0)
-    assert set(engine._backgrounds) == {(COUNT - 2, 0), (COUNT - 1, 0)}
+    monkeypatch.setattr(engine_module, "_BLOCK", 2)
+    part = slice(0, len(VARIANTS))  # the first source and one reference
+    whole = new_engine(birds_run, patches, judges, tmp_path)
+    some = new_engine(birds_run, patches, judges, tmp_path, encoded=False)
+    blocks = some.blocks(PLAN, [part])
+    per_variant = -(-COUNT // 2)
+    source, reference = PLAN.source[0] // 2, PLAN.reference[0] // 2
+    assert set(blocks) == {source, reference, per_variant + reference}
+    with pytest.raises(OSError, match="is not there"):
+        some.morph(PLAN, part)
+    assert sum(some.encode_block(number) for number in blocks) == 2 * len(blocks)
+    np.testing.assert_array_equal(some.morph(PLAN, part).images, whole.morph(PLAN, part).images)
+
+
+def test_an_images_record_does_not_depend_on_how_many_others_there_are(
+    birds_run: Path, patches: np.ndarray, judges: CrossFitted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_module, "_BLOCK", 4)
+    rows = np.arange(COUNT - 1)
+    tables = [new_engine(birds_run, patches[:count], judges, tmp_path).table for count in (COUNT - 1, COUNT)]
+    first, second = (table.take(rows).tobytes() for table in tables)
+    assert first == second
+
+
+def test_a_part_without_candidates_gives_none(engine: Engine) -> None:
+    nothing = engine.morph(PLAN, slice(2, 2))
+    assert len(nothing.images) == len(nothing.cover) == len(nothing.probabilities) == 0
+
+
+def test_a_table_may_be_shared_by_name(
+    birds_run: Path, patches: np.ndarray, judges: CrossFitted, tmp_path: Path, morphs: Morphs
+) -> None:
+    new_engine(birds_run, patches, judges, tmp_path / "table")
+    other = new_engine(birds_run, patches, judges, tmp_path / "table", encoded=False)
+    np.testing.assert_array_equal(other.morph(PLAN, ALL).images, morphs.images)
+
+
+def test_no_batch_size_means_what_suits_the_device(
+    birds_run: Path, patches: np.ndarray, judges: CrossFitted, tmp_path: Path, morphs: Morphs
+) -> None:
+    engine = new_engine(birds_run, patches, judges, tmp_path, batch_size=None)
+    assert_alike(engine.morph(PLAN, ALL), morphs)
+    assert engine.batch_size == engine_module.batch_size_for(torch.device("cpu"), lambda count: None)
 
 
 def test_nothing_lies_in_the_scratch_folder(
@@ -200,15 +239,15 @@ def test_nothing_lies_in_the_scratch_folder(
 def short_of_memory(engine: Engine, monkeypatch: pytest.MonkeyPatch, most: int, error: Exception) -> list[int]:
     """Let batches of more than ``most`` candidates fail; returns the sizes that went through."""
     sizes: list[int] = []
-    whole = engine._morph
+    whole = engine._draw
 
-    def limited(source: np.ndarray, *more: Any) -> Any:
-        if len(source) > most:
+    def limited(sources: Any, of: np.ndarray, *more: Any) -> Any:
+        if len(of) > most:
             raise error
-        sizes.append(len(source))
-        return whole(source, *more)
+        sizes.append(len(of))
+        return whole(sources, of, *more)
 
-    monkeypatch.setattr(engine, "_morph", limited)
+    monkeypatch.setattr(engine, "_draw", limited)
     return sizes
 
 

@@ -12,7 +12,8 @@ import pytest
 from making_runs import SPECIES, TEST_PER_CLASS, TRAINING_IMAGES, Killed, Listener, dagaug
 
 from dagaug import classifier, morphing
-from dagaug.augment import Augmented, AugmentOptions, augment, skipped_log
+from dagaug import engine as engine_module
+from dagaug.augment import Augmented, AugmentOptions, Local, augment, skipped_log
 from dagaug.datasets import Dataset, read_dataset
 from dagaug.engine import Engine
 from dagaug.errors import CheckpointError, DataError, OutputExistsError
@@ -211,6 +212,48 @@ def test_judges_that_were_trained_go_on_judging_and_others_are_refused(
         assert store.header.options["judges"] == judges
         assert len(store.candidates) == 2 * TRAINING_IMAGES > len(candidates)
         assert len(store.header.skipped) == 1
+
+
+def test_without_a_batch_size_a_run_keeps_the_one_that_it_began_with(
+    model: TrainedModel,
+    patient: Patient,
+    options: AugmentOptions,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out, automatic = tmp_path / "a.h5", options.model_copy(update={"batch_size": None})
+    monkeypatch.setattr(engine_module, "_CPU_BATCH", 8)
+    with monkeypatch.context() as patch:
+        stop_before(patch, 5)
+        with pytest.raises(Killed):
+            run(model, patient.data, automatic, out)
+    monkeypatch.setattr(engine_module, "_CPU_BATCH", 4)
+    run(model, patient.data, automatic, out)
+    patient.heal()
+    run(model, patient.data, automatic, out, retry_failed=True)
+    run(model, patient.data, options, tmp_path / "straight.h5")
+    assert out.read_bytes() == (tmp_path / "straight.h5").read_bytes()
+
+
+def test_what_was_left_in_shards_is_taken_over_too_and_only_the_rest_is_made(
+    model: TrainedModel, patient: Patient, options: AugmentOptions, tmp_path: Path, morphed: list[int]
+) -> None:
+    out, made = tmp_path / "a.h5", []
+    run(model, patient.data, options, out, merge="virtual")
+    patient.heal()
+    morphed.clear()
+
+    class Counting(Local):
+        def make(self, job: Any, judges: Any, judged_by: Any, run: Run, stop: Any, progress: Any) -> None:
+            made.append(len(job.shards) - len(run.finished))
+            super().make(job, judges, judged_by, run, stop, progress)
+
+    run(model, patient.data, options, out, retry_failed=True, merge="virtual", executor=Counting())
+    assert 0 < made[0] < 2 * TRAINING_IMAGES
+    assert 0 < sum(morphed) < 2 * TRAINING_IMAGES
+    run(model, patient.data, options, tmp_path / "straight.h5")
+    assert verify(out).content_sha256 == verify(tmp_path / "straight.h5").content_sha256
+    assert len(list(tmp_path.glob("a.h5.shards-*"))) == 1
 
 
 # ---- files that come and go while a run is stopped

@@ -221,7 +221,7 @@ HOSTILE: dict[str, tuple[Callable[[h5py.File], object], str]] = {
     ),
     "chunks": (replaced("images/data", chunks=(16,)), "/images/data is not stored in one piece"),
     "other file": (in_another_file, "/images/data is not stored in one piece"),
-    "virtual": (virtual, "/images/data is not stored in one piece"),
+    "virtual": (virtual, "/images/data is virtual in another way than dagaug writes"),
     "huge": (unallocated, "/images/data declares 1,152,921,504,606,846,976 bytes"),
     "label": (with_value("images/label", 2, 2), "/images/label has values outside 0 to 1"),
     "split": (with_value("images/split", 2, 2), "/images/split has values outside"),
