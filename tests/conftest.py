@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,8 +17,10 @@ from jaxtyping import install_import_hook
 if TYPE_CHECKING:
     from dagaug.datasets import Dataset
 
-# Every module of the package imported after this line has its jaxtyping shapes checked at run time.
-_hook = install_import_hook("dagaug", "beartype.beartype")
+# Every module of the package imported after this line has its jaxtyping shapes checked at run time; but not where
+# times are measured.
+if "--benchmark-only" not in sys.argv:
+    _hook = install_import_hook("dagaug", "beartype.beartype")
 
 torch.set_num_threads(1)  # two threads on two busy cores wait for each other
 
