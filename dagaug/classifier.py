@@ -890,9 +890,9 @@ def _warn(fitted: CrossFitted, progress: Progress) -> None:
     """Say so where selection by these classifiers is worth little."""
     if fitted.accuracy < TRUSTED:
         progress.say(
-            f"The classifiers are right on only {fitted.accuracy:.0%} of the real images that they did not see: most "
-            "of what they reject is noise, not a bad morph. --allow-mislabelled keeps it (with --keep all, all of it); "
-            "better ones can be named with --classifier and --weights"
+            f"The classifiers are right on only {fitted.accuracy:.0%} of the real images that they did not see: what "
+            "they take for another class is kept, as by --allow-mislabelled; --reject-mislabelled drops it, and better "
+            "classifiers can be named with --classifier and --weights"
         )
 
 

@@ -22,7 +22,16 @@ import torch
 from jaxtyping import UInt8
 from pydantic import BaseModel, ConfigDict, Field
 
-from dagaug.classifier import Classifier, CrossFitted, FitOptions, cross_fit, network_for, ready_judge, untrained
+from dagaug.classifier import (
+    TRUSTED,
+    Classifier,
+    CrossFitted,
+    FitOptions,
+    cross_fit,
+    network_for,
+    ready_judge,
+    untrained,
+)
 from dagaug.datasets import Dataset, Sample
 from dagaug.engine import Engine, Morphs
 from dagaug.errors import CheckpointError, DataError, ImageError, UsageError
@@ -51,7 +60,8 @@ class AugmentOptions(BaseModel):
         refs: random references for each source.
         variants: candidates for each reference: its own pose and its mirror image's.
         keep: ``per-reference`` (top-1 of each reference), ``per-image`` (top-1 of a source; the paper's rule), ``all``.
-        allow_mislabelled: keep results whose top-1 prediction is not the source's label.
+        allow_mislabelled: keep results whose top-1 prediction is not the source's label; None keeps them where the
+            classifiers are right on fewer than half of the images that they did not see.
         min_confidence, max_confidence: bounds of p(source's label).
         classifier: timm name of the judge; ``auto`` suits the patches' size.
         weights: a classifier that is ready to judge, or weights that its training starts from.
@@ -72,7 +82,7 @@ class AugmentOptions(BaseModel):
     refs: int = Field(10, ge=1)
     variants: tuple[Variant, ...] = Field(VARIANTS, min_length=1)
     keep: Keep = "per-reference"
-    allow_mislabelled: bool = False
+    allow_mislabelled: bool | None = None
     min_confidence: float = Field(0.0, ge=0, le=1)
     max_confidence: float = Field(1.0, ge=0, le=1)
     classifier: str = "auto"
@@ -195,6 +205,7 @@ class Job:
         self.real = [row for row, sample in enumerate(self.files) if sample.path in keep_real] if options.real else []
         self.shards = self._cut()
         self.judges_sha256 = ""
+        self.lenient = bool(options.allow_mislabelled)
 
     @cached_property
     def _frames(self) -> Frames:
@@ -269,6 +280,8 @@ class Job:
                 )
             if self._given_judge() is None and cache is not None:
                 fitted = self._with_more_images(fitted, selected, cache)
+        if self.options.allow_mislabelled is None:
+            self.lenient = fitted.accuracy < TRUSTED
         return fitted, rows
 
     def _with_more_images(self, fitted: CrossFitted, selected: Finished, cache: Path) -> CrossFitted:
@@ -435,7 +448,7 @@ class Job:
             predicted=predicted,
             confidence=confidence,
             keep="all" if exactly else self.options.keep,
-            allow_mislabelled=exactly or self.options.allow_mislabelled,
+            allow_mislabelled=exactly or self.lenient,
             min_confidence=0.0 if exactly else self.options.min_confidence,
             max_confidence=1.0 if exactly else self.options.max_confidence,
         )

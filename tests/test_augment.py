@@ -619,3 +619,15 @@ def test_the_estimate_counts_what_would_be_made_and_writes_nothing(
 def test_every_morph_differs_from_its_reference_and_no_two_are_the_same(store: Store) -> None:
     images = store.read(morphs_of(store).tolist())
     assert len({cv2.imencode(".png", image)[1].tobytes() for image in images}) == len(images)
+
+
+def test_judges_that_are_mostly_wrong_reject_nothing_unless_asked_to(
+    model: TrainedModel, birds: Dataset, judged: AugmentOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their word counts only where it is asked for."""
+    monkeypatch.setattr(morphing, "TRUSTED", 1.01)  # of which all fall short
+    given = judged.model_copy(update={"weights": None, "folds": 2, "classifier": "auto"})
+    cache = tmp_path / "judges"
+    done = run(model, birds, given, tmp_path / "a.h5", cache=cache)
+    strict = run(model, birds, given.model_copy(update={"allow_mislabelled": False}), tmp_path / "b.h5", cache=cache)
+    assert done.verdicts.get("mislabelled", 0) == 0 < strict.verdicts["mislabelled"]
