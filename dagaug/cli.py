@@ -706,6 +706,9 @@ def _score_lines(result: ScoreResult) -> list[str]:
     if result.validated:
         chosen = ", ".join(f"{one.arm} {one.steps}" for one in result.validated if one.chosen)
         steps = f"steps of {network}, chosen on held-out training images: {chosen}"
+    if not any(found.by_hash or found.by_features for found in result.guards.alike.values()):
+        how = "its perceptual hash or its features" if result.guards.features else "its perceptual hash"
+        lines.append(f"No training image looks like a test image by {how}.")
     return [
         *lines,
         *result.notes,

@@ -272,9 +272,6 @@ def _notes(
                 f"{found.by_hash} of {found.images} training images ({name}) look like a test image by their "
                 f"perceptual hash{by_features}."
             )
-    if not any(found.by_hash or found.by_features for found in guards.alike.values()):
-        how = "its perceptual hash or its features" if guards.features else "its perceptual hash"
-        yield f"No training image looks like a test image by {how}."
     if not guards.features:
         yield "Near-duplicates by features were not looked for, which needs: pip install 'dagaug[pretrained]'."
     selector = guards.selector
