@@ -58,9 +58,6 @@ class CreaturePairs:
     grid: Float[Tensor, "B S S 2"]
     seen: Float[Tensor, "B 1 S S"]
 
-    def __getitem__(self, index: Tensor | slice) -> CreaturePairs:
-        return CreaturePairs(*(getattr(self, field.name)[index] for field in fields(self)))
-
 
 class _Draw:
     """Random numbers of one generator."""

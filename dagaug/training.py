@@ -515,7 +515,8 @@ def _train(
         fabric = _fabric(device, precision)
         torch.manual_seed(options.seed)
         translator = build_translator(options.mode, options.attention)
-        _start(translator, options, progress)
+        if not (run / checkpoint.STATE_FILE).exists():  # a resumed run has its own weights
+            _start(translator, options, progress)
         work = _work(data, options, translator, workers, strict, progress)
         loop = _Loop(fabric, work, translator, options)
     state = run / checkpoint.STATE_FILE

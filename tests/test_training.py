@@ -650,6 +650,14 @@ def test_a_training_can_begin_with_another_run(birds: Dataset, tmp_path: Path) -
     assert all(torch.equal(tensor, packed[name]) for name, tensor in state.items())
 
 
+def test_a_training_goes_on_though_the_run_that_it_began_with_is_gone(birds: Dataset, tmp_path: Path) -> None:
+    first = train(birds, tmp_path / "first", steps=1).run
+    with pytest.raises(Interrupted):
+        train(birds, tmp_path / "second", start=str(first), progress=interrupt_at_step(2))
+    shutil.rmtree(first)
+    assert train(birds, tmp_path / "second", start=str(first)).resumed_at == 2
+
+
 def test_a_start_must_hold_networks_of_the_same_mode(birds: Dataset, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--start general"):
         TrainOptions(preset="digits", start=GENERAL).resolved()
