@@ -168,6 +168,7 @@ def main(
     workers: Annotated[int, typer.Option(help="Processes that draw them.")] = 2,
 ) -> None:
     """Draw creatures, train on them, write the networks."""
+    out.parent.mkdir(parents=True, exist_ok=True)
     shards = max(pairs // SHARD, 1)
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool_of_workers:
         drawn = list(track(pool_of_workers.map(draw_shard, range(shards)), "Drawing creatures", shards))
