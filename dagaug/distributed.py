@@ -9,6 +9,7 @@ deals the work out; it sees numbers only. Ray starts a worker that died again an
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -32,6 +33,7 @@ __all__ = ["RayExecutor"]
 
 _TABLE = "encodings.tmp"
 _AHEAD = 2  # pieces of work that a worker has, so that it never waits for the next
+_REACH_SECONDS = 10  # for a connection to a cluster
 _LOOK_SECONDS = 0.5  # between two looks at whether somebody asked to stop
 
 
@@ -84,6 +86,18 @@ class _Worker:
         return len(made.content.encoded), made.skipped
 
 
+def _reach(address: str | None) -> None:
+    """See that something listens at HOST:PORT; Ray itself would try for a quarter of an hour.
+
+    Raises:
+        OSError: nothing does.
+        ValueError: the port is no number.
+    """
+    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
+    if colon:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_REACH_SECONDS).close()
+
+
 class RayExecutor(Executor):
     """Makes shards on a Ray cluster.
 
@@ -108,6 +122,7 @@ class RayExecutor(Executor):
                 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
                 options |= {"num_cpus": self._workers, "include_dashboard": False}
             try:
+                _reach(self._address)
                 self._ray.init(self._address, **options)
             except (ConnectionError, ValueError, RuntimeError, OSError, TimeoutError) as error:
                 reason = str(error).strip().partition("\n")[0]
