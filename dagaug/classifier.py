@@ -600,7 +600,7 @@ def fit(
                 y = F.one_hot(y, len(classes)).float()
                 if options.augment == "strong":
                     x, y = _mix(x, y, streams[3])
-                with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+                with torch.autocast(device.type, torch.bfloat16, enabled=_trains_in_bf16(device)):
                     logits = network(x)
                 loss = F.cross_entropy(logits.float(), y, label_smoothing=options.label_smoothing)
                 optimiser.zero_grad(set_to_none=True)
@@ -621,6 +621,11 @@ def fit(
                     task.advance(1)
     seen = [hash_images(images)] + ([hash_images(synthetic[0])] if extra and synthetic is not None else [])
     return Classifier(network.eval(), classes, options.size, np.concatenate(seen))
+
+
+def _trains_in_bf16(device: torch.device) -> bool:
+    """Whether the processor multiplies in bf16: about twice as fast, and as accurate a classifier in the end."""
+    return device.type == "cuda" or (device.type == "cpu" and torch.cpu._is_avx512_bf16_supported())
 
 
 def _endless_order(count: int, rng: np.random.Generator) -> Iterator[int]:
