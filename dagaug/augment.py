@@ -27,7 +27,7 @@ from dagaug.interrupts import Interrupted, Stop, stop_on_signals
 from dagaug.models import TrainedModel
 from dagaug.morphing import AugmentOptions, Job, Made, Shard, check_classes
 from dagaug.outputs import telling_writes, write_whole
-from dagaug.planning import VARIANTS, random_plan
+from dagaug.planning import VIEWS, random_plan
 from dagaug.progress import SILENT, Progress
 from dagaug.selection import verdict_counts
 from dagaug.shards import Merge, Run, begun, open_run, parts_of
@@ -350,12 +350,14 @@ def estimate(
     folder = next(parent for parent in out.absolute().parents if parent.is_dir())
     trial = _Trial(job)
     images = len(np.unique(np.concatenate([job.plan.source, job.plan.reference])))
-    encodings = images * len(VARIANTS)
+    encodings = images * len(VIEWS)
     real, size_of_real = trial.real()
     each_encoding, each_candidate, size_of_morph = trial.synthetic()
-    most = len(job.plan) // (1 if options.keep == "all" or options.pairs else len(options.variants))
-    if options.keep == "per-image" and not options.pairs:
-        most = job.plan.sources
+    most = len(job.plan)
+    if options.keep != "all" and not options.pairs:
+        winners = len({variant == "cutout" for variant in options.variants})  # cut-outs compete among themselves
+        groups = job.plan.sources if options.keep == "per-image" else len(job.plan) // len(options.variants)
+        most = winners * groups
     size = round(size_of_morph * most + size_of_real)
     scratch = encodings * trial.record_bytes
     return Estimate(
@@ -380,7 +382,7 @@ class _Trial:
         judges = CrossFitted([judge], np.zeros(1, np.int64), np.zeros(1, bool), float("nan"))
         self._plan = random_plan(
             len(few), refs=min(_TRIAL_REFERENCES, len(few) - 1), variants=job.options.variants, seed=0
-        )
+        ).on(job.options.background)
         assert isinstance(job.model.translator, ReferenceTranslator)
         self._engine = Engine(
             job.model.translator,
@@ -394,7 +396,7 @@ class _Trial:
 
     @property
     def record_bytes(self) -> int:
-        """What an image takes in the table of encodings in each variant."""
+        """What an image takes in the table of encodings in each view."""
         return self._engine.table.record.itemsize
 
     def real(self) -> tuple[float, float]:
@@ -414,12 +416,12 @@ class _Trial:
         engine.encode()  # the first time is not typical
         started = time.monotonic()
         engine.encode()
-        encoding = (time.monotonic() - started) / (len(VARIANTS) * len(engine.patches))
+        encoding = (time.monotonic() - started) / (len(VIEWS) * len(engine.patches))
         engine.morph(self._plan, some)
         started = time.monotonic()
         morphs = engine.morph(self._plan, some)
         stored = [
-            len(job.store(job.framed(morphs, row, int(self._plan.reference[row]), int(self._plan.variant[row]))))
+            len(job.store(job.framed(morphs, row, int(self._plan.behind[row]), int(self._plan.variant[row]))))
             for row in range(min(_TRIAL_IMAGES, some.stop))
         ]
         return encoding, (time.monotonic() - started) / some.stop, float(np.mean(stored))

@@ -55,6 +55,14 @@ class Frame(StrEnum):
     crop = "crop"
 
 
+class Background(StrEnum):
+    """What stands behind a candidate."""
+
+    reference = "reference"
+    source = "source"
+    other = "other"
+
+
 class Encoding(StrEnum):
     """How images are stored."""
 
@@ -363,8 +371,16 @@ def augment(
     out: Annotated[Path | None, typer.Option(help="HDF5 file to write; beside the run by default.")] = None,
     checkpoint: Checkpoint = None,
     variants: Annotated[
-        str, typer.Option(help="Candidates for each reference: reference (its pose), mirror (its mirror image's).")
-    ] = "reference,mirror",
+        str,
+        typer.Option(
+            help="Candidates for each reference: morph (in its pose), mirror (in its mirror image's), cutout (the "
+            "source as it is, on the background alone)."
+        ),
+    ] = "morph,mirror",
+    background: Annotated[
+        Background,
+        typer.Option(help="What stands behind: the reference's background, the source's, or another training image's."),
+    ] = Background.reference,
     keep: Annotated[
         Keep, typer.Option(help="Top-1 of each reference, of each image (the paper's rule), or all that pass.")
     ] = Keep.per_reference,
@@ -387,7 +403,7 @@ def augment(
         ),
     ] = 3,
     frame: Annotated[
-        Frame, typer.Option(help="Store morphs in their references' whole images, or the patch.")
+        Frame, typer.Option(help="Store morphs in the whole images that give their backgrounds, or the patch.")
     ] = Frame.whole,
     encoding: Annotated[Encoding, typer.Option(help="How images are stored.")] = Encoding.jpeg,
     quality: Annotated[int, typer.Option(min=1, max=100, help="Of JPEG.")] = 95,
@@ -442,6 +458,7 @@ def augment(
         augmenting.AugmentOptions,
         refs=refs,
         variants=tuple(name.strip() for name in variants.split(",")),
+        background=background.value,
         keep=keep.value,
         allow_mislabelled=allow_mislabelled,
         min_confidence=min_confidence,

@@ -1,8 +1,9 @@
 """What morphs are measured against: images that lack one of their ingredients each, as many as there are morphs.
 
-``cutout`` is the unmorphed source on the reference's background: what is left of a gain above it is the worth of the
-pose. ``cutwarp`` is that cut-out under a random articulated warp: what is left above it is the worth of having a
-reference. ``random`` is morphs as the generator gives them: what is left above it is the worth of the selection.
+``cutout`` is the unmorphed source on the morph's background, the reference's unless another was asked for: what is left
+of a gain above it is the worth of the pose. ``cutwarp`` is that cut-out under a random articulated warp: what is left
+above it is the worth of having a reference. ``random`` is morphs as the generator gives them: what is left above it is
+the worth of the selection.
 """
 
 from __future__ import annotations
@@ -25,12 +26,14 @@ from dagaug import images as imaging
 from dagaug.checkpoint import MODEL_FILE, sha256
 from dagaug.classifier import CrossFitted
 from dagaug.datasets import Dataset
-from dagaug.engine import Engine, to_tensor
+from dagaug.engine import Engine
 from dagaug.errors import CheckpointError, DataError
+from dagaug.foreground import cut_out
 from dagaug.frames import Frame, Frames
+from dagaug.gallery import backgrounds_of
 from dagaug.models import load_model
 from dagaug.patches import Framing, Patches, read_patches
-from dagaug.planning import VARIANTS, Plan
+from dagaug.planning import VARIANTS, Plan, background_in, variant_name
 from dagaug.progress import SILENT, Progress
 from dagaug.store import Header, Images, Store
 from dagaug.translators import ReferenceTranslator
@@ -110,7 +113,9 @@ class Controls:
         self._device, self._progress = torch.device(device), progress
         with Store(path) as store:
             self._header, images, candidates = store.header, store.images, store.candidates
-        if self._header.variants != VARIANTS:
+            behind = backgrounds_of(store)
+        variants = tuple(map(variant_name, self._header.variants))
+        if variants != VARIANTS[: len(variants)]:
             raise DataError(f"{path}: has other variants than this dagaug makes; use --no-controls")
         try:
             self._model = load_model(find_checkpoint(path, self._header, checkpoint))
@@ -121,13 +126,13 @@ class Controls:
         if not isinstance(self._model.translator, ReferenceTranslator):
             raise CheckpointError(f"{self._model.path}: does not morph; use --no-controls")
         rows = np.flatnonzero(images.synthetic)
-        self._kept = _columns(images, rows)
+        self._kept = _columns(images, rows, behind)
         self._all = Plan(
             candidates.source.astype(np.int64),
             candidates.reference.astype(np.int64),
             candidates.variant.astype(np.uint8),
             np.array([0, len(candidates)], np.int64),
-        )
+        ).on(background_in(self._header.options))
 
     def make(self, control: Control) -> tuple[UInt8[np.ndarray, "N S S 3"], Int64[np.ndarray, " N"]]:
         """The images of a control, whole, and their labels; they lie in a file without a name, not in memory."""
@@ -139,8 +144,8 @@ class Controls:
             out = np.memmap(file, np.uint8, "w+", shape=(len(plan), self._size, self._size, 3))
         with self._progress.task(f"Making control {control}", len(plan), "images") as task:
             for row, (patch, cover) in enumerate(made):
-                reference = int(self._row_of[plan.reference[row]])
-                image = frames.put(patch, cover, reference, int(plan.variant[row]))
+                behind = int(self._row_of[plan.behind[row]])
+                image = frames.put(patch, cover, behind, int(plan.variant[row]))
                 out[row] = imaging.cut(self._as_stored(image), _square(image), self._size)
                 task.advance()
         return out, self._header.files_label[plan.source].astype(np.int64)
@@ -151,28 +156,28 @@ class Controls:
             raise DataError(f"{self._path}: does not list all candidates, so that the arm random cannot be made")
         rng = np.random.default_rng(np.random.SeedSequence([self._seed, 29]))
         rows = np.sort(rng.choice(len(self._all), len(self._kept), replace=False))
-        return Plan(self._all.source[rows], self._all.reference[rows], self._all.variant[rows], self._kept.starts)
+        return self._all.take(rows)
 
     def _morphs(self, plan: Plan) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Morphs of a plan over the file's rows, as patches with their covers."""
-        rows = Plan(self._row_of[plan.source], self._row_of[plan.reference], plan.variant, plan.starts)
+        rows = Plan(
+            self._row_of[plan.source], self._row_of[plan.reference], plan.variant, plan.starts,
+            self._row_of[plan.behind],
+        )  # fmt: skip
         for start in range(0, len(plan), _MORPHS):
             morphs = self._engine.morph(rows, slice(start, min(start + _MORPHS, len(plan))))
             yield from zip(morphs.images, morphs.cover, strict=True)
 
     def _pasted(self, plan: Plan, *, warped: bool) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Sources as they are, cut out and pasted on their references' backgrounds."""
+        """Sources as they are, cut out and pasted on the morphs' backgrounds."""
         for start in range(0, len(plan), _BATCH):
             part = slice(start, min(start + _BATCH, len(plan)))
-            source, reference = self._row_of[plan.source[part]], self._row_of[plan.reference[part]]
-            pixels, masks = self._patches.images[source].astype(np.float32), self._objects[source]
+            source = self._row_of[plan.source[part]]
+            pixels, masks = self._patches.images[source].astype(np.float32), self._engine.objects(source)
             if warped:
                 pixels, masks = self._warped(pixels, masks, start)
-            for row, code in enumerate(plan.variant[part].tolist()):
-                behind, hole = self._engine.backdrop(int(reference[row]), code)
-                alpha = masks[row][..., None]
-                pasted = np.rint(alpha * pixels[row] + (1 - alpha) * behind).astype(np.uint8)
-                yield pasted, np.maximum(np.rint(255 * masks[row]).astype(np.uint8), hole)
+            behind = self._engine.backdrops(self._row_of[plan.behind[part]], plan.variant[part])
+            yield from zip(*cut_out(pixels, masks, *behind), strict=True)
 
     def _warped(
         self, pixels: Float32[np.ndarray, "B S S 3"], masks: Float32[np.ndarray, "B S S"], first: int
@@ -234,25 +239,15 @@ class Controls:
         engine.encode(self._progress)
         return engine
 
-    @cached_property
-    def _objects(self) -> Float32[np.ndarray, "N S S"]:
-        """The learned masks of all patches."""
-        dae = self._engine.translator.dae
-        with torch.inference_mode():
-            found = [
-                dae.structure(to_tensor(self._patches.images[start : start + _BATCH], self._device))[0].object[:, 0]
-                for start in range(0, len(self._patches.images), _BATCH)
-            ]
-        return torch.cat(found).clamp(0, 1).float().cpu().numpy()
 
-
-def _columns(images: Images, rows: Integer[np.ndarray, " M"]) -> Plan:
+def _columns(images: Images, rows: Integer[np.ndarray, " M"], behind: Int64[np.ndarray, " N"]) -> Plan:
     """What was kept, as a plan over the file's rows."""
     return Plan(
         images.source[rows].astype(np.int64),
         images.reference[rows].astype(np.int64),
         images.variant[rows].astype(np.uint8),
         np.array([0, len(rows)], np.int64),
+        behind[rows],
     )
 
 

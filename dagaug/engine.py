@@ -18,16 +18,16 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int64, UInt8
+from jaxtyping import Bool, Float, Float32, Int64, UInt8
 from torch import Tensor
 
 from dagaug.classifier import CrossFitted
 from dagaug.encodings import Encodings, record_type
 from dagaug.errors import UsageError
-from dagaug.foreground import fill_background
+from dagaug.foreground import cut_out, fill_background
 from dagaug.networks import Appearance, Structure
 from dagaug.outputs import telling_writes
-from dagaug.planning import VARIANTS, Plan
+from dagaug.planning import UNMORPHED, VIEW_OF, VIEWS, Plan
 from dagaug.progress import SILENT, Progress
 from dagaug.translators import ReferenceTranslator, composite
 
@@ -74,8 +74,8 @@ class Morphs:
     """Candidates as they were generated.
 
     Attributes:
-        images: patches, on their references' backgrounds.
-        cover: where a patch differs from its reference, 255 wholly; for blending it into the whole image.
+        images: patches, on the plan's backgrounds.
+        cover: where a patch differs from the image that gave its background, 255 wholly; for blending it into that.
         probabilities: of each class, by the classifier that did not learn from the source.
     """
 
@@ -117,6 +117,25 @@ class _Sources:
     of: Int64[np.ndarray, " M"]
     structure: Structure
     appearance: Appearance
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What a batch's candidates are to be like.
+
+    Attributes:
+        references: their records.
+        behind, hole: backgrounds, and where those were painted over (255).
+        unmorphed: which of them are cut-outs.
+    """
+
+    references: np.ndarray
+    behind: UInt8[np.ndarray, "B S S 3"]
+    hole: UInt8[np.ndarray, "B S S"]
+    unmorphed: Bool[np.ndarray, " B"]
+
+    def __getitem__(self, rows: slice | np.ndarray) -> _Wanted:
+        return _Wanted(self.references[rows], self.behind[rows], self.hole[rows], self.unmorphed[rows])
 
 
 class Engine:
@@ -169,7 +188,7 @@ class Engine:
             with torch.inference_mode():
                 structure, _ = self.translator.dae.structure(to_tensor(self.patches[:1], self.device))
             record = record_type(structure, self.patches.shape[1])
-            self._table = Encodings(record, len(VARIANTS) * len(self.patches), self._scratch)
+            self._table = Encodings(record, len(VIEWS) * len(self.patches), self._scratch)
         return self._table
 
     # encoding
@@ -178,21 +197,24 @@ class Engine:
         """The blocks of :meth:`encode_block` that these parts of a plan need."""
         needed = [np.zeros(0, np.int64)]
         for part in parts:
-            needed += [self._record(plan.source[part], 0), self._record(plan.reference[part], plan.variant[part])]
+            view = VIEW_OF[plan.variant[part]]
+            needed += [self._record(plan.source[part], 0), self._record(plan.reference[part], view)]
+            if plan.background is not None:
+                needed.append(self._record(plan.background[part], view))
         rows = np.unique(np.concatenate(needed))
-        code, row = np.divmod(rows, len(self.patches))
-        return np.unique(code * self._blocks + row // _BLOCK).tolist()
+        view, row = np.divmod(rows, len(self.patches))
+        return np.unique(view * self._blocks + row // _BLOCK).tolist()
 
     @property
     def _blocks(self) -> int:
         return -(-len(self.patches) // _BLOCK)
 
-    def _record(self, row: np.ndarray, variant: np.ndarray | int) -> np.ndarray:
-        return np.asarray(np.asarray(variant, np.int64) * len(self.patches) + row)
+    def _record(self, row: np.ndarray, view: np.ndarray | int) -> np.ndarray:
+        return np.asarray(np.asarray(view, np.int64) * len(self.patches) + row)
 
     def encode(self, progress: Progress = SILENT, blocks: Sequence[int] | None = None) -> None:
-        """Encode every image once in each variant, or only some blocks of them."""
-        chosen = range(len(VARIANTS) * self._blocks) if blocks is None else blocks
+        """Encode every image once in each view, or only some blocks of them."""
+        chosen = range(len(VIEWS) * self._blocks) if blocks is None else blocks
         with telling_writes(self._scratch, "what was finished is kept"):
             for number in chosen:
                 first, patches = self._patches_of(number)
@@ -222,11 +244,11 @@ class Engine:
         return len(self._patches_of(number)[1])
 
     def _patches_of(self, number: int) -> tuple[int, UInt8[np.ndarray, "B S S 3"]]:
-        code, block = divmod(number, self._blocks)
+        view, block = divmod(number, self._blocks)
         patches = self.patches[block * _BLOCK : (block + 1) * _BLOCK]
-        if VARIANTS[code] == "mirror":
+        if VIEWS[view] == "mirrored":
             patches = patches[:, :, ::-1]
-        return int(self._record(np.array(block * _BLOCK), code)), patches
+        return int(self._record(np.array(block * _BLOCK), view)), patches
 
     def _encoded(self, number: int) -> tuple[int, UInt8[np.ndarray, "B S S 3"], Structure]:
         first, patches = self._patches_of(number)
@@ -251,10 +273,15 @@ class Engine:
             holes.append(hole)
         self.table.put(first, structure, np.stack(behind), np.stack(holes))
 
-    def backdrop(self, row: int, variant: int) -> tuple[UInt8[np.ndarray, "S S 3"], UInt8[np.ndarray, "S S"]]:
-        """A reference without its object, and where that was painted over (255)."""
-        images, holes = Encodings.backdrops(self.table.take(self._record(np.array([row]), variant)))
-        return images[0], holes[0]
+    def backdrops(
+        self, rows: Int64[np.ndarray, " B"], variant: UInt8[np.ndarray, " B"]
+    ) -> tuple[UInt8[np.ndarray, "B S S 3"], UInt8[np.ndarray, "B S S"]]:
+        """Images without their objects, as variants see them, and where those were painted over (255)."""
+        return Encodings.backdrops(self.table.take(self._record(rows, VIEW_OF[variant])))
+
+    def objects(self, rows: Int64[np.ndarray, " B"]) -> Float32[np.ndarray, "B S S"]:
+        """The learned masks of images, in [0, 1]."""
+        return _masks(Encodings.structure(self.table.take(self._record(rows, 0)), torch.device("cpu")))
 
     # morphing
 
@@ -268,8 +295,8 @@ class Engine:
         with torch.inference_mode(), ThreadPoolExecutor(1) as reader:
             sources = self._sources(plan.source[part])
             waiting: list[_Drawn] = []
-            for start, stop, references in self._references(plan, part, reader):
-                drawn = self._morph(sources, start - part.start, stop - part.start, references.result())
+            for start, stop, wanted in self._wanted(plan, part, reader):
+                drawn = self._morph(sources, start - part.start, stop - part.start, wanted.result())
                 # the batch before is fetched only now, when this one keeps the device busy
                 done += [batch.fetch() for batch in waiting]
                 waiting = drawn
@@ -280,20 +307,26 @@ class Engine:
             np.concatenate([batch.probabilities for batch in done]),
         )
 
-    def _references(
+    def _wanted(
         self, plan: Plan, part: slice, reader: ThreadPoolExecutor
-    ) -> Iterator[tuple[int, int, Future[np.ndarray]]]:
-        """Batches, each with its references' records, of which the next ones are being read."""
-        ahead: tuple[int, int, Future[np.ndarray]] | None = None
+    ) -> Iterator[tuple[int, int, Future[_Wanted]]]:
+        """Batches, each with what its candidates are to be like, of which the next one's is being read."""
+        ahead: tuple[int, int, Future[_Wanted]] | None = None
         for start in range(part.start, part.stop, self.batch_size):
             stop = min(start + self.batch_size, part.stop)
-            rows = self._record(plan.reference[start:stop], plan.variant[start:stop])
-            following = (start, stop, reader.submit(self.table.take, rows))
+            following = (start, stop, reader.submit(self._read, plan, slice(start, stop)))
             if ahead is not None:
                 yield ahead
             ahead = following
         if ahead is not None:
             yield ahead
+
+    def _read(self, plan: Plan, part: slice) -> _Wanted:
+        variant = plan.variant[part]
+        view = VIEW_OF[variant]
+        references = self.table.take(self._record(plan.reference[part], view))
+        behind = references if plan.background is None else self.table.take(self._record(plan.background[part], view))
+        return _Wanted(references, *Encodings.backdrops(behind), UNMORPHED[variant])
 
     def _sources(self, source: Int64[np.ndarray, " M"]) -> _Sources:
         rows, of = np.unique(source, return_inverse=True)
@@ -312,23 +345,48 @@ class Engine:
         structure = Structure.joined([structure for structure, _ in pieces])
         return _Sources(rows, of, structure, Appearance.joined([appearance for _, appearance in pieces]))
 
-    def _morph(self, sources: _Sources, start: int, stop: int, references: np.ndarray) -> list[_Drawn]:
+    def _morph(self, sources: _Sources, start: int, stop: int, wanted: _Wanted) -> list[_Drawn]:
         """One batch, or its halves: candidates ``start`` to ``stop`` of the part that ``sources`` are of."""
         return _fitting(
-            lambda first, last: self._draw(sources, sources.of[first:last], references[first - start : last - start]),
+            lambda first, last: self._draw(sources, sources.of[first:last], wanted[first - start : last - start]),
             start, stop, self.device,
         )  # fmt: skip
 
-    def _draw(self, sources: _Sources, of: Int64[np.ndarray, " B"], references: np.ndarray) -> _Drawn:
-        chosen = torch.from_numpy(of).to(self.device)
-        wanted = Encodings.structure(references, self.device)
-        morph = self.translator(sources.appearance[chosen], sources.structure[chosen], wanted)
-        behind, hole = Encodings.backdrops(references)
-        result = composite(morph, to_tensor(behind, self.device))
-        cover = (255 * morph.mask[:, 0].clamp(0, 1)).round().to(torch.uint8)
-        cover = torch.maximum(cover, torch.from_numpy(hole).to(self.device))
+    def _draw(self, sources: _Sources, of: Int64[np.ndarray, " B"], wanted: _Wanted) -> _Drawn:
+        if not wanted.unmorphed.any():
+            result, cover = self._redrawn(sources, of, wanted)
+        else:
+            result = torch.empty((len(of), 3, *wanted.hole.shape[1:]), device=self.device)
+            result = result.contiguous(memory_format=torch.channels_last)
+            cover = torch.empty(wanted.hole.shape, dtype=torch.uint8, device=self.device)
+            for chosen, make in ((wanted.unmorphed, self._cut_out), (~wanted.unmorphed, self._redrawn)):
+                rows = np.flatnonzero(chosen)
+                if len(rows):
+                    result[rows], cover[rows] = make(sources, of[rows], wanted[rows])
         judge = np.maximum(self.judged_by[sources.rows[of]], 0)
         return _Drawn(_to_bytes(result), cover, self.judges.probabilities_of_tensor(result, judge))
+
+    def _redrawn(
+        self, sources: _Sources, of: Int64[np.ndarray, " B"], wanted: _Wanted
+    ) -> tuple[Float[Tensor, "B 3 S S"], UInt8[Tensor, "B S S"]]:
+        chosen = torch.from_numpy(of).to(self.device)
+        morph = self.translator(
+            sources.appearance[chosen], sources.structure[chosen], Encodings.structure(wanted.references, self.device)
+        )
+        result = composite(morph, to_tensor(wanted.behind, self.device))
+        cover = (255 * morph.mask[:, 0].clamp(0, 1)).round().to(torch.uint8)
+        return result, torch.maximum(cover, torch.from_numpy(wanted.hole).to(self.device))
+
+    def _cut_out(
+        self, sources: _Sources, of: Int64[np.ndarray, " B"], wanted: _Wanted
+    ) -> tuple[Float[Tensor, "B 3 S S"], UInt8[Tensor, "B S S"]]:
+        masks = _masks(sources.structure[torch.from_numpy(of).to(self.device)])
+        images, cover = cut_out(self.patches[sources.rows[of]], masks, wanted.behind, wanted.hole)
+        return to_tensor(images, self.device), torch.from_numpy(cover).to(self.device)
+
+
+def _masks(structure: Structure) -> Float32[np.ndarray, "B S S"]:
+    return structure.object[:, 0].clamp(0, 1).float().cpu().numpy()
 
 
 def batch_size_for(device: torch.device, attempt: Callable[[int], None]) -> int:

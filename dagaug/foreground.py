@@ -17,7 +17,7 @@ from jaxtyping import Float, UInt8
 
 from dagaug.progress import SILENT, Progress
 
-__all__ = ["PatchBox", "backgrounds", "fill_background", "grabcut", "grabcut_masks"]
+__all__ = ["PatchBox", "backgrounds", "cut_out", "fill_background", "grabcut", "grabcut_masks"]
 
 _WORKING_SIDE = 128  # GrabCut at 64 px loses thin parts: IoU .69 against .77 on 64-px aircraft enlarged to 128
 _ITERATIONS = 4
@@ -88,6 +88,27 @@ def fill_background(
     if hole.all():
         return np.broadcast_to(image.mean((0, 1)).astype(np.uint8), image.shape).copy(), 255 * hole
     return cv2.inpaint(image, hole, 3, cv2.INPAINT_TELEA), 255 * hole
+
+
+def cut_out(
+    patches: UInt8[np.ndarray, "B S S 3"] | Float[np.ndarray, "B S S 3"],
+    masks: Float[np.ndarray, "B S S"],
+    behind: UInt8[np.ndarray, "B S S 3"],
+    holes: UInt8[np.ndarray, "B S S"],
+) -> tuple[UInt8[np.ndarray, "B S S 3"], UInt8[np.ndarray, "B S S"]]:
+    """Put objects as they are, where they are, on other images' backgrounds.
+
+    Args:
+        patches: images in [0, 255].
+        masks: of their objects, in [0, 1].
+        behind, holes: other images without their objects, by :func:`fill_background`.
+
+    Returns:
+        The images, and where they differ from those that gave the backgrounds (255 wholly).
+    """
+    alpha = masks.astype(np.float32)[..., None]
+    pasted = np.rint(alpha * patches + (1 - alpha) * behind).astype(np.uint8)
+    return pasted, np.maximum(np.rint(255 * masks).astype(np.uint8), holes)
 
 
 def grabcut_masks(

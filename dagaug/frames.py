@@ -1,4 +1,4 @@
-"""The whole images that patches are put back into, so that background and surroundings stay the reference's."""
+"""The whole images that patches are put back into, so that their surroundings go on beyond the patch."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from dagaug.datasets import Dataset
 from dagaug.errors import DataError, ImageError
 from dagaug.images import Region, decode, paste
 from dagaug.patches import Patches
-from dagaug.planning import VARIANTS
+from dagaug.planning import VIEW_OF, VIEWS
 
 __all__ = ["Frame", "Frames"]
 
 Frame = Literal["whole", "crop"]
-"""What is stored of a morph: the reference's whole image with the morph in it, or the patch."""
+"""What is stored of a morph: the whole image that gives its background, with the morph in it, or the patch."""
 
 _FRAMES = 128  # whole images that are kept decoded
 
 
 class Frames:
-    """Puts patches where their references' patches came from.
+    """Puts patches where the patches that gave their backgrounds came from.
 
     Args:
         dataset: where the files are.
-        patches: of the references; rows of :meth:`put` are rows of it.
+        patches: of those images; rows of :meth:`put` are rows of it.
         frame: ``whole`` or ``crop``.
         read: how a file becomes RGB pixels.
     """
@@ -46,28 +46,28 @@ class Frames:
         self._read = lru_cache(_FRAMES)(read)
 
     def put(
-        self, patch: UInt8[np.ndarray, "S S 3"], cover: UInt8[np.ndarray, "S S"], reference: int, variant: int
+        self, patch: UInt8[np.ndarray, "S S 3"], cover: UInt8[np.ndarray, "S S"], behind: int, variant: int
     ) -> UInt8[np.ndarray, "H W 3"]:
-        """A patch as it is stored: itself, or the reference's whole image with the patch blended in.
+        """A patch as it is stored: itself, or blended into the whole image that its background is from.
 
         Args:
             patch: what was made.
-            cover: where it differs from the reference, 255 wholly.
-            reference: row of the reference.
+            cover: where it differs from that image's own patch, 255 wholly.
+            behind: row of that image, which is the reference if nothing else was asked for.
             variant: row in :data:`~dagaug.planning.VARIANTS`.
 
         Raises:
-            DataError: the reference's file has become unreadable.
+            DataError: that image's file has become unreadable.
         """
         if self._frame == "crop":
             return patch
-        path = self._dataset.file(self._patches.samples[reference])
+        path = self._dataset.file(self._patches.samples[behind])
         try:
             frame = self._read(path)
         except ImageError as error:
             raise DataError(f"{error}; it was readable when this run began; restore it and run again") from error
-        region = self._patches.regions[reference]
-        if VARIANTS[variant] == "mirror":
+        region = self._patches.regions[behind]
+        if VIEWS[VIEW_OF[variant]] == "mirrored":
             frame = np.ascontiguousarray(frame[:, ::-1])
             left, top, side = region.pixels()
             region = Region(float(frame.shape[1] - left - side), float(top), float(side))

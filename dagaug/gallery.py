@@ -17,7 +17,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int64, Integer, UInt8
 
 from dagaug import images as imaging
-from dagaug.errors import ImageError
+from dagaug.errors import ImageError, StoreError, UsageError
+from dagaug.planning import background_in, backgrounds, variant_name
 from dagaug.store import Store
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "Originals",
     "Picture",
     "Shown",
+    "backgrounds_of",
     "choose",
     "encoded_small",
     "random_of_each_class",
@@ -56,7 +58,9 @@ class Morphs:
         reference_label: class of the reference, -1 if there is none.
         predicted: the classifier's first choice, -1 if unknown.
         confidence: the classifier's p(label).
-        mirrored: whether the pose is that of the reference's mirror image.
+        background: row in the table of files of the image that gave the background, -1 if there is none.
+        kind: name of the variant.
+        mirrored: whether pose and background are those of mirror images.
         verdict: index into ``verdicts``.
         verdicts: their names.
     """
@@ -68,6 +72,8 @@ class Morphs:
     reference_label: Int64[np.ndarray, " N"]
     predicted: Int64[np.ndarray, " N"]
     confidence: Float[np.ndarray, " N"]
+    background: Int64[np.ndarray, " N"]
+    kind: tuple[str, ...]
     mirrored: Bool[np.ndarray, " N"]
     verdict: Int64[np.ndarray, " N"]
     verdicts: tuple[str, ...]
@@ -84,6 +90,7 @@ class Morphs:
         verdict = np.full(len(rows), verdicts.index(KEPT), np.int64)
         judged = table.candidate[rows] >= 0
         verdict[judged] = store.candidates.verdict[table.candidate[rows][judged]]
+        kinds = [variant_name(name) for name in header.variants] or ["morph"]
         reference = table.reference[rows].astype(np.int64)
         reference_label = np.full(len(rows), -1, np.int64)
         reference_label[reference >= 0] = header.files_label[reference[reference >= 0]]
@@ -95,7 +102,9 @@ class Morphs:
             reference_label=reference_label,
             predicted=table.predicted[rows].astype(np.int64),
             confidence=table.confidence[rows].astype(np.float64),
-            mirrored=np.array([name == MIRROR for name in header.variants], bool)[table.variant[rows]],
+            background=backgrounds_of(store)[rows],
+            kind=tuple(kinds[code] for code in table.variant[rows].tolist()),
+            mirrored=np.array([kind == MIRROR for kind in kinds], bool)[table.variant[rows]],
             verdict=verdict,
             verdicts=verdicts,
         )
@@ -104,6 +113,27 @@ class Morphs:
     def kept(self) -> Bool[np.ndarray, " N"]:
         """Which of them the selection kept."""
         return self.verdict == self.verdicts.index(KEPT)
+
+
+def backgrounds_of(store: Store) -> Int64[np.ndarray, " N"]:
+    """For each image the row in the table of files of the one that gave its background; -1 if there is none.
+
+    Raises:
+        StoreError: the file's candidates do not tell.
+    """
+    images, background = store.images, background_in(store.header.options)
+    if background != "other":
+        return (images.reference if background == "reference" else images.source).astype(np.int64)
+    candidates = store.candidates
+    found = np.full(len(images), -1, np.int64)
+    made = np.flatnonzero(images.candidate >= 0)
+    try:
+        behind = backgrounds(background, candidates.source.astype(np.int64), candidates.reference.astype(np.int64))
+    except UsageError as error:
+        raise StoreError(f"{store.path}: /candidates: too few of them to tell the backgrounds") from error
+    if behind is not None:
+        found[made] = behind[images.candidate[made]]
+    return found
 
 
 class Originals:

@@ -14,6 +14,7 @@ from dagaug import images as imaging
 from dagaug.classifier import hash_images
 from dagaug.datasets import Dataset
 from dagaug.errors import DataError
+from dagaug.gallery import backgrounds_of
 from dagaug.progress import SILENT, Progress
 from dagaug.store import Store
 
@@ -97,10 +98,10 @@ def load_store(path: Path, dataset: Dataset, size: int, progress: Progress = SIL
                 for place, image in enumerate(store.read(chosen.tolist()), start):
                     out[place] = whole(image, size)
                 task.advance(len(chosen))
-        files, table = store.header.files, store.images
+        files, table, behind = store.header.files, store.images, backgrounds_of(store)
         origins = tuple(
-            tuple(files[row] for row in pair if row >= 0)
-            for pair in zip(table.source[rows].tolist(), table.reference[rows].tolist(), strict=True)
+            tuple(dict.fromkeys(files[row] for row in those if row >= 0))
+            for those in zip(*(one[rows].tolist() for one in (table.source, table.reference, behind)), strict=True)
         )
         return MorphSet(out, table.label[rows].astype(np.int64), origins)
 

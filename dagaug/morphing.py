@@ -20,7 +20,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from jaxtyping import UInt8
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from dagaug.classifier import (
     TRUSTED,
@@ -40,7 +40,17 @@ from dagaug.frames import Frame, Frames
 from dagaug.images import Skipped, decode, decode_bytes, encode, is_plain_jpeg
 from dagaug.models import TrainedModel
 from dagaug.patches import Patches, read_patches
-from dagaug.planning import VARIANTS, Plan, Variant, pairs_from_csv, random_plan
+from dagaug.planning import (
+    DEFAULT_VARIANTS,
+    UNMORPHED,
+    VARIANTS,
+    Background,
+    Plan,
+    Variant,
+    pairs_from_csv,
+    random_plan,
+    variant_name,
+)
 from dagaug.progress import Progress
 from dagaug.selection import KEPT, VERDICTS, Keep, check_bounds, select
 from dagaug.shards import ShardContent
@@ -58,7 +68,10 @@ class AugmentOptions(BaseModel):
 
     Attributes:
         refs: random references for each source.
-        variants: candidates for each reference: its own pose and its mirror image's.
+        variants: candidates for each reference: ``morph`` (its own pose), ``mirror`` (its mirror image's), ``cutout``
+            (the source as it is, on the background alone).
+        background: what stands behind: the ``reference``'s background, the ``source``'s, or that of an ``other``
+            training image (:func:`~dagaug.planning.backgrounds`).
         keep: ``per-reference`` (top-1 of each reference), ``per-image`` (top-1 of a source; the paper's rule), ``all``.
         allow_mislabelled: keep results whose top-1 prediction is not the source's label; None keeps them where the
             classifiers are right on fewer than half of the images that they did not see.
@@ -66,7 +79,7 @@ class AugmentOptions(BaseModel):
         classifier: timm name of the judge; ``auto`` suits the patches' size.
         weights: a classifier that is ready to judge, or weights that its training starts from.
         folds: of the cross-fitting; 1 lets the classifier judge morphs of images that it learned from.
-        frame: ``whole`` puts a morph back into the reference's whole image, ``crop`` stores the patch.
+        frame: ``whole`` puts a morph back into the whole image that gives its background, ``crop`` stores the patch.
         encoding, quality: how images are stored.
         real: whether the file holds the real images too.
         per_class: use only the first so many training images of each class.
@@ -80,7 +93,8 @@ class AugmentOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     refs: int = Field(10, ge=1)
-    variants: tuple[Variant, ...] = Field(VARIANTS, min_length=1)
+    variants: tuple[Variant, ...] = Field(DEFAULT_VARIANTS, min_length=1)
+    background: Background = "reference"
     keep: Keep = "per-reference"
     allow_mislabelled: bool | None = None
     min_confidence: float = Field(0.0, ge=0, le=1)
@@ -97,6 +111,11 @@ class AugmentOptions(BaseModel):
     pairs: Path | None = None
     seed: int = Field(0, ge=0)
     batch_size: int | None = Field(None, ge=1)
+
+    @field_validator("variants", mode="before")
+    @classmethod
+    def _by_their_names(cls, value: object) -> object:
+        return tuple(map(variant_name, value)) if isinstance(value, tuple | list) else value
 
 
 @dataclass(frozen=True)
@@ -185,6 +204,10 @@ class Job:
         check_bounds(options.min_confidence, options.max_confidence)
         if options.pairs is not None and options.limit is not None:
             raise UsageError(f"--limit {options.limit}: --pairs names the morphs one by one; leave out one of the two")
+        if options.background == "source" and "cutout" in options.variants and options.pairs is None:
+            raise UsageError(
+                "--background source: cut-outs on it would be copies of the sources; leave cutout out of --variants"
+            )
         assert isinstance(model.translator, ReferenceTranslator)
         self.model, self.dataset, self.options = model, dataset, options
         self.device, self.workers = device, workers
@@ -194,7 +217,8 @@ class Job:
         self.patches: Patches = read_patches(dataset, pool, framing, workers=workers, strict=strict, progress=progress)
         samples = self.patches.samples
         self.skipped = list(self.patches.skipped)
-        self.plan: Plan = self._random_plan(pool) if options.pairs is None else pairs_from_csv(options.pairs, samples)
+        plan = self._random_plan(pool) if options.pairs is None else pairs_from_csv(options.pairs, samples)
+        self.plan: Plan = plan.on(options.background)
         allowed = {sample.path for sample in train}
         self.learned = np.array([row for row, sample in enumerate(samples) if sample.path in allowed], np.int64)
         # every image that the file names, and where it stands in the table of files
@@ -447,6 +471,7 @@ class Job:
             label=label,
             predicted=predicted,
             confidence=confidence,
+            kind=UNMORPHED[self.plan.variant[part]].astype(np.uint8),
             keep="all" if exactly else self.options.keep,
             allow_mislabelled=exactly or self.lenient,
             min_confidence=0.0 if exactly else self.options.min_confidence,
@@ -459,11 +484,11 @@ class Job:
         part = shard.part
         label, predicted, confidence, verdict = self._verdicts(part, morphs)
         source, reference = self.plan.source[part], self.plan.reference[part]
-        variant = self.plan.variant[part]
+        variant, behind = self.plan.variant[part], self.plan.behind[part]
         kept = np.flatnonzero(verdict == KEPT)
 
         def finish(row: int) -> tuple[bytes, tuple[int, ...]]:
-            image = self.framed(morphs, row, int(reference[row]), int(variant[row]))
+            image = self.framed(morphs, row, int(behind[row]), int(variant[row]))
             return self.store(image), image.shape[:2]
 
         rows = kept.tolist()
@@ -491,6 +516,6 @@ class Job:
         )
         return Made(ShardContent(encoded, images, candidates))
 
-    def framed(self, morphs: Morphs, row: int, reference: int, variant: int) -> UInt8[np.ndarray, "H W 3"]:
-        """A candidate as it is stored: its patch, or the reference's whole image with the patch blended in."""
-        return self._frames.put(morphs.images[row], morphs.cover[row], reference, variant)
+    def framed(self, morphs: Morphs, row: int, behind: int, variant: int) -> UInt8[np.ndarray, "H W 3"]:
+        """A candidate as it is stored: its patch, or blended into the whole image ``behind``, a row of the patches."""
+        return self._frames.put(morphs.images[row], morphs.cover[row], behind, variant)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Bool, Int64, UInt8
@@ -14,11 +14,49 @@ from jaxtyping import Bool, Int64, UInt8
 from dagaug.datasets import Sample
 from dagaug.errors import DataError, UsageError
 
-__all__ = ["VARIANTS", "Plan", "Variant", "pairs_from_csv", "random_plan"]
+__all__ = [
+    "BACKGROUNDS",
+    "DEFAULT_VARIANTS",
+    "UNMORPHED",
+    "VARIANTS",
+    "VIEWS",
+    "VIEW_OF",
+    "Background",
+    "Plan",
+    "Variant",
+    "background_in",
+    "backgrounds",
+    "pairs_from_csv",
+    "random_plan",
+    "variant_name",
+]
 
-Variant = Literal["reference", "mirror"]
-VARIANTS: tuple[Variant, ...] = ("reference", "mirror")
-"""Candidates for one reference: its own pose, and that of its mirror image."""
+Variant = Literal["morph", "mirror", "cutout"]
+VARIANTS: tuple[Variant, ...] = get_args(Variant)
+"""Candidates for one reference: the source in its pose, in that of its mirror image, and unmorphed in its place."""
+DEFAULT_VARIANTS: tuple[Variant, ...] = ("morph", "mirror")
+
+VIEWS = ("plain", "mirrored")
+"""How a variant sees its reference and what stands behind it."""
+VIEW_OF: UInt8[np.ndarray, " V"] = np.array([int(variant == "mirror") for variant in VARIANTS], np.uint8)
+"""The view, a row of :data:`VIEWS`, of each variant."""
+UNMORPHED: Bool[np.ndarray, " V"] = np.array([variant == "cutout" for variant in VARIANTS])
+"""Whether each variant is the source as it is."""
+
+Background = Literal["reference", "source", "other"]
+BACKGROUNDS: tuple[Background, ...] = get_args(Background)
+"""What stands behind a candidate: its reference's background, its source's, or the source's next reference's."""
+
+
+def background_in(options: Mapping[str, object]) -> Background:
+    """What was asked for by a file's options; older ones do not tell."""
+    found = [name for name in BACKGROUNDS if name == options.get("background")]
+    return found[0] if found else "reference"
+
+
+def variant_name(name: str) -> str:
+    """The name of a variant by the name that a user or an older file gives it."""
+    return "morph" if name == "reference" else name
 
 
 @dataclass(frozen=True)
@@ -29,12 +67,29 @@ class Plan:
         source, reference: rows in the samples that the plan was made for.
         variant: rows in :data:`VARIANTS`.
         starts: where each source's candidates begin, and the end of the last; a source may have none.
+        background: rows of the images whose backgrounds stand behind; None for the references themselves.
     """
 
     source: Int64[np.ndarray, " M"]
     reference: Int64[np.ndarray, " M"]
     variant: UInt8[np.ndarray, " M"]
     starts: Int64[np.ndarray, " P"]
+    background: Int64[np.ndarray, " M"] | None = None
+
+    @property
+    def behind(self) -> Int64[np.ndarray, " M"]:
+        """Rows of the images whose backgrounds stand behind."""
+        return self.reference if self.background is None else self.background
+
+    def on(self, background: Background) -> Plan:
+        """The same plan on other backgrounds; see :func:`backgrounds`."""
+        return replace(self, background=backgrounds(background, self.source, self.reference))
+
+    def take(self, rows: Int64[np.ndarray, " m"]) -> Plan:
+        """Some of the candidates, as if they were of one source."""
+        background = None if self.background is None else self.background[rows]
+        starts = np.array([0, len(rows)], np.int64)
+        return Plan(self.source[rows], self.reference[rows], self.variant[rows], starts, background)
 
     def __len__(self) -> int:
         return len(self.source)
@@ -62,6 +117,43 @@ def _plan(groups: Sequence[tuple[int, Sequence[int]]], variants: Sequence[Varian
     return Plan(np.array(source, np.int64), np.array(reference, np.int64), variant, np.array(starts, np.int64))
 
 
+def backgrounds(
+    background: Background, source: Int64[np.ndarray, " M"], reference: Int64[np.ndarray, " M"]
+) -> Int64[np.ndarray, " M"] | None:
+    """Which images' backgrounds stand behind candidates.
+
+    ``other`` is the next of the source's references, the first after the last: a random training image, as each
+    reference is, that is neither of the two, and that all of a source's candidates tell without a further column.
+
+    Args:
+        background: one of :data:`BACKGROUNDS`.
+        source, reference: of each candidate, any integer ids; all candidates of a source must be among them.
+
+    Returns:
+        Ids; None for the references'.
+
+    Raises:
+        UsageError: ``other``, and a source has but one reference.
+    """
+    if background == "reference":
+        return None
+    if background == "source":
+        return source
+    own: dict[int, dict[int, None]] = {}
+    pairs = list(zip(source.tolist(), reference.tolist(), strict=True))
+    for one, wanted in pairs:
+        own.setdefault(one, {})[wanted] = None
+    if any(len(references) < 2 for references in own.values()):
+        raise UsageError(
+            "--background other: is that of the source's next reference, so that each needs 2; ask for --refs 2 or more"
+        )
+    following: dict[tuple[int, int], int] = {}
+    for one, references in own.items():
+        names = list(references)
+        following |= {(one, name): after for name, after in zip(names, names[1:] + names[:1], strict=True)}
+    return np.array([following[pair] for pair in pairs], np.int64)
+
+
 def random_plan(
     count: int,
     *,
@@ -76,7 +168,7 @@ def random_plan(
     Args:
         count: how many samples there are; each is a source and may be a reference.
         refs: references for each source.
-        variants: candidates for each reference.
+        variants: candidates for each reference, of :data:`VARIANTS`.
         seed: of the draw; a source's references do not depend on the other sources.
         limit: only so many sources, spread evenly over the samples.
         usable: the samples that can be read. The others are sources without candidates, and each time that one is
@@ -146,4 +238,4 @@ def pairs_from_csv(path: Path, samples: Sequence[Sample]) -> Plan:
         raise DataError(f"{path}: not a readable table ({error})") from error
     if not groups:
         raise DataError(f"{path}: names no pairs")
-    return _plan(list(groups.items()), ("reference",))
+    return _plan(list(groups.items()), ("morph",))

@@ -82,6 +82,7 @@
       ? ": no. " + item.rank.toLocaleString("en") + " of " + data.ranked.toLocaleString("en") + " by confidence" : "";
     entry.append(make("p", "mark " + tab, MARKS[tab] + rank), row);
     const notes = [];
+    if (item.kind !== "morph") notes.push(item.kind);
     if (item.verdict !== data.kept) {
       const reason = data.reasons[item.verdict];
       notes.push("rejected, " + data.verdicts[item.verdict] + (reason ? ": " + reason : ""));

@@ -12,6 +12,7 @@ import hashlib
 import importlib.metadata
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -163,6 +164,7 @@ def _triple(store: Store, originals: Originals, morphs: Morphs, names: Sequence[
     reference_label = int(morphs.reference_label[morph])
     confidence = morphs.confidence[morph]
     parts = [f"{confidence:.2f}" if np.isfinite(confidence) else "–"]
+    parts += [kind] if (kind := morphs.kind[morph]) != "morph" else []
     if not morphs.kept[morph]:
         parts.append(morphs.verdicts[morphs.verdict[morph]])
     return Triple(
@@ -309,6 +311,8 @@ def _counts(store: Store, morphs: Morphs, names: Sequence[str]) -> _Counts:
     if len(candidates):
         facts.append(("candidates", len(candidates)))
     facts.append(("synthetic images", len(morphs)))
+    kinds = Counter(morphs.kind)
+    facts += [(f"of the kind {kind}", kinds[kind]) for kind in sorted(kinds) if len(kinds) > 1]
     if header.skipped:
         facts.append(("files skipped", len(header.skipped)))
     return _Counts(
@@ -385,6 +389,7 @@ def _gallery(
                 "predicted": int(morphs.predicted[morph]),
                 "confidence": round(confidence, 4) if np.isfinite(confidence) else None,
                 "verdict": int(morphs.verdict[morph]),
+                "kind": morphs.kind[morph],
                 "rank": rank,
                 "files": [files[source], files[reference] if reference >= 0 else ""],
             }

@@ -3,6 +3,9 @@
 A candidate is one morph of a source into the pose of a reference (one *variant* of it). The classifier gave
 its top-1 prediction and p(label of the source). The paper keeps the best candidate of a source; the default
 here keeps the best of each (source, reference), because one image per source costs count and diversity.
+
+All candidates are judged by the same rules, but cut-outs compete with cut-outs alone: the source's own pixels are
+recognised far more surely than any morph, of which next to nothing would be left.
 """
 
 from __future__ import annotations
@@ -59,6 +62,7 @@ def select(
     label: Integer[np.ndarray, " N"],
     predicted: Integer[np.ndarray, " N"],
     confidence: Float[np.ndarray, " N"],
+    kind: Integer[np.ndarray, " N"] | None = None,
     keep: str = "per-reference",
     allow_mislabelled: bool = False,
     min_confidence: float = 0.0,
@@ -69,8 +73,8 @@ def select(
     A candidate is first judged alone: predicted as another class than ``label``, or with a confidence outside
     ``[min_confidence, max_confidence]``, it is rejected for the first of these reasons. Those that are left
     compete by confidence within their group: (source, reference) for ``per-reference``, source for
-    ``per-image``. Equal confidences are decided for the earlier candidate, so the verdicts depend on the
-    arguments alone. A group may end without a winner.
+    ``per-image``, and of one ``kind``. Equal confidences are decided for the earlier candidate, so the verdicts
+    depend on the arguments alone. A group may end without a winner.
 
     Args:
         source: each candidate's source, any integer id.
@@ -78,6 +82,7 @@ def select(
         label: class of the source.
         predicted: the classifier's top-1 class.
         confidence: p(label), in [0, 1]; NaN is rejected as below ``--min-confidence``.
+        kind: what competes with its like alone, any integer id; all are of one kind by default.
         keep: the rule, one of :data:`Keep`; ``all`` lets every candidate pass that stands alone.
         allow_mislabelled: keep candidates whose top-1 prediction is another class.
         min_confidence: smallest confidence that is kept.
@@ -94,10 +99,11 @@ def select(
     verdicts[~(confidence >= min_confidence)] = TOO_LOW  # the negation catches NaN
     if not allow_mislabelled:
         verdicts[predicted != label] = MISLABELLED
+    alike = np.zeros(len(source), np.uint8) if kind is None else kind
     if keep == "per-reference":
-        _keep_best(verdicts, confidence, (reference, source), NOT_BEST_OF_REFERENCE)
+        _keep_best(verdicts, confidence, (alike, reference, source), NOT_BEST_OF_REFERENCE)
     elif keep == "per-image":
-        _keep_best(verdicts, confidence, (source,), NOT_BEST_OF_SOURCE)
+        _keep_best(verdicts, confidence, (alike, source), NOT_BEST_OF_SOURCE)
     return verdicts
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Int64, UInt8
 
 from dagaug.datasets import Box, Dataset
-from dagaug.gallery import Morphs, Originals, Shown
+from dagaug.gallery import Morphs, Originals, Shown, backgrounds_of
 from dagaug.images import Region, cut, region_of
 from dagaug.patches import Framing
 from dagaug.store import Store
@@ -63,8 +63,8 @@ class Squares:
             height, width = image.shape[:2]
             region = Region(0.0, 0.0, float(max(height, width)))
             return Square(cut(image, region, self._framing.size), region, (height, width))
-        # A morph lies in its reference's whole image where the reference's own square lay.
-        return self._cut(image, int(self._references[row]), row in self._mirrored)
+        # A morph lies in a whole image where that image's own square lay.
+        return self._cut(image, int(self._backgrounds[row]), row in self._mirrored)
 
     def _cut(self, image: UInt8[np.ndarray, "H W 3"], file: int, mirrored: bool) -> Square:
         height, width = image.shape[:2]
@@ -77,8 +77,8 @@ class Squares:
         return Square(cut(image, region, framing.size), region, (height, width))
 
     @cached_property
-    def _references(self) -> Int64[np.ndarray, " N"]:
-        return self._store.images.reference.astype(np.int64)
+    def _backgrounds(self) -> Int64[np.ndarray, " N"]:
+        return backgrounds_of(self._store)
 
     @cached_property
     def _mirrored(self) -> frozenset[int]:

@@ -27,6 +27,7 @@ from dagaug.flock import true_morph
 from dagaug.foreground import fill_background
 from dagaug.images import Region, cut, cut_mask, decode, region_of
 from dagaug.patches import Framing, read_patches
+from dagaug.planning import background_in, variant_name
 from dagaug.progress import SILENT, Progress
 from dagaug.store import Store
 
@@ -240,6 +241,12 @@ class _Pairs:
         self._header, self._table = store.header, store.images
         self.framing = framing_of(self._header.options)
         self._cropped = self._header.options.get("frame") == "crop"
+        background = background_in(self._header.options)
+        if background != "reference":
+            raise DataError(
+                f"{store.path}: was made with --background {background}, but true answers stand on their references' "
+                "own; augment again without it"
+            )
         self._samples = {sample.path.as_posix(): sample for sample in dataset.samples}
         self._image = lru_cache(256)(self._decode)
 
@@ -262,10 +269,11 @@ class _Pairs:
         return region_of(height, width, box=box, margin=framing.margin, fit=framing.fit)
 
     def case(self, row: int) -> _Case | None:
-        """The case of a synthetic image; None if its pair is not asked for."""
+        """The case of a synthetic image; None if its pair is not asked for, or it is no morph."""
         table, header = self._table, self._header
         source, reference = int(table.source[row]), int(table.reference[row])
-        if reference < 0:
+        kind = variant_name(header.variants[int(table.variant[row])])
+        if reference < 0 or kind == "cutout":
             return None
         files = header.files[source], header.files[reference]
         truth = self._find(*files)
@@ -275,7 +283,7 @@ class _Pairs:
         if truth.image.shape != whole.shape:
             height, width = whole.shape[:2]
             raise DataError(f"the true answer of {files[0]} like {files[1]} must have {width} × {height} pixels")
-        mirrored = header.variants[int(table.variant[row])] == "mirror"
+        mirrored = kind == "mirror"
         shown = self._shown(truth.image, files[1], morph, mirrored)
         grey = np.full_like(morph, 128)
         copies = self._copy(files[0], morph), self._shown(whole, files[1], morph, mirrored)

@@ -20,7 +20,7 @@ Maker = Callable[[Sample, Sample, str], np.ndarray]
 """Draws a morph: RGB, uint8."""
 
 
-def pairs_of(dataset: Dataset, count: int, *, split: str = "train", variant: str = "reference") -> list[Pair]:
+def pairs_of(dataset: Dataset, count: int, *, split: str = "train", variant: str = "morph") -> list[Pair]:
     """So many pairs of images of different classes, spread over the classes."""
     samples = [sample for sample in dataset.samples if sample.split == split]
     found = [(one, other, variant) for one in samples for other in samples if one.label != other.label]

@@ -30,17 +30,18 @@ from dagaug.classifier import Classifier, CrossFitted, FitOptions
 from dagaug.datasets import Dataset, read_dataset
 from dagaug.engine import Engine
 from dagaug.errors import CheckpointError, DataError, ImageError, OutputExistsError, UsageError
+from dagaug.gallery import backgrounds_of
 from dagaug.images import decode
 from dagaug.interrupts import Interrupted
 from dagaug.models import TrainedModel, load_model
 from dagaug.patches import read_patches
-from dagaug.planning import VARIANTS
+from dagaug.planning import DEFAULT_VARIANTS, VARIANTS
 from dagaug.selection import VERDICTS
 from dagaug.shards import Run, parts_of
 from dagaug.store import AugmentedDataset, Store, verify
 
 REFS = 2
-CANDIDATES = TRAINING_IMAGES * REFS * len(VARIANTS)
+CANDIDATES = TRAINING_IMAGES * REFS * len(DEFAULT_VARIANTS)
 TEST_IMAGES = SPECIES * TEST_PER_CLASS
 
 
@@ -96,10 +97,10 @@ def test_there_are_sources_times_references_times_variants_candidates(made: Augm
     assert (made.sources, made.candidates) == (TRAINING_IMAGES, CANDIDATES)
     candidates = store.candidates
     assert len(candidates) == CANDIDATES
-    assert set(Counter(candidates.source.tolist()).values()) == {REFS * len(VARIANTS)}
+    assert set(Counter(candidates.source.tolist()).values()) == {REFS * len(DEFAULT_VARIANTS)}
     per_pair = Counter(zip(candidates.source.tolist(), candidates.reference.tolist(), strict=True))
     assert len(per_pair) == TRAINING_IMAGES * REFS  # all references of a source are different
-    assert set(per_pair.values()) == {len(VARIANTS)}
+    assert set(per_pair.values()) == {len(DEFAULT_VARIANTS)}
 
 
 def test_the_summary_counts_what_lies_in_the_file(made: Augmented, store: Store) -> None:
@@ -248,7 +249,7 @@ def test_a_limit_bounds_the_sources_and_real_images_can_be_left_out(
     model: TrainedModel, birds: Dataset, judged: AugmentOptions, tmp_path: Path
 ) -> None:
     done = run(model, birds, judged.model_copy(update={"limit": 3, "real": False}), tmp_path / "a.h5")
-    assert (done.sources, done.candidates, done.real) == (3, 3 * REFS * len(VARIANTS), 0)
+    assert (done.sources, done.candidates, done.real) == (3, 3 * REFS * len(DEFAULT_VARIANTS), 0)
     with Store(tmp_path / "a.h5") as store:
         assert store.images.synthetic.all()
         assert not (store.header.files_split == 1).any()  # no test image is even named
@@ -330,6 +331,57 @@ def test_whole_images_are_the_reference_or_its_mirror_image_but_for_the_place_of
     assert outside > 0
 
 
+@pytest.mark.parametrize("background", ["source", "other"])
+def test_on_another_background_an_image_is_the_one_that_gives_it_but_for_the_place_of_the_object(
+    model: TrainedModel, birds: Dataset, judged: AugmentOptions, tmp_path: Path, background: str
+) -> None:
+    changes = {"background": background, "encoding": "png", "allow_mislabelled": True, "limit": 6}
+    run(model, birds, judged.model_copy(update=changes), tmp_path / "a.h5")
+    regions = read_patches(birds, birds.train, FRAMING)
+    region_of = {s.path.as_posix(): r for s, r in zip(regions.samples, regions.regions, strict=True)}
+    with Store(tmp_path / "a.h5") as store:
+        images, files = store.images, store.header.files
+        for row, behind in zip(morphs_of(store), backgrounds_of(store)[morphs_of(store)], strict=True):
+            source, reference = images.source[row], images.reference[row]
+            assert behind == source if background == "source" else behind not in (source, reference)
+            whole, result = decode(birds.root / files[behind]), store.image(int(row))
+            left, top, side = region_of[files[behind]].pixels()
+            far = np.ones(whole.shape[:2], bool)
+            far[max(top, 0) : top + side, max(left, 0) : left + side] = False
+            if images.variant[row] == VARIANTS.index("mirror"):
+                whole, far = whole[:, ::-1], far[:, ::-1]
+            np.testing.assert_array_equal(result[far], whole[far])
+            assert (result != whole).any()
+
+
+def test_cutouts_are_candidates_of_their_own_that_no_morph_has_to_beat(
+    model: TrainedModel, birds: Dataset, judged: AugmentOptions, tmp_path: Path, store: Store
+) -> None:
+    names = ("reference", "mirror", "cutout")  # as it was called before, too
+    options = AugmentOptions(**{**judged.model_dump(), "variants": names, "encoding": "png"})
+    done = run(model, birds, options, tmp_path / "a.h5")
+    assert done.candidates == TRAINING_IMAGES * REFS * len(VARIANTS)
+    with Store(tmp_path / "a.h5") as both:
+        cutouts = both.images.variant == VARIANTS.index("cutout")
+        assert 0 < cutouts.sum() <= TRAINING_IMAGES * REFS
+        morphs = np.flatnonzero(both.images.synthetic & ~cutouts)
+        assert len(morphs) == done.kept - cutouts.sum()
+        np.testing.assert_array_equal(both.images.source[morphs], store.images.source[morphs_of(store)])
+        np.testing.assert_array_equal(both.images.reference[morphs], store.images.reference[morphs_of(store)])
+
+
+def test_what_backgrounds_and_variants_do_not_allow_is_refused(
+    model: TrainedModel, birds: Dataset, judged: AugmentOptions, tmp_path: Path
+) -> None:
+    for update, told in (
+        ({"background": "source", "variants": ("morph", "cutout")}, "copies of the sources; leave cutout out"),
+        ({"background": "other", "refs": 1}, "--refs 2 or more"),
+    ):
+        with pytest.raises(UsageError, match=told):
+            run(model, birds, judged.model_copy(update=update), tmp_path / "a.h5")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("encoding", ["jpeg", "raw"])
 def test_other_encodings_hold_the_same_images(
     model: TrainedModel, birds: Dataset, judged: AugmentOptions, tmp_path: Path, store: Store, encoding: str
@@ -365,6 +417,21 @@ def kill_at_shard(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     monkeypatch.setattr(Run, "write", until)
 
 
+def test_cutouts_on_other_backgrounds_are_the_same_bytes_when_their_run_was_killed(
+    model: TrainedModel, birds: Dataset, judged: AugmentOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = judged.model_copy(update={"background": "other", "variants": VARIANTS})
+    run(model, birds, options, tmp_path / "straight.h5")
+    with monkeypatch.context() as patch:
+        kill_at_shard(patch, SHARDS - 2)
+        with pytest.raises(Killed):
+            run(model, birds, options, tmp_path / "a.h5")
+    with pytest.raises(OutputExistsError, match=r'options\.background = "?other"?, while this one has .*reference'):
+        run(model, birds, options.model_copy(update={"background": "reference"}), tmp_path / "a.h5")
+    run(model, birds, options, tmp_path / "a.h5")
+    assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "straight.h5").read_bytes()
+
+
 @pytest.mark.parametrize("number", [0, 1, SHARDS - 2])
 def test_a_run_that_was_killed_between_shards_goes_on_to_the_same_bytes(
     made: Augmented,
@@ -391,7 +458,7 @@ def test_a_run_that_was_interrupted_keeps_its_shards_and_goes_on_to_the_same_byt
     made: Augmented, model: TrainedModel, birds: Dataset, judged: AugmentOptions, tmp_path: Path
 ) -> None:
     options, out = judged.model_copy(update={"encoding": "png"}), tmp_path / "a.h5"
-    shard = 5 * REFS * len(VARIANTS)
+    shard = 5 * REFS * len(DEFAULT_VARIANTS)
     with pytest.raises(Interrupted, match="finished shards are kept"):
         run(model, birds, options, out, progress=interrupt_at("Morphing", shard))
     kept = sorted(path.name for path in parts_of(out).glob("index-*.h5"))
@@ -414,7 +481,7 @@ def test_an_unfinished_run_with_other_options_is_refused_with_the_option_and_bot
     with pytest.raises(OutputExistsError, match=r"refs = 2, while this one has options\.refs = 3"):
         run(model, birds, judged.model_copy(update={"refs": 3}), tmp_path / "a.h5")
     done = run(model, birds, judged.model_copy(update={"refs": 1}), tmp_path / "a.h5", overwrite=True)
-    assert done.candidates == TRAINING_IMAGES * len(VARIANTS)
+    assert done.candidates == TRAINING_IMAGES * len(DEFAULT_VARIANTS)
 
 
 def test_a_finished_file_is_replaced_only_when_asked_for(
@@ -427,7 +494,7 @@ def test_a_finished_file_is_replaced_only_when_asked_for(
     assert out.read_bytes() == before
     run(model, birds, judged.model_copy(update={"limit": 2}), out, overwrite=True)
     with Store(out) as store:
-        assert len(store.candidates) == 2 * REFS * len(VARIANTS)
+        assert len(store.candidates) == 2 * REFS * len(DEFAULT_VARIANTS)
 
 
 def test_an_error_before_the_first_shard_leaves_nothing_that_stands_in_the_way(

@@ -114,6 +114,19 @@ def test_a_cutout_stands_in_the_reference_s_whole_frame(
         np.testing.assert_array_equal(image[outside], frame[outside])
 
 
+def test_a_cutout_is_the_candidate_of_that_kind_to_the_bit(
+    birds: Dataset, birds_run: Path, birds_judge: Path, tmp_path: Path
+) -> None:
+    changes = {"variants": ("cutout",), "background": "other", "frame": "crop", "limit": 8}
+    path = make(birds, birds_run, birds_judge, tmp_path / "cutouts.h5", **changes)
+    made, _ = Controls(path, birds, size=SIZE).make("cutout")
+    with Store(path) as store:
+        kept = np.flatnonzero(store.images.synthetic).tolist()
+        np.testing.assert_array_equal(made, np.stack(store.read(kept)))
+    drawn, _ = Controls(path, birds, size=SIZE).make("random")
+    np.testing.assert_array_equal(drawn, made)
+
+
 def test_warps_depend_on_the_seed_alone_and_move_the_object(birds: Dataset, stores: dict[str, Path]) -> None:
     def warped(seed: int) -> np.ndarray:
         return Controls(stores["crop"], birds, size=SIZE, seed=seed).make("cutwarp")[0]

@@ -21,6 +21,7 @@ from dagaug.distributed import RayExecutor
 from dagaug.errors import MissingExtraError, UsageError
 from dagaug.interrupts import Interrupted
 from dagaug.models import TrainedModel, load_model
+from dagaug.planning import VARIANTS
 from dagaug.shards import parts_of
 from dagaug.store import verify
 
@@ -40,7 +41,9 @@ def model(birds_run: Path) -> TrainedModel:
 
 @pytest.fixture(scope="module")
 def options(birds_judge: Path) -> AugmentOptions:
-    return AugmentOptions(refs=REFS, weights=birds_judge, classifier="test_resnet", batch_size=16)
+    return AugmentOptions(
+        refs=REFS, variants=VARIANTS, background="other", weights=birds_judge, classifier="test_resnet", batch_size=16
+    )
 
 
 def test_without_ray_the_command_that_installs_it_is_told(
@@ -132,7 +135,7 @@ def test_what_ray_began_the_local_engine_ends(
     cluster: Any, model: TrainedModel, birds: Dataset, options: AugmentOptions, tmp_path: Path, straight: bytes
 ) -> None:
     out = tmp_path / "ray.h5"
-    first = interrupt_at("Morphing", 2 * REFS * 2)
+    first = interrupt_at("Morphing", 2 * REFS * len(VARIANTS))
     with pytest.raises(Interrupted, match="finished shards are kept"):
         run(model, birds, options, out, executor=RayExecutor(workers=2, device="cpu"), progress=first)
     assert not out.exists()

@@ -18,7 +18,7 @@ from dagaug.datasets import Dataset
 from dagaug.engine import Engine, Morphs, to_tensor
 from dagaug.models import load_model
 from dagaug.patches import read_patches
-from dagaug.planning import VARIANTS, random_plan
+from dagaug.planning import DEFAULT_VARIANTS, VARIANTS, random_plan
 from dagaug.translators import Morph, ReferenceTranslator
 from dagaug.warps import identity_grid
 from dagaug.workloads import to_pixels
@@ -68,7 +68,7 @@ def new_engine(
     return engine
 
 
-PLAN = random_plan(COUNT, refs=2, variants=VARIANTS, seed=0)
+PLAN = random_plan(COUNT, refs=2, variants=DEFAULT_VARIANTS, seed=0)
 ALL = slice(0, len(PLAN))
 
 
@@ -132,7 +132,7 @@ def test_a_morph_is_what_the_translator_draws_of_source_and_reference(
         np.testing.assert_allclose(
             morphs.images[row].astype(int)[inside], to_pixels(drawn.object)[0].astype(int)[inside], atol=1
         )
-    assert {VARIANTS[code] for code in PLAN.variant[:2]} == set(VARIANTS)
+    assert {VARIANTS[code] for code in PLAN.variant[:2]} == set(DEFAULT_VARIANTS)
 
 
 def test_where_nothing_is_covered_the_patch_is_the_reference_to_the_bit(
@@ -173,7 +173,7 @@ def test_a_morph_is_judged_by_the_classifier_that_did_not_learn_from_its_source(
 
 def test_a_backdrop_is_the_reference_but_for_the_painted_place(engine: Engine, patches: np.ndarray) -> None:
     for variant, patch in ((0, patches[1]), (1, patches[1][:, ::-1])):
-        image, painted = engine.backdrop(1, variant)
+        image, painted = (one[0] for one in engine.backdrops(np.array([1]), np.array([variant], np.uint8)))
         assert set(np.unique(painted)) <= {0, 255}
         np.testing.assert_array_equal(image[painted == 0], patch[painted == 0])
 
@@ -182,7 +182,7 @@ def test_only_the_blocks_that_a_part_needs_are_encoded_and_they_suffice(
     birds_run: Path, patches: np.ndarray, judges: CrossFitted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine_module, "_BLOCK", 2)
-    part = slice(0, len(VARIANTS))  # the first source and one reference
+    part = slice(0, len(DEFAULT_VARIANTS))  # the first source and one reference
     whole = new_engine(birds_run, patches, judges, tmp_path)
     some = new_engine(birds_run, patches, judges, tmp_path, encoded=False)
     blocks = some.blocks(PLAN, [part])
@@ -279,7 +279,7 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(engine: Engine, monkeyp
 
 def test_a_plan_of_mirrors_alone_is_made(engine: Engine) -> None:
     plan = random_plan(COUNT, refs=1, variants=("mirror",), seed=0)
-    both = random_plan(COUNT, refs=1, variants=VARIANTS, seed=0)
+    both = random_plan(COUNT, refs=1, variants=DEFAULT_VARIANTS, seed=0)
     mirrors = np.flatnonzero(both.variant == VARIANTS.index("mirror"))
     whole = engine.morph(both, slice(0, len(both)))
     assert_alike(

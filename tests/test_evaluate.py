@@ -36,7 +36,7 @@ def comparisons(result: Evaluation) -> dict[tuple[str, str], Any]:
 @pytest.fixture(scope="module")
 def copies(birds: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The training images themselves, each once, called synthetic."""
-    pairs = [(one, birds.train[0], "reference") for one in birds.train]
+    pairs = [(one, birds.train[0], "morph") for one in birds.train]
     target = tmp_path_factory.mktemp("copies") / "copies.h5"
     return write_morphs(target, birds, pairs, lambda source, reference, variant: decode(birds.file(source)))
 
@@ -100,7 +100,7 @@ def test_grey_images_have_neither_precision_nor_recall(birds: Dataset, tmp_path:
 
 
 def test_few_of_the_real_images_have_precision_without_recall(birds: Dataset, tmp_path: Path) -> None:
-    pairs = [(birds.train[row % 2], birds.train[row], "reference") for row in range(12)]
+    pairs = [(birds.train[row % 2], birds.train[row], "morph") for row in range(12)]
     noise = np.random.default_rng(0)
 
     def almost(source: Sample, reference: Sample, variant: str) -> np.ndarray:
@@ -130,7 +130,7 @@ def test_lpips_is_measured_with_given_weights_and_missed_aloud_without(
     torch.manual_seed(0)
     torch.save(torchvision.models.squeezenet1_1(weights=None).state_dict(), tmp_path / "w.pth")
     others = [one for one in birds.train if one.label != birds.train[0].label]
-    pairs = [(source, reference, "reference") for source in birds.train[:3] for reference in others[:3]]
+    pairs = [(source, reference, "morph") for source in birds.train[:3] for reference in others[:3]]
     path = write_morphs(tmp_path / "m.h5", birds, pairs, lambda source, reference, variant: decode(birds.file(source)))
     result = evaluate(path, birds, replace(QUICK, lpips=tmp_path / "w.pth"))
     assert result.lpips == "squeeze"

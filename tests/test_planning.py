@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from dagaug.datasets import Sample
 from dagaug.errors import DataError, UsageError
-from dagaug.planning import VARIANTS, Plan, pairs_from_csv, random_plan
+from dagaug.planning import DEFAULT_VARIANTS, VARIANTS, Plan, background_in, backgrounds, pairs_from_csv, random_plan
 
 
 def rows(plan: Plan) -> list[tuple[int, int, int]]:
@@ -49,8 +49,8 @@ def test_every_source_gets_so_many_different_references_and_never_itself(count: 
 def test_a_limit_takes_sources_spread_over_all_and_leaves_their_references_as_they_are(
     count: int, limit: int, seed: int
 ) -> None:
-    whole = rows(random_plan(count, refs=2, variants=("reference",), seed=seed))
-    some = rows(random_plan(count, refs=2, variants=("reference",), seed=seed, limit=limit))
+    whole = rows(random_plan(count, refs=2, variants=("morph",), seed=seed))
+    some = rows(random_plan(count, refs=2, variants=("morph",), seed=seed, limit=limit))
     sources = {source for source, _, _ in some}
     assert len(sources) == min(limit, count)
     assert some == [row for row in whole if row[0] in sources]
@@ -64,9 +64,7 @@ def test_the_seed_decides_the_references() -> None:
 
 
 def test_all_references_are_about_equally_likely() -> None:
-    drawn = np.concatenate(
-        [random_plan(10, refs=3, variants=("reference",), seed=seed).reference for seed in range(200)]
-    )
+    drawn = np.concatenate([random_plan(10, refs=3, variants=("morph",), seed=seed).reference for seed in range(200)])
     share = np.bincount(drawn, minlength=10) / len(drawn)
     # 6,000 draws: a share of 1/10 has a standard deviation of 0.004
     np.testing.assert_allclose(share, 0.1, atol=0.016)
@@ -93,6 +91,42 @@ def test_shards_are_whole_sources_and_together_the_plan(count: int, sources: int
     assert sum(len(kind) for kind in kinds) == count
 
 
+# ---- backgrounds
+
+
+@given(st.integers(3, 20), st.data(), st.integers(0, 5))
+def test_another_background_is_that_of_a_third_image_and_each_reference_s_once(
+    count: int, data: st.DataObject, seed: int
+) -> None:
+    refs = data.draw(st.integers(2, count - 1))
+    plan = random_plan(count, refs=refs, variants=("morph", "cutout"), seed=seed).on("other")
+    behind = plan.behind
+    assert (behind != plan.source).all()
+    assert (behind != plan.reference).all()
+    for source in range(count):
+        own = np.flatnonzero(plan.source == source)
+        assert sorted(behind[own]) == sorted(plan.reference[own])
+        np.testing.assert_array_equal(behind[own][::2], behind[own][1::2])  # the same for both variants
+        # what a source's candidates stand on follows from them alone
+        np.testing.assert_array_equal(backgrounds("other", plan.source[own], plan.reference[own]), behind[own])
+
+
+def test_other_backgrounds_are_the_reference_s_or_the_source_s() -> None:
+    plan = random_plan(5, refs=2, variants=DEFAULT_VARIANTS, seed=0)
+    np.testing.assert_array_equal(plan.on("reference").behind, plan.reference)
+    np.testing.assert_array_equal(plan.on("source").behind, plan.source)
+
+
+def test_another_background_needs_another_reference() -> None:
+    with pytest.raises(UsageError, match=r"--background other.*--refs 2 or more"):
+        random_plan(5, refs=1, variants=DEFAULT_VARIANTS, seed=0).on("other")
+
+
+def test_files_that_do_not_tell_have_the_references_backgrounds() -> None:
+    assert [background_in({}), background_in({"background": 3})] == ["reference", "reference"]
+    assert background_in({"background": "other"}) == "other"
+
+
 # ---- exactly these pairs
 
 
@@ -105,7 +139,7 @@ def test_a_file_of_pairs_gives_exactly_its_pairs_with_their_sources_together(tmp
     plan = pairs_from_csv(table, SAMPLES)
     assert rows(plan) == [(0, 2, 0), (0, 1, 0), (2, 1, 0)]
     assert plan.starts.tolist() == [0, 2, 3]
-    assert [VARIANTS[code] for code in plan.variant] == ["reference"] * 3
+    assert [VARIANTS[code] for code in plan.variant] == ["morph"] * 3
 
 
 def test_columns_may_stand_in_any_order_beside_others_and_paths_may_be_shortened(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import re
+from collections import Counter
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -33,6 +34,7 @@ def write_store(
     rejected: int = 1,
     files: int = 6,
     classes: tuple[str, ...] = HOSTILE,
+    kinds: tuple[str, ...] = ("morph",),
 ) -> Path:
     """Real images of three classes and, of each class, kept morphs of rising confidence and rejected ones."""
     labels = np.arange(files) % 3
@@ -50,7 +52,7 @@ def write_store(
     candidates = Candidates(
         source=label,
         reference=(label + 1) % 3,
-        variant=np.zeros_like(number),
+        variant=place % len(kinds),
         label=label,
         predicted=np.where(verdict == 0, label, (label + 1) % 3),
         confidence=((place + 1) / (each + 1)).astype(np.float32),
@@ -67,7 +69,7 @@ def write_store(
         synthetic=np.ones(count, bool),
         source=candidates.source[made],
         reference=candidates.reference[made],
-        variant=np.zeros(count, np.uint8),
+        variant=candidates.variant[made],
         confidence=candidates.confidence[made],
         predicted=candidates.predicted[made],
         candidate=made,
@@ -80,6 +82,7 @@ def write_store(
             replace(
                 header("jpeg"),
                 classes=classes,
+                variants=kinds,
                 files=tuple(f"<i>{row}</i>.png" for row in range(files)),
                 files_label=labels.astype(np.int32),
                 files_split=splits,
@@ -205,19 +208,35 @@ def test_hostile_names_stay_text(document: Document) -> None:
     assert "<total>" in document.text
 
 
+def facts(document: Document) -> dict[str, str]:
+    return dict(re.findall(r"<dt>([^<]*)</dt><dd>([^<]*)</dd>", document.source))
+
+
 def test_counts_are_those_of_the_file(document: Document) -> None:
     # 3 classes of 5 kept, 1 rejected with a picture, 2 rejected without one
     rows = re.findall(r"<bdi>(kept|mislabelled)</bdi></b>(.*)</tr>", document.source)
     cells = {name: re.findall(r'data-name="[^"]*">([^<]*)<', row) for name, row in rows}
     assert cells == {"kept": ["15", "62.5%", "15"], "mislabelled": ["9", "37.5%", "3"]}
-    facts = dict(re.findall(r"<dt>([^<]*)</dt><dd>([^<]*)</dd>", document.source))
-    assert facts == {
+    assert facts(document) == {
         "real training images": "3",
         "real test images": "3",
         "candidates": "24",
         "synthetic images": "18",
         "files skipped": "1",
     }
+
+
+def test_kinds_are_told_where_there_are_several(tmp_path: Path) -> None:
+    store = write_store(tmp_path / "kinds.h5", kinds=("reference", "cutout"))
+    write_report(store, tmp_path / "kinds.html")
+    document = Document(tmp_path / "kinds.html")
+    with Store(store) as opened:
+        counts = Counter(opened.images.variant[opened.images.synthetic].tolist())
+    shown = facts(document)
+    assert (shown["of the kind morph"], shown["of the kind cutout"]) == (str(counts[0]), str(counts[1]))
+    items = document.data["items"]
+    assert isinstance(items, list)
+    assert Counter(item["kind"] for item in items) == {"morph": counts[0], "cutout": counts[1]}
 
 
 def test_gallery_has_each_picture_once_and_every_tab_is_whole(document: Document) -> None:

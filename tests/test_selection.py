@@ -44,6 +44,15 @@ def test_all_keeps_everything_that_stands_alone() -> None:
     assert table(*TWO_VARIANTS_OF_TWO_REFERENCES, keep="all") == ["kept"] * 4
 
 
+def test_kinds_do_not_compete_with_each_other() -> None:
+    kind = np.array([0, 0, 1, 1])
+    rows = ((0, 7, 3, 3, 0.6), (0, 7, 3, 3, 0.5), (0, 7, 3, 3, 0.9), (0, 9, 3, 3, 0.8))
+    loser = "not the best of its reference"
+    assert table(*rows, kind=kind) == ["kept", loser, "kept", "kept"]
+    loser = "not the best of its source"
+    assert table(*rows, kind=kind, keep="per-image") == ["kept", loser, "kept", loser]
+
+
 def test_sources_do_not_compete_with_each_other() -> None:
     rows = ((0, 7, 3, 3, 0.6), (1, 7, 4, 4, 0.9))
     assert table(*rows) == table(*rows, keep="per-image") == ["kept", "kept"]
