@@ -10,9 +10,13 @@ from dagaug.classifier import LITE0, Augment, FitOptions
 from dagaug.controls import CONTROLS
 from dagaug.errors import UsageError
 
-__all__ = ["ARMS", "QUICK", "QUICK_SEEDS", "Arm", "Mode", "ScoreOptions", "arm_names"]
+__all__ = ["ARMS", "MIXED", "QUICK", "QUICK_SEEDS", "Arm", "Mode", "ScoreOptions", "arm_names"]
 
 Mode = Literal["scratch", "finetune", "linear-probe"]
+
+
+MIXED = "cutout+dagaug"
+"""Cut-outs in the place of a random half of the file's images."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,7 @@ class Arm:
         name: as it stands in the table.
         augment: the augmentation of all its images.
         images: which synthetic images have a share of each batch: those of the HDF5 file (``dagaug``), a control's,
-            another's (``--arm``); none if empty.
+            half and half (:data:`MIXED`), another's (``--arm``); none if empty.
         against: names of the arms that it is compared with.
     """
 
@@ -41,6 +45,7 @@ ARMS: tuple[Arm, ...] = (
     Arm("cutout", "standard", "cutout"),
     Arm("cutwarp", "standard", "cutwarp"),
     Arm("random", "standard", "random"),
+    Arm(MIXED, "standard", MIXED, against=("real", "real+dagaug", "cutout")),
 )
 """The arms, in the order of the table."""
 
@@ -53,7 +58,7 @@ QUICK_SEEDS = 3
 
 def arm_names(*, controls: bool = True) -> tuple[str, ...]:
     """Names of all arms, or of those that need no checkpoint."""
-    return tuple(arm.name for arm in ARMS if controls or arm.images not in CONTROLS)
+    return tuple(arm.name for arm in ARMS if controls or arm.images not in (*CONTROLS, MIXED))
 
 
 @dataclass(frozen=True)

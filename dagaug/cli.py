@@ -536,14 +536,17 @@ def score(
     ] = None,
     arms: Annotated[
         str | None,
-        typer.Option(help="real, strong, real+dagaug, strong+dagaug, cutout, cutwarp, random; all by default."),
+        typer.Option(
+            help="real, strong, real+dagaug, strong+dagaug, cutout, cutwarp, random, cutout+dagaug; all by default."
+        ),
     ] = None,
     arm: Annotated[
         list[str] | None,
         typer.Option(help="NAME=PATH: an arm with another HDF5 file's or image folder's images; may be repeated."),
     ] = None,
     controls: Annotated[
-        bool, typer.Option("--controls/--no-controls", help="The arms cutout, cutwarp, random need the checkpoint.")
+        bool,
+        typer.Option("--controls/--no-controls", help="The controls, and the arm cutout+dagaug, need the checkpoint."),
     ] = True,
     checkpoint: Annotated[
         Path | None, typer.Option(help="The generator's, for the controls; the one that the file names by default.")

@@ -25,6 +25,7 @@ PALETTE: tuple[tuple[str, str], ...] = (
 
 ARMS: dict[str, int] = {
     "real": 0, "strong": 1, "real+dagaug": 2, "strong+dagaug": 3, "cutout": 4, "cutwarp": 5, "random": 6,
+    "cutout+dagaug": 7,
 }  # fmt: skip
 """Places in :data:`PALETTE` of the arms of a score."""
 

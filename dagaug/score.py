@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Int64
 
 from dagaug.alike import find_alike
-from dagaug.arms import ARMS, Arm, ScoreOptions
+from dagaug.arms import ARMS, MIXED, Arm, ScoreOptions
 from dagaug.classifier import FitOptions
 from dagaug.controls import CONTROLS, Controls, check_selector
 from dagaug.datasets import Dataset
@@ -172,19 +172,30 @@ def _synthetic(
             raise UsageError("give the HDF5 file of dagaug augment, or choose --arms that need none: real,strong")
         # always read, since controls may not be made from anything that morphs may not be made from
         morphs = made["dagaug"] = load_store(Path(store), dataset, options.fit.size, progress)
-        if wanted & set(CONTROLS):
+        if wanted & {*CONTROLS, MIXED}:
             size, seed = options.fit.size, options.seed
             controls = Controls(
                 Path(store), dataset, size=size, seed=seed, checkpoint=checkpoint, device=device, progress=progress
             )
             for name in CONTROLS:
-                if name in wanted:
+                if name in wanted or (name == "cutout" and MIXED in wanted):
                     images, labels = controls.make(name)
                     # cut-outs have the sources and references of the morphs, random candidates others
                     like = None if name == "random" else morphs.origins
                     made[name] = ImageSet(images, labels) if like is None else MorphSet(images, labels, like)
+        if MIXED in wanted:
+            made[MIXED] = _half_and_half(morphs, made["cutout"], options.seed)
     made |= {name: load_other(path, dataset, options.fit.size, progress) for name, path in options.others}
     return {name: images for name, images in made.items() if name in wanted}
+
+
+def _half_and_half(morphs: MorphSet, cutouts: ImageSet, seed: int) -> MorphSet:
+    """As many as there are morphs; a random half of them are cut-outs of the same sources on the same backgrounds."""
+    rng = np.random.default_rng(np.random.SeedSequence([seed, 31]))
+    rows = rng.permutation(len(morphs))[: len(morphs) // 2]
+    images = morphs.images.copy()
+    images[rows] = cutouts.images[rows]
+    return MorphSet(images, morphs.labels, morphs.origins)
 
 
 def _pairs(arms: Sequence[Arm]) -> list[tuple[str, str]]:

@@ -15,6 +15,7 @@ _ARMS = {
     "strong+dagaug": "the same, with the harder augmentation",
     "cutout": "control: the same sources, unmorphed, on the same backgrounds",
     "cutwarp": "control: the cut-outs warped at random, without a reference",
+    "cutout+dagaug": "real images and the file’s, half of them as cut-outs",
     "random": "control: morphs drawn without the classifier’s selection",
 }
 

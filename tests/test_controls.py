@@ -243,8 +243,8 @@ def test_all_arms_are_scored_in_one_table(birds: Dataset, stores: dict[str, Path
     count = result.synthetic
     assert [(arm.arm, arm.images) for arm in result.arms] == [
         ("real", 0), ("strong", 0), ("real+dagaug", count), ("strong+dagaug", count),
-        ("cutout", count), ("cutwarp", count), ("random", count),
+        ("cutout", count), ("cutwarp", count), ("random", count), ("cutout+dagaug", count),
     ]  # fmt: skip
     assert (result.comparisons[0].arm, result.comparisons[0].baseline) == ("real+dagaug", "real")
-    assert len(result.comparisons) == 6 + 5
+    assert len(result.comparisons) == 7 + 4 + 1 + 2
     assert score(birds, stores["whole"], options, resume=tmp_path / "r.jsonl") == result

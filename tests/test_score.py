@@ -24,7 +24,7 @@ from dagaug.errors import DataError, UsageError
 from dagaug.ledger import Run, pack
 from dagaug.material import ImageSet, MorphSet, load_real
 from dagaug.progress import Progress
-from dagaug.score import ScoreOptions, ScoreResult, score
+from dagaug.score import ScoreOptions, ScoreResult, _half_and_half, score
 from dagaug.shards import ShardContent, open_run
 from dagaug.store import Candidates, Header, Images
 from dagaug.trainings import Training
@@ -342,15 +342,29 @@ def test_the_arms_of_the_protocol_are_compared_as_it_says() -> None:
     options = ScoreOptions(others=(("theirs", Path("x")),))
     table = {arm.name: arm for arm in options.table()}
     assert tuple(table) == (
-        "real", "strong", "real+dagaug", "strong+dagaug", "cutout", "cutwarp", "random", "theirs"
+        "real", "strong", "real+dagaug", "strong+dagaug", "cutout", "cutwarp", "random", "cutout+dagaug",
+        "theirs",
     )  # fmt: skip
     assert table["real"].against == ()
     assert all("real" in arm.against for name, arm in table.items() if name != "real")
     assert table["real+dagaug"].against == ("real", "strong", "cutout", "cutwarp", "random", "theirs")
     assert {arm.augment for name, arm in table.items() if not name.startswith("strong")} == {"standard"}
+    assert table["cutout+dagaug"].against == ("real", "real+dagaug", "cutout")
     few = {arm.name: arm for arm in ScoreOptions(arms=("real", "cutout", "real+dagaug")).table()}
     assert few["real+dagaug"].against == ("real", "cutout")
     assert ScoreOptions().seeds == 5
+
+
+def test_half_and_half_are_as_many_of_the_same_sources() -> None:
+    labels = np.arange(9)
+    morphs = MorphSet(np.zeros((9, 4, 4, 3), np.uint8), labels, tuple((str(label),) for label in labels))
+    cutouts = ImageSet(np.full((9, 4, 4, 3), 255, np.uint8), labels)
+    mixed = _half_and_half(morphs, cutouts, 0)
+    assert sorted(mixed.images.mean((1, 2, 3)).tolist()) == [0] * 5 + [255] * 4
+    assert mixed.origins == morphs.origins
+    assert not morphs.images.any()
+    assert (_half_and_half(morphs, cutouts, 0).images == mixed.images).all()
+    assert (_half_and_half(morphs, cutouts, 1).images != mixed.images).any()
 
 
 def test_another_s_images_are_an_arm(data: Dataset, small: tuple[Path, Path, ScoreResult], tmp_path: Path) -> None:
@@ -405,7 +419,7 @@ def test_the_command_takes_arms_of_others_and_sweeps(
     assert done.code == 0, done.err
     assert [arm["arm"] for arm in done.json["arms"]] == ["real", "real+dagaug", "theirs"]
     assert done.json["options"]["seeds"] == 3
-    assert "Left out: strong, strong+dagaug, cutout, cutwarp, random." in done.json["notes"]
+    assert "Left out: strong, strong+dagaug, cutout, cutwarp, random, cutout+dagaug." in done.json["notes"]
     assert [point["real"] for point in done.json["fractions"]] == [6, 8]
     assert json.loads((tmp_path / "s.json").read_text()) == done.json
 
