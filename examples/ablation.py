@@ -5,7 +5,9 @@
     python examples/ablation.py ./cub ./plenty --steps 600
 
 Each row is one training; examples/quality.py measures it by true answers. With --score, dagaug augment and dagaug score
-follow, and the gain of the morphs over real images stands beside.
+follow, and the gain of the morphs over real images stands beside, of --score-seeds trainings with --score-steps steps.
+The table is printed after every row. Stopped, the same command goes on: with the trainings and scores where they were,
+and with the measurements that are finished.
 """
 
 from __future__ import annotations
@@ -21,6 +23,11 @@ from rich.console import Console
 from rich.table import Table
 
 PARTS = ("", "dae", "cst", "sym", "d2")
+MEASURES = {
+    "identity": "identity", "error": "error", "overlap": "mask IoU", "facing": "faces right", "tilt": "tilt °",
+    "wing": "wing °",
+}  # fmt: skip
+DAGAUG = (sys.executable, "-m", "dagaug")
 
 
 def run(*command: object) -> str:
@@ -30,14 +37,34 @@ def run(*command: object) -> str:
     return subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
-def gain(run_folder: Path, data: Path) -> str:
+def current(made: Path, folder: Path) -> bool:
+    """Whether a file is there and was made from the run's networks as they are now."""
+    return made.exists() and made.stat().st_mtime >= (folder / "model.safetensors").stat().st_mtime
+
+
+def measures(folder: Path, data: Path, plenty: Path, judges: Path, steps: int | None) -> dict[str, float]:
+    """What examples/quality.py finds of a finished run."""
+    kept = folder / "quality.json"
+    if not current(kept, folder):
+        more = [] if steps is None else ["--steps", steps]
+        printed = run(
+            sys.executable, Path(__file__).with_name("quality.py"), folder, data, "--plenty", plenty,
+            "--cache", judges, "--sheet", folder / "quality.png", *more,
+        )  # fmt: skip
+        kept.write_text(json.dumps(json.loads(printed.splitlines()[-1])["morph"]))
+    found: dict[str, float] = json.loads(kept.read_text())
+    return found
+
+
+def gain(folder: Path, data: Path, seeds: int, steps: int | None) -> str:
     """Points of accuracy that the morphs of a run add, with their 95% interval."""
-    file = run_folder / "ablation.h5"
-    dagaug = (sys.executable, "-m", "dagaug")
-    if not file.exists():
-        run(*dagaug, "augment", data, "--refs", 10, "--checkpoint", run_folder, "--out", file, "--quiet")
-    result = json.loads(run(*dagaug, "score", data, file, "--arms", "real,real+dagaug", "--seeds", 3, "--json"))
-    found = next(one for one in result["comparisons"] if one["arm"] == "real+dagaug")
+    file = folder / "ablation.h5"
+    if not current(file, folder):
+        replaced = ["--overwrite"] if file.exists() else []
+        run(*DAGAUG, "augment", data, "--refs", 10, "--checkpoint", folder, "--out", file, *replaced, "--quiet")
+    more = [] if steps is None else ["--steps", steps]
+    printed = run(*DAGAUG, "score", data, file, "--arms", "real,real+dagaug", "--seeds", seeds, *more, "--json")
+    found = next(one for one in json.loads(printed)["comparisons"] if one["arm"] == "real+dagaug")
     mean, low, high = (100 * found["difference"][key] for key in ("mean", "low", "high"))
     return f"{mean:+.1f} ({low:+.1f} to {high:+.1f})"
 
@@ -48,21 +75,23 @@ def main(
     steps: Annotated[int, typer.Option(help="Of each training.")] = 600,
     out: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("ablation"),
     score: Annotated[bool, typer.Option(help="Also measure the gain.")] = False,
+    score_seeds: Annotated[int, typer.Option(min=2, help="Trainings of each arm of the score.")] = 3,
+    score_steps: Annotated[int | None, typer.Option(help="Of each; what dagaug score takes by default.")] = None,
+    judge_steps: Annotated[int | None, typer.Option(help="Of the judges' trainings; quality.py's by default.")] = None,
 ) -> None:
     """Train and measure five times."""
-    table = Table("without", "identity", "error", "mask IoU", "faces right", "tilt °", "wing °", "gain")
+    rows: list[tuple[str, ...]] = []
     for part in PARTS:
         folder = out / (part or "whole")
         switched = ["--without", part] if part else []
-        run(sys.executable, "-m", "dagaug", "train", data, "--out", folder, "--steps", steps, *switched, "--quiet")
-        printed = run(
-            sys.executable, Path(__file__).with_name("quality.py"), folder, data, "--plenty", plenty,
-            "--cache", out / "judges", "--sheet", folder / "quality.png",
-        )  # fmt: skip
-        morph = json.loads(printed.splitlines()[-1])["morph"]
-        keys = ("identity", "error", "overlap", "facing", "tilt", "wing")
-        table.add_row(part or "–", *(f"{morph[key]:.3g}" for key in keys), gain(folder, data) if score else "")
-    Console(width=110).print(table)
+        run(*DAGAUG, "train", data, "--out", folder, "--steps", steps, *switched, "--quiet")
+        found = measures(folder, data, plenty, out / "judges", judge_steps)
+        gained = gain(folder, data, score_seeds, score_steps) if score else ""
+        rows.append((part or "–", *(f"{found[name]:.3g}" for name in MEASURES), gained))
+        table = Table("without", *MEASURES.values(), "gain", title=f"{len(rows)} of {len(PARTS)} trainings")
+        for row in rows:
+            table.add_row(*row)
+        Console(width=110).print(table)
 
 
 if __name__ == "__main__":
