@@ -169,7 +169,7 @@ def show(result: dict[str, Any], baseline: str) -> None:
     seeds = len(accuracies["real"][1])
     table = Table("policy", "images", "accuracy", f"against {baseline} (95% interval)", title=f"{seeds} seeds")
     for name, (images, values) in accuracies.items():
-        found, _ = paired_difference(values.tolist(), accuracies[baseline][1].tolist())
+        found, _ = paired_difference(values.tolist(), accuracies[baseline][1].tolist(), resolution=1 / result["test"])
         difference = f"{100 * found.mean:+.1f} ({100 * found.low:+.1f} to {100 * found.high:+.1f})"
         table.add_row(name, str(images), f"{values.mean():.1%}", "" if name == baseline else difference)
     Console(width=100).print(table)

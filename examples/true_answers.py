@@ -19,6 +19,8 @@ from dagaug.store import Store
 
 def main(file: Path, data: Path, out: Path) -> None:
     """Render each morph's source species in its reference's pose, light and place, into class folders."""
+    if out.exists() and any(out.iterdir()):
+        raise typer.BadParameter(f"{out} is not empty; what lies there would be taken for true answers, too")
     with Store(file) as store:
         table, header = store.images, store.header
         for row in track(np.flatnonzero(table.synthetic).tolist(), "Rendering"):
