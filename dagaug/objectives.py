@@ -231,10 +231,9 @@ class ReferenceObjective(nn.Module):
         return terms, source, reference
 
     def _exact_terms(self, batch: PairBatch, flow: Tensor, log_match: Tensor) -> dict[str, Tensor]:
-        mask = batch.reference_mask[batch.exact]
         return {
-            "flow": losses.flow_loss(flow, batch.grid, mask),
-            "match": losses.correspondence_loss(log_match, batch.grid, mask),
+            "flow": losses.flow_loss(flow, batch.grid, batch.seen),
+            "match": losses.correspondence_loss(log_match, batch.grid, batch.seen),
         }
 
     def _label_term(self, batch: PairBatch, source: Structure, appearance: Appearance) -> Tensor:

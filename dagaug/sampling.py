@@ -14,11 +14,20 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from dagaug.warps import random_warp, sample
+from dagaug.warps import identity_grid, random_limb, random_warp, sample
 
-__all__ = ["PairBatch", "PairSampler", "TrainingData", "exact_references", "step_generator"]
+__all__ = [
+    "ExactPairs",
+    "PairBatch",
+    "PairSampler",
+    "TrainingData",
+    "folded_pairs",
+    "step_generator",
+    "warped_pairs",
+]
 
 _AUGMENT = 0.35  # of the warp's full strength: 12° of rotation, 10% of scale, 9% of shift
+_FOLDED = 0.5  # of the exact pairs have a limb turned, the others are warped smoothly
 
 
 def step_generator(seed: int, step: int, stream: int = 0) -> torch.Generator:
@@ -69,6 +78,7 @@ class PairBatch(NamedTuple):
         background: the reference without its object.
         source_label, reference_label: class indices.
         grid: for exact pairs, where each pixel of the reference comes from in the source.
+        seen: for exact pairs, where in the reference that is known.
         class_pairs, exact_pairs: how many of each; the rest are cross pairs.
     """
 
@@ -80,6 +90,7 @@ class PairBatch(NamedTuple):
     source_label: Int[Tensor, " B"]
     reference_label: Int[Tensor, " B"]
     grid: Float[Tensor, "E H W 2"]
+    seen: Float[Tensor, "E 1 H W"]
     class_pairs: int
     exact_pairs: int
 
@@ -99,17 +110,71 @@ class PairBatch(NamedTuple):
         return slice(self.class_pairs + self.exact_pairs, len(self.source))
 
 
-def exact_references(
+class ExactPairs(NamedTuple):
+    """Pairs of a source and a known change of it.
+
+    Attributes:
+        source, source_mask: the source and where its object is.
+        reference, reference_mask: the object changed, before another background.
+        grid: where each pixel of the reference comes from in the source.
+        seen: where in the reference that is known: what the source shows.
+    """
+
+    source: Float[Tensor, "B 3 H W"]
+    source_mask: Float[Tensor, "B 1 H W"]
+    reference: Float[Tensor, "B 3 H W"]
+    reference_mask: Float[Tensor, "B 1 H W"]
+    grid: Float[Tensor, "B H W 2"]
+    seen: Float[Tensor, "B 1 H W"]
+
+
+def warped_pairs(
     source: Float[Tensor, "B 3 H W"],
     mask: Float[Tensor, "B 1 H W"],
     background: Float[Tensor, "B 3 H W"],
     *,
     generator: torch.Generator | None = None,
-) -> tuple[Float[Tensor, "B 3 H W"], Float[Tensor, "B 1 H W"], Float[Tensor, "B H W 2"]]:
-    """Cut each source out, warp it at random, paste it on another background: image, mask and flow known exactly."""
+) -> ExactPairs:
+    """Cut each source out, warp it smoothly at random, paste it on another background."""
     grid = random_warp(mask, generator=generator)
     warped_mask = sample(mask, grid, padding="zeros")
-    return warped_mask * sample(source, grid) + (1 - warped_mask) * background, warped_mask, grid
+    image = warped_mask * sample(source, grid) + (1 - warped_mask) * background
+    return ExactPairs(source, mask, image, warped_mask, grid, warped_mask)
+
+
+def folded_pairs(
+    source: Float[Tensor, "B 3 H W"],
+    mask: Float[Tensor, "B 1 H W"],
+    own_background: Float[Tensor, "B 3 H W"],
+    background: Float[Tensor, "B 3 H W"],
+    *,
+    generator: torch.Generator | None = None,
+) -> ExactPairs:
+    """Turn a limb of each source, then move, turn or mirror the whole; every second pair goes the other way.
+
+    The other way, the source has the turned limb and the reference is the image as it was: what the limb hides in the
+    source is not seen.
+    """
+    limb = random_limb(mask, generator=generator)
+    here = identity_grid(mask.shape[-1], mask.device).expand(len(mask), -1, -1, 2)
+    body = mask * (1 - limb.part)
+    over = sample(limb.part, limb.unturned(here), padding="zeros") * torch.where(limb.behind, 1 - body, 1.0)
+    folded_mask = over + (1 - over) * body
+    empty = (1 - limb.part) * source + limb.part * own_background
+    folded = over * sample(source, limb.unturned(here)) + (1 - over) * empty
+    hidden = torch.where(limb.part > 0.5, 1 - sample(over, limb.turned(here), padding="zeros"), over)
+
+    back = (torch.arange(len(mask), device=mask.device) % 2 == 1)[:, None, None, None]
+    before, before_mask = torch.where(back, folded, source), torch.where(back, folded_mask, mask)
+    after, after_mask = torch.where(back, source, folded), torch.where(back, mask, folded_mask)
+    seen = after_mask * torch.where(back, 1 - hidden, 1.0)
+
+    grid = random_warp(after_mask, articulated=False, generator=generator)
+    image_mask = sample(after_mask, grid, padding="zeros")
+    image = image_mask * sample(after, grid) + (1 - image_mask) * background
+    on_limb = sample(torch.where(back, limb.part, over), grid, padding="zeros").permute(0, 2, 3, 1) > 0.5
+    total = torch.where(on_limb, torch.where(back, limb.turned(grid), limb.unturned(grid)), grid)
+    return ExactPairs(before, before_mask, image, image_mask, total, sample(seen, grid, padding="zeros"))
 
 
 class PairSampler:
@@ -141,21 +206,23 @@ class PairSampler:
         class_pairs = 0 if only_exact or not self.several else round(self.shares[0] * size)
         exact_pairs = size if only_exact else round(self.shares[1] * size)
         source, reference = self._pairs(class_pairs, exact_pairs, size, generator)
-        source_image, source_mask, _ = self._views(source, generator)
+        source_image, source_mask, own_background = self._views(source, generator)
         image, mask, background = self._views(reference, generator)
         exact = slice(class_pairs, class_pairs + exact_pairs)
-        made, made_mask, grid = exact_references(
-            source_image[exact], source_mask[exact], background[exact], generator=generator
+        made = self._exact(
+            source_image[exact], source_mask[exact], own_background[exact], background[exact], generator
         )
+        source_image, source_mask = source_image.clone(), source_mask.clone()
         image, mask = image.clone(), mask.clone()
-        image[exact], mask[exact] = made, made_mask
+        source_image[exact], source_mask[exact] = made.source, made.source_mask
+        image[exact], mask[exact] = made.reference, made.reference_mask
         labels = self.data.labels
         reference_label = labels[reference.to(labels.device)].clone()
         source_label = labels[source.to(labels.device)]
         reference_label[exact] = source_label[exact]
         return PairBatch(
-            source_image, image, source_mask, mask, background, source_label, reference_label, grid, class_pairs,
-            exact_pairs,
+            source_image, image, source_mask, mask, background, source_label, reference_label, made.grid, made.seen,
+            class_pairs, exact_pairs,
         )  # fmt: skip
 
     def _pairs(
@@ -175,6 +242,18 @@ class PairSampler:
             sources.append(first)
             references.append(second)
         return torch.tensor(sources), torch.tensor(references)
+
+    @staticmethod
+    def _exact(
+        source: Tensor, mask: Tensor, own_background: Tensor, background: Tensor, generator: torch.Generator
+    ) -> ExactPairs:
+        """Exact pairs of both kinds."""
+        folds = round(_FOLDED * len(source))
+        folded = folded_pairs(
+            source[:folds], mask[:folds], own_background[:folds], background[:folds], generator=generator
+        )
+        warped = warped_pairs(source[folds:], mask[folds:], background[folds:], generator=generator)
+        return ExactPairs(*(torch.cat(both) for both in zip(folded, warped, strict=True)))
 
     @staticmethod
     def _draw(count: int, generator: torch.Generator) -> int:

@@ -8,13 +8,22 @@ learns"). Coordinates are those of ``torch.nn.functional.grid_sample`` with ``al
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["augment_for_discriminator", "identity_grid", "jitter_colours", "random_warp", "sample"]
+__all__ = [
+    "Limb",
+    "augment_for_discriminator",
+    "identity_grid",
+    "jitter_colours",
+    "random_limb",
+    "random_warp",
+    "sample",
+]
 
 
 def identity_grid(size: int, device: torch.device | None = None) -> Float[Tensor, "{size} {size} 2"]:
@@ -69,6 +78,68 @@ def random_warp(
         grid = _rotate_locally(grid, pivot, uniform(batch, span=math.radians(55) * strength), uniform(batch))
     noise = uniform(batch, 2, 4, 4, span=0.09 * strength)
     return grid + F.interpolate(noise, (height, width), mode="bicubic", align_corners=True).permute(0, 2, 3, 1)
+
+
+@dataclass(frozen=True)
+class Limb:
+    """A part at an object's end that turns around its joint as a piece, and hides the body or hides behind it.
+
+    A warp that moves all pixels smoothly can never fold a wing over a back.
+
+    Attributes:
+        part: where the limb is before it turns.
+        joint: the point around which it turns.
+        angle, length: by how much it turns (radians) and is stretched.
+        behind: whether it ends behind the body.
+    """
+
+    part: Float[Tensor, "B 1 H W"]
+    joint: Float[Tensor, "B 1 1 2"]
+    angle: Float[Tensor, "B 1 1"]
+    length: Float[Tensor, "B 1 1"]
+    behind: Bool[Tensor, "B 1 1 1"]
+
+    def turned(self, points: Float[Tensor, "B h w 2"]) -> Float[Tensor, "B h w 2"]:
+        """Where points of the limb lie after it turned."""
+        return self._rotated(points, self.angle, self.length)
+
+    def unturned(self, points: Float[Tensor, "B h w 2"]) -> Float[Tensor, "B h w 2"]:
+        """The inverse of :meth:`turned`: as a sampling grid it shows the turned limb."""
+        return self._rotated(points, -self.angle, 1 / self.length)
+
+    def _rotated(self, points: Tensor, angle: Tensor, scale: Tensor) -> Tensor:
+        cos, sin = torch.cos(angle) * scale, torch.sin(angle) * scale
+        x, y = (points - self.joint).unbind(-1)
+        return torch.stack([cos * x - sin * y, sin * x + cos * y], -1) + self.joint
+
+
+def random_limb(masks: Float[Tensor, "B 1 H W"], *, generator: torch.Generator | None = None) -> Limb:
+    """Draw a limb of each object: what lies beyond a joint on the way from its middle to one of its far ends.
+
+    The joint is at 0.2 to 0.6 of the way, the limb 0.25 to 0.9 wide (in units of half an image); it turns by ±30° to
+    ±150°, its length changes by 0.7 to 1.2, and in one of three objects it ends behind the body.
+    """
+    batch, _, height, _ = masks.shape
+    device = masks.device
+
+    def uniform(low: float, high: float) -> Float[Tensor, "B 1 1"]:
+        """Values drawn on the CPU so that a seed means the same on every device."""
+        return (low + (high - low) * torch.rand(batch, 1, 1, generator=generator)).to(device)
+
+    points = identity_grid(height, device)  # H W 2
+    middle = _centroid(masks)[:, None, None]
+    distance = (points - middle).norm(dim=-1)[:, None]  # B 1 H W
+    end = _random_point(masks * distance**4, generator)[:, None, None]
+    way = end - middle
+    axis = way / (way.norm(dim=-1, keepdim=True) + 1e-6)
+    joint = middle + uniform(0.2, 0.6)[..., None] * way
+    offset = points - joint
+    along = (offset * axis).sum(-1)
+    across = (offset[..., 0] * axis[..., 1] - offset[..., 1] * axis[..., 0]).abs()
+    sharp = height / 2.0  # the edge is about two pixels wide
+    part = torch.sigmoid(sharp * along) * torch.sigmoid(sharp * (uniform(0.125, 0.45) - across))
+    angle = uniform(math.radians(30), math.radians(150)) * torch.where(uniform(-1.0, 1.0) < 0, -1.0, 1.0)
+    return Limb(part[:, None] * masks, joint, angle, uniform(0.7, 1.2), uniform(0.0, 3.0)[..., None] < 1)
 
 
 def _centroid(masks: Float[Tensor, "B 1 H W"]) -> Float[Tensor, "B 2"]:

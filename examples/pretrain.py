@@ -29,7 +29,7 @@ from dagaug.creatures import CreaturePairs, creature_pairs
 from dagaug.models import ModelCard, save_model
 from dagaug.networks import Structure
 from dagaug.patches import Framing
-from dagaug.sampling import exact_references, step_generator
+from dagaug.sampling import step_generator, warped_pairs
 from dagaug.tasks import PRESETS
 from dagaug.translators import ReferenceTranslator, composite
 from dagaug.warps import jitter_colours
@@ -96,17 +96,17 @@ def terms_of(
     translator: ReferenceTranslator, pairs: CreaturePairs, warped: int, generator: torch.Generator, *, alone: bool
 ) -> dict[str, Tensor]:
     """Loss terms of creatures, and of known warps of the first ``warped`` of them; ``alone`` leaves G out."""
-    image, mask, grid = exact_references(
+    exact = warped_pairs(
         pairs.source[:warped], pairs.source_mask[:warped], pairs.background[:warped], generator=generator
     )
-    images = torch.cat([pairs.source, pairs.reference, image])
-    masks = torch.cat([pairs.source_mask, pairs.reference_mask, mask])
+    images = torch.cat([pairs.source, pairs.reference, exact.reference])
+    masks = torch.cat([pairs.source_mask, pairs.reference_mask, exact.reference_mask])
     structure, logits = translator.dae.structure(jitter_colours(images, generator=generator))
     count = len(pairs.source)
     source, reference, moved = structure[:count], structure[count : 2 * count], structure[2 * count :]
     terms = {
         "object": losses.object_loss(logits, masks),
-        "equivariance": losses.equivariance_loss(moved.centres, source.centres[:warped], grid),
+        "equivariance": losses.equivariance_loss(moved.centres, source.centres[:warped], exact.grid),
         "separation": losses.separation_loss(structure.centres),
         "inside": losses.inside_loss(structure.centres, masks),
     }
@@ -117,10 +117,10 @@ def terms_of(
         rows = torch.cat([torch.arange(count), torch.arange(warped)])
         morph = translator(translator.dae.appearance(pairs.source, source)[rows], sources, references)
         flow, log_match = morph.flow, morph.log_match
-        answer_mask = torch.cat([pairs.answer_mask, mask])
+        answer_mask = torch.cat([pairs.answer_mask, exact.reference_mask])
         terms["mask"] = losses.object_loss(torch.logit(morph.mask, eps=1e-4), answer_mask)
-        terms["symmetry"] = losses.symmetry_loss(torch.cat([pairs.answer, image]), morph.object, answer_mask)
-    grids, seen = torch.cat([pairs.grid, grid]), torch.cat([pairs.seen, mask])
+        terms["symmetry"] = losses.symmetry_loss(torch.cat([pairs.answer, exact.reference]), morph.object, answer_mask)
+    grids, seen = torch.cat([pairs.grid, exact.grid]), torch.cat([pairs.seen, exact.seen])
     terms["flow"] = losses.flow_loss(flow, grids, seen)
     terms["match"] = losses.correspondence_loss(log_match, grids, seen)
     return terms

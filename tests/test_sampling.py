@@ -7,9 +7,18 @@ import pytest
 import torch
 from jaxtyping import TypeCheckError
 from torch import Tensor
+from torch.nn import functional as F
 
-from dagaug.sampling import PairBatch, PairSampler, TrainingData, exact_references, step_generator
-from dagaug.warps import identity_grid
+from dagaug.sampling import (
+    ExactPairs,
+    PairBatch,
+    PairSampler,
+    TrainingData,
+    folded_pairs,
+    step_generator,
+    warped_pairs,
+)
+from dagaug.warps import identity_grid, sample
 
 SIZE = 32
 LABELS = [0, 0, 0, 1, 1, 1, 2, 2, 2, 3]
@@ -84,7 +93,7 @@ def test_an_exact_pair_shows_the_source_on_another_image_s_background() -> None:
     own = (made.source[:, :1, :1, :1] + 1) * 127.5
     behind = (made.background[:, :1, :1, :1] + 1) * 127.5
     inside, outside = made.reference_mask.expand_as(colours) > 0.999, made.reference_mask.expand_as(colours) < 1e-3
-    torch.testing.assert_close(colours[inside], own.expand_as(colours)[inside], atol=0.2, rtol=0)
+    torch.testing.assert_close(colours[inside], own.expand_as(colours)[inside], atol=0.3, rtol=0)
     torch.testing.assert_close(colours[outside], behind.expand_as(colours)[outside], atol=0.2, rtol=0)
     assert torch.equal(made.source_label, made.reference_label)
     assert ((behind - BEHIND - own).abs() > 1).all()  # never its own background
@@ -111,7 +120,8 @@ def test_a_step_does_not_depend_on_the_steps_before_it() -> None:
 
 
 def test_all_images_have_their_turn() -> None:
-    seen = [number for step in range(20) for number in numbers(batch(step).source)]
+    pairs = [batch(step) for step in range(20)]
+    seen = [number for made in pairs for number in numbers(made.source[made.cross])]
     assert set(seen) == set(range(len(LABELS)))
 
 
@@ -142,37 +152,72 @@ def discs(count: int) -> Tensor:
     return (identity_grid(SIZE).square().sum(-1) < 0.3).float().expand(count, 1, SIZE, SIZE)
 
 
-def test_inside_its_mask_an_exact_reference_shows_what_the_grid_names() -> None:
-    """The source's red and green are its x and y, so that each pixel says where it came from."""
-    count = 6
-    source = torch.zeros(count, 3, SIZE, SIZE)
-    source[:, :2] = identity_grid(SIZE).permute(2, 0, 1)
-    made, mask, grid = exact_references(
-        source, discs(count), torch.full_like(source, -1.0), generator=torch.Generator().manual_seed(0)
+def places(count: int) -> Tensor:
+    """Images whose red and green are x and y, so that each pixel says where it came from."""
+    images = torch.zeros(count, 3, SIZE, SIZE)
+    images[:, :2] = identity_grid(SIZE).permute(2, 0, 1)
+    return images
+
+
+def test_inside_its_mask_a_warped_reference_shows_what_the_grid_names() -> None:
+    made = warped_pairs(
+        places(6), discs(6), torch.full((6, 3, SIZE, SIZE), -1.0), generator=torch.Generator().manual_seed(0)
     )
-    inside = mask[:, 0] > 0.999
+    inside = made.reference_mask[:, 0] > 0.999
     assert inside.flatten(1).sum(1).min() > 20
     torch.testing.assert_close(
-        made[:, :2].permute(0, 2, 3, 1)[inside], grid[inside], atol=2e-3, rtol=0
+        made.reference[:, :2].permute(0, 2, 3, 1)[inside], made.grid[inside], atol=2e-3, rtol=0
     )  # 2 (1 - 0.999)
+    assert torch.equal(made.seen, made.reference_mask)
 
 
-def test_an_exact_reference_s_mask_is_where_the_grid_meets_the_object() -> None:
+def test_a_warped_reference_s_mask_is_where_the_grid_meets_the_object() -> None:
     made_from = discs(6)
     zero = torch.zeros(6, 3, SIZE, SIZE)
-    _, mask, grid = exact_references(zero, made_from, zero, generator=torch.Generator().manual_seed(1))
-    radius = grid.norm(dim=-1)
+    made = warped_pairs(zero, made_from, zero, generator=torch.Generator().manual_seed(1))
+    radius = made.grid.norm(dim=-1)
     surely_in, surely_out = radius < 0.3**0.5 - 0.1, radius > 0.3**0.5 + 0.1  # a pixel's diagonal is 0.09
-    assert (mask[:, 0][surely_in] > 0.999).all()
-    assert (mask[:, 0][surely_out] < 1e-3).all()
+    assert (made.reference_mask[:, 0][surely_in] > 0.999).all()
+    assert (made.reference_mask[:, 0][surely_out] < 1e-3).all()
 
 
-def test_outside_its_mask_an_exact_reference_is_the_background() -> None:
+def folded(count: int, seed: int) -> ExactPairs:
+    return folded_pairs(
+        places(count), discs(count), torch.full((count, 3, SIZE, SIZE), -1.0), torch.ones(count, 3, SIZE, SIZE),
+        generator=torch.Generator().manual_seed(seed),
+    )  # fmt: skip
+
+
+def test_what_is_seen_of_a_folded_reference_is_at_the_grid_s_place_in_the_source() -> None:
+    made = folded(64, 3)
+    shown = sample(made.source, made.grid)
+    away_from_edges = -F.max_pool2d(-made.seen, 5, 1, 2) > 0.99
+    wrong = (shown - made.reference).abs()[:, :2].amax(1, keepdim=True)[away_from_edges]
+    assert len(wrong) > 1_000
+    assert (wrong < 0.03).float().mean() > 0.9  # the rest is the limb's own soft edge, less at a larger SIZE
+
+
+def test_a_fold_moves_a_part_and_hides_another() -> None:
+    made = folded(64, 4)
+    forward, back = slice(0, None, 2), slice(1, None, 2)
+    torch.testing.assert_close(made.seen[forward], made.reference_mask[forward])
+    hidden = (made.reference_mask - made.seen)[back].flatten(1).sum(1)
+    assert (hidden > 2).float().mean() > 0.5  # pixels of the body that the limb covered
+    assert torch.equal(made.source[forward], places(32))
+    assert ((made.source[back] - places(32)).abs().amax((1, 2, 3)) > 0.2).all()
+
+
+@pytest.mark.parametrize("fold", [False, True])
+def test_outside_its_mask_an_exact_reference_is_the_background(fold: bool) -> None:
     source, background = torch.rand(4, 3, SIZE, SIZE), torch.rand(4, 3, SIZE, SIZE)
-    made, mask, _ = exact_references(source, discs(4), background, generator=torch.Generator().manual_seed(2))
-    nothing = (mask == 0).expand_as(made)
+    generator = torch.Generator().manual_seed(2)
+    if fold:
+        made = folded_pairs(source, discs(4), background, background, generator=generator)
+    else:
+        made = warped_pairs(source, discs(4), background, generator=generator)
+    nothing = (made.reference_mask == 0).expand_as(made.reference)
     assert nothing.float().mean() > 0.3
-    assert torch.equal(made[nothing], background[nothing])
+    assert torch.equal(made.reference[nothing], background[nothing])
 
 
 def test_a_flipped_view_flips_image_mask_and_background_alike() -> None:
@@ -208,4 +253,4 @@ def test_seed_step_and_stream_each_name_other_random_numbers() -> None:
 def test_masks_of_another_size_are_refused() -> None:
     zero = torch.zeros(1, 3, SIZE, SIZE)
     with pytest.raises(TypeCheckError):
-        exact_references(zero, torch.zeros(1, 1, 8, 8), zero)
+        warped_pairs(zero, torch.zeros(1, 1, 8, 8), zero)
