@@ -178,7 +178,7 @@ class Engine:
         images = to_tensor(self.patches[np.arange(count) % len(self.patches)], self.device)
         with torch.inference_mode():
             structure, appearance = self.translator.read(images)
-            result = composite(self.translator(appearance, structure, structure), images)
+            result = composite(self.translator.finished(appearance, structure, structure), images)
             self.judges.probabilities_of_tensor(result, np.zeros(count, np.int64))
 
     @property
@@ -370,7 +370,7 @@ class Engine:
         self, sources: _Sources, of: Int64[np.ndarray, " B"], wanted: _Wanted
     ) -> tuple[Float[Tensor, "B 3 S S"], UInt8[Tensor, "B S S"]]:
         chosen = torch.from_numpy(of).to(self.device)
-        morph = self.translator(
+        morph = self.translator.finished(
             sources.appearance[chosen], sources.structure[chosen], Encodings.structure(wanted.references, self.device)
         )
         result = composite(morph, to_tensor(wanted.behind, self.device))

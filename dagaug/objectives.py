@@ -201,6 +201,7 @@ class ReferenceObjective(nn.Module):
             terms["symmetry"] = losses.symmetry_loss(
                 batch.reference[known], morph.object[known], batch.reference_mask[known]
             )
+            terms["detail"] = losses.detail_loss(batch.reference[known], result[known], batch.reference_mask[known])
         if phase == "pairs":
             return terms, None
         cross = batch.cross

@@ -54,8 +54,7 @@ from dagaug.workloads import PaperWork, ReferenceWork, Snapshot, StepResult, Wor
 __all__ = ["TrainOptions", "Trained", "best_precision", "default_steps", "identity_of", "run_folder", "train"]
 
 _PHASES = (0.35, 0.65)  # shares of the steps after which `pairs` and `full` begin
-_STARTED_PHASES = (0.1, 0.4)  # the same where the networks know poses already
-_STARTED_RATE = 0.5  # of the learning rate, so that they do not forget
+_STARTED_PHASES = (0.3, 0.6)  # the same where the networks know poses already
 _DECAY_FROM = 0.55  # the learning rate falls linearly from here on
 _RAMP = 0.15  # share of the steps over which adversarial and label weights grow to their full size
 _AVERAGE = 0.995  # decay of the averaged weights
@@ -77,6 +76,7 @@ _EXACT_WEIGHTS = {
     "label": 0.3,
     "cycle": 1.0,
     "silhouette": 0.25,
+    "detail": 2.0,
 }
 
 
@@ -146,7 +146,7 @@ class TrainOptions(BaseModel):
         known: dict[str, Any] = {
             "start": start,
             "batch_size": preset.batch_size,
-            "learning_rate": preset.learning_rate * (1 if start == SCRATCH else _STARTED_RATE),
+            "learning_rate": preset.learning_rate,
             "regions": preset.attention.regions,
             "half_size": preset.attention.half_size,
             "sharpness": preset.attention.sharpness,

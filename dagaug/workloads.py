@@ -236,7 +236,7 @@ class ReferenceWork:
         rows = []
         for row in range(len(sources)):
             same = torch.full((len(references),), row, device=device)
-            rows.append(composite(translator(appearance[same], structure[same], wanted), behind))
+            rows.append(composite(translator.finished(appearance[same], structure[same], wanted), behind))
         return Snapshot(
             to_pixels(source_image),
             to_pixels(reference_image),

@@ -96,7 +96,7 @@ def morphs(translator: ReferenceTranslator, patches: Patches, pairs: Pairs) -> t
         behind = np.stack(
             [fill_background(patches.images[row], wanted.object[k, 0].numpy())[0] for k, row in enumerate(t)]
         )
-        morph = translator(appearance, structure, wanted)
+        morph = translator.finished(appearance, structure, wanted)
         images.append(to_pixels(composite(morph, to_tensor(behind, CPU))))
         masks.append(morph.mask[:, 0].numpy())
     return np.concatenate(images), np.concatenate(masks)

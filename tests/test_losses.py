@@ -82,6 +82,24 @@ def test_symmetry_counts_a_near_miss_less_than_an_absence() -> None:
     assert losses.symmetry_loss(ones, ones + 0.6 * board).item() == pytest.approx(0.6 / 3, abs=1e-6)
 
 
+def test_detail_of_equal_images_is_zero_wherever_it_lies_in_its_cell() -> None:
+    """Stripes that are shifted by a pixel are as fine as before, though an L1 loss finds them all wrong."""
+    whole = torch.ones(1, 1, 16, 16)
+    stripes = (1 - 2 * (torch.arange(17) % 2)).float().expand(1, 3, 16, 17)
+    assert losses.detail_loss(images(), images(), torch.ones(2, 1, 16, 16)).item() == 0
+    inner = whole.clone()
+    inner[..., :4] = inner[..., -4:] = 0  # at the border a pixel has fewer neighbours
+    assert losses.detail_loss(stripes[..., 1:], stripes[..., :-1], inner).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_detail_of_a_flat_drawing_is_all_that_it_lacks() -> None:
+    """Stripes of ±c are 4/3 c from the mean of their nine neighbours, of which a third are their own."""
+    middle = torch.zeros(1, 1, 16, 16)
+    middle[..., 4:12, 4:12] = 1
+    stripes = 0.6 * (1 - 2 * (torch.arange(16) % 2)).float().expand(1, 3, 16, 16)
+    assert losses.detail_loss(stripes, torch.zeros_like(stripes), middle).item() == pytest.approx(0.8, rel=2e-3)
+
+
 def test_symmetry_sees_nothing_outside_its_weight() -> None:
     weight = torch.zeros(2, 1, 16, 16)
     weight[..., :8] = 1

@@ -30,7 +30,7 @@ SIZE = 32
 CLASSES = 3
 REGIONS = 2
 STRUCTURE = {"object", "equivariance", "separation", "inside", "flow", "match"}
-PAIRS = STRUCTURE | {"label", "mask", "symmetry"}
+PAIRS = STRUCTURE | {"label", "mask", "symmetry", "detail"}
 FULL = PAIRS | {"identity", "consistency", "pose", "cycle", "silhouette"}
 
 
@@ -153,7 +153,7 @@ def test_each_phase_has_its_terms_and_all_are_finite(phase: Phase, names: set[st
     [
         ("dae", {"equivariance", "separation", "inside"}),
         ("cst", {"consistency", "pose", "cycle", "silhouette"}),
-        ("sym", {"symmetry"}),
+        ("sym", {"symmetry", "detail"}),
         ("d2", set()),
     ],
 )

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from dagaug.networks import Appearance, Structure
 from dagaug.tasks import Attention
-from dagaug.translators import Morph, Morpher, PaperTranslator, ReferenceTranslator, Transport, composite
+from dagaug.translators import Morph, Morpher, PaperTranslator, ReferenceTranslator, Transport, composite, sharpened
 from dagaug.warps import identity_grid
 
 SIZE = 32
@@ -213,6 +213,49 @@ def test_a_composite_shows_the_object_where_the_mask_is_and_the_background_elsew
     )
     shown = composite(morph, torch.full((1, 3, SIZE, SIZE), -0.4))[0, 0, 0]
     assert shown[[0, 8, 16]].tolist() == pytest.approx([0.8, 0.25 * 0.8 - 0.75 * 0.4, -0.4])
+
+
+# ---- sharpness
+
+
+def drawn(picture: Tensor, mask: Tensor) -> Morph:
+    """A morph that shows a picture."""
+    return Morph(picture, mask, torch.zeros(1, SIZE // 2, SIZE // 2, 2), torch.zeros(1, CELLS, CELLS), mask)
+
+
+def stripes(contrast: float) -> Tensor:
+    """Of one pixel each, around zero."""
+    return contrast * (1 - 2 * (torch.arange(SIZE) % 2)).float().expand(1, 3, SIZE, SIZE)
+
+
+def test_a_softened_morph_gets_as_much_detail_as_its_source() -> None:
+    whole = torch.ones(1, 1, SIZE, SIZE)
+    sharper = sharpened(drawn(stripes(0.2), whole), stripes(0.3), whole).object
+    torch.testing.assert_close(sharper[..., 2:-2], stripes(0.3)[..., 2:-2], atol=0.01, rtol=0)
+
+
+@pytest.mark.parametrize("source", [0.4, 0.1, 0.0])
+def test_a_morph_that_is_as_sharp_as_its_source_is_left_alone(source: float) -> None:
+    whole = torch.ones(1, 1, SIZE, SIZE)
+    morph = drawn(stripes(0.4), whole)
+    assert torch.equal(sharpened(morph, stripes(source), whole).object, morph.object)
+
+
+def test_sharpening_knows_its_limits() -> None:
+    """Noise is raised at most threefold, and colours stay in their range."""
+    whole = torch.ones(1, 1, SIZE, SIZE)
+    faint = sharpened(drawn(stripes(0.01), whole), stripes(1.0), whole).object
+    assert faint.abs()[..., 2:-2].max() == pytest.approx(0.01 * (1 + 2 * 4 / 3), rel=0.01)  # a third is its own mean
+    assert sharpened(drawn(stripes(0.7), whole), stripes(1.0), whole).object.abs().max() <= 1
+
+
+def test_only_the_object_s_detail_counts() -> None:
+    half = torch.zeros(1, 1, SIZE, SIZE)
+    half[..., : SIZE // 2, :] = 1
+    busy = stripes(0.4)
+    busy[..., SIZE // 2 :, :] = stripes(1.0)[..., SIZE // 2 :, :]
+    morph = drawn(stripes(0.4), half)
+    torch.testing.assert_close(sharpened(morph, busy, half).object, morph.object)
 
 
 # ---- both translators
