@@ -76,9 +76,7 @@ def symmetry_loss(
     return total / scales
 
 
-def fineness(
-    images: Float[Tensor, "B C H W"], mask: Float[Tensor, "B 1 H W"], cell: int
-) -> Float[Tensor, "B 1 h w"]:
+def fineness(images: Float[Tensor, "B C H W"], mask: Float[Tensor, "B 1 H W"], cell: int) -> Float[Tensor, "B 1 h w"]:
     """How much fine detail there is in each cell: mean distance of its pixels from the mean of their neighbours."""
     fine = (images - F.avg_pool2d(images, 3, 1, 1, count_include_pad=False)).abs().mean(1, keepdim=True)
     return F.avg_pool2d(fine * mask, cell) / (F.avg_pool2d(mask, cell) + 1e-3)
@@ -89,8 +87,8 @@ def detail_loss(
 ) -> Scalar:
     """Difference of the amount of fine detail, cell by cell, so that what is drawn is as sharp as the target.
 
-    An L1 loss alone is least where all that is uncertain is blurred. This one does not ask where in the cell a feather's
-    edge lies, only that there is one.
+    An L1 loss alone is least where all that is uncertain is blurred. This one does not ask where in the cell an edge
+    lies, only that there is one.
 
     Args:
         target: a true answer.

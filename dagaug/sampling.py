@@ -209,9 +209,7 @@ class PairSampler:
         source_image, source_mask, own_background = self._views(source, generator)
         image, mask, background = self._views(reference, generator)
         exact = slice(class_pairs, class_pairs + exact_pairs)
-        made = self._exact(
-            source_image[exact], source_mask[exact], own_background[exact], background[exact], generator
-        )
+        made = self._exact(source_image[exact], source_mask[exact], own_background[exact], background[exact], generator)
         source_image, source_mask = source_image.clone(), source_mask.clone()
         image, mask = image.clone(), mask.clone()
         source_image[exact], source_mask[exact] = made.source, made.source_mask

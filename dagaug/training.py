@@ -53,8 +53,7 @@ from dagaug.workloads import PaperWork, ReferenceWork, Snapshot, StepResult, Wor
 
 __all__ = ["TrainOptions", "Trained", "best_precision", "default_steps", "identity_of", "run_folder", "train"]
 
-_PHASES = (0.35, 0.65)  # shares of the steps after which `pairs` and `full` begin
-_STARTED_PHASES = (0.3, 0.6)  # the same where the networks know poses already
+_PHASES = (0.3, 0.6)  # shares of the steps after which `pairs` and `full` begin
 _DECAY_FROM = 0.55  # the learning rate falls linearly from here on
 _RAMP = 0.15  # share of the steps over which adversarial and label weights grow to their full size
 _AVERAGE = 0.995  # decay of the averaged weights
@@ -269,7 +268,6 @@ class _Loop:
         self.rate = options.learning_rate or preset.learning_rate
         self.batch_size = options.batch_size or preset.batch_size
         self.weights = options.weight_of()
-        self.phases = _PHASES if options.start == SCRATCH else _STARTED_PHASES
         self.averaged = copy.deepcopy(translator).requires_grad_(False).to(fabric.device)
         self.translator = translator
         generator_optimizer = torch.optim.Adam(work.objective.parameters(), self.rate, betas=preset.betas)
@@ -295,7 +293,7 @@ class _Loop:
         if self.options.mode == "paper":
             return "full"
         share = step / total
-        return "structure" if share < self.phases[0] else "pairs" if share < self.phases[1] else "full"
+        return "structure" if share < _PHASES[0] else "pairs" if share < _PHASES[1] else "full"
 
     def advance(self, total: int) -> dict[str, float]:
         """Do one step; returns its terms."""
@@ -317,7 +315,7 @@ class _Loop:
             terms["adversarial"] = torch.stack(scores).sum()
         weights = dict(self.weights)
         if self.options.mode == "reference" and phase == "full":
-            ramp = min(1.0, (share - self.phases[1]) / _RAMP)
+            ramp = min(1.0, (share - _PHASES[1]) / _RAMP)
             weights |= {name: ramp * weights[name] for name in ("adversarial", "identity")}
         loss = losses.full_objective(terms, weights)
         self.generator_optimizer.zero_grad(set_to_none=True)

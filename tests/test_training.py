@@ -664,16 +664,3 @@ def test_a_start_must_hold_networks_of_the_same_mode(birds: Dataset, tmp_path: P
     run = train(birds, tmp_path / "run", steps=1).run
     with pytest.raises(UsageError, match="reference mode"):
         begun(TrainOptions(preset="digits", start=str(run)).resolved())
-
-
-def test_networks_that_know_poses_already_learn_structure_for_a_shorter_time(birds: Dataset) -> None:
-    scratch, started = new_loop(birds), new_loop(birds, start=GENERAL)
-    assert (scratch.phase(20, 100), started.phase(20, 100)) == ("structure", "pairs")
-    assert (scratch.phase(50, 100), started.phase(50, 100)) == ("pairs", "full")
-
-
-def test_networks_that_know_poses_already_learn_at_half_the_rate() -> None:
-    rate = PRESETS["pose"].learning_rate
-    assert TrainOptions(start=SCRATCH).resolved().learning_rate == rate
-    assert TrainOptions().resolved().learning_rate == rate / 2
-    assert TrainOptions(learning_rate=0.1).resolved().learning_rate == 0.1

@@ -120,7 +120,7 @@ def test_end_to_end_over_compute_alone(world: World, engine_cost: float, benchma
 
     def once() -> None:
         with torch.inference_mode():
-            judge.probabilities_of_tensor(composite(translator(appearance, structure, structure), images))
+            judge.probabilities_of_tensor(composite(translator.finished(appearance, structure, structure), images))
 
     with torch.inference_mode():
         structure, appearance = translator.read(images)
@@ -149,7 +149,7 @@ def test_end_to_end_over_one_pair_at_a_time(world: World, engine_cost: float, be
             source, reference = (to_tensor(read.images[row : row + 1], torch.device("cpu")) for row in (0, 1))
             structure, appearance = translator.read(source)
             wanted, _ = translator.dae.structure(reference)
-            drawn = translator(appearance, structure, wanted)
+            drawn = translator.finished(appearance, structure, wanted)
             behind, hole = fill_background(read.images[1], wanted.object[0, 0].numpy())
             result = composite(drawn, to_tensor(behind[None], torch.device("cpu")))
             judges.probabilities_of_tensor(result, np.zeros(1, np.int64))
