@@ -628,7 +628,7 @@ def _measured_steps(loop: _Loop, options: TrainOptions) -> int | None:
     rate = loop.rate
     loop.rate = 0.0
     seconds: dict[str, float] = {}
-    first, second = loop.phases
+    first, second = _PHASES
     shares = {"structure": first, "pairs": second - first, "full": 1 - second}
     for at in (0, 25, 80):
         phase = loop.phase(at, 100)
