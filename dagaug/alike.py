@@ -2,7 +2,9 @@
 
 A hash finds copies, whatever a network thinks; features find what is the same picture to a network though brightness,
 sharpness or place differ. How near is near is measured, not chosen: an image is alike if it lies as near to a test
-image as nine of ten test images lie to a faded, blurred and shifted copy of themselves.
+image as nine of ten test images lie to a faded, blurred and shifted copy of themselves. Where pictures of a class are
+alike by nature (small objects on plain grounds), many are by that measure; so it is measured, too, how many test
+images look like another test image, and only more than that is suspicious.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float32, UInt8
+from scipy.stats import binomtest
 from torch import Tensor
 
 from dagaug import images as imaging
@@ -27,6 +30,7 @@ __all__ = ["Alike", "find_alike"]
 
 _BATCH = 128
 _COPIES = 0.9  # share of altered copies that are to be found
+_SURE = 0.01  # chance at which more look-alikes than usual are no accident
 
 
 @dataclass(frozen=True)
@@ -39,12 +43,16 @@ class Alike:
         by_features: how many lie as near to a test image as its altered copies do; None without a network that knows
             pictures.
         nearest: the least distance of features to a test image, in units of that of the altered copies; None likewise.
+        usual: share of the test images that lie as near to another test image; None likewise.
+        suspicious: whether any has a test image's hash, or more look like one by their features than is usual.
     """
 
     images: int
     by_hash: int
     by_features: int | None
     nearest: float | None
+    usual: float | None
+    suspicious: bool
 
 
 def find_alike(
@@ -66,7 +74,10 @@ def find_alike(
     try:
         network = _network(test.shape[1]).to(device)
     except MissingExtraError:
-        return {which: Alike(len(images), hashed[which], None, None) for which, images in sets.items()}, ""
+        unknown = (None, None, None)
+        return {
+            which: Alike(len(images), hashed[which], *unknown, hashed[which] > 0) for which, images in sets.items()
+        }, ""
     total = 2 * len(test) + sum(map(len, sets.values()))
     with progress.task("Looking for near-duplicates", total, "images") as task:
         seen, copies = [], []
@@ -78,6 +89,8 @@ def find_alike(
         known = F.normalize(torch.cat(seen) - middle)
         apart = 1 - (known * F.normalize(torch.cat(copies) - middle)).sum(1)
         limit = max(float(apart.quantile(_COPIES)), 1e-6)
+        each_other = (1 - known @ known.T).fill_diagonal_(torch.inf).amin(1)
+        usual = float((each_other <= limit).float().mean())
         found = {}
         for which, images in sets.items():
             nearest = []
@@ -86,7 +99,11 @@ def find_alike(
                 nearest.append((1 - own @ known.T).amin(1))
                 task.advance(len(part))
             distance = torch.cat(nearest).clamp(min=0) / limit
-            found[which] = Alike(len(images), hashed[which], int((distance <= 1).sum()), float(distance.min()))
+            near = int((distance <= 1).sum())
+            more = binomtest(near, len(images), usual, alternative="greater").pvalue < _SURE
+            found[which] = Alike(
+                len(images), hashed[which], near, float(distance.min()), usual, hashed[which] > 0 or bool(more)
+            )
     return found, LITE0
 
 

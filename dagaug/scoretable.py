@@ -99,8 +99,16 @@ class _Selector(BaseModel):
 
 
 class _Alike(BaseModel):
+    images: int = 0
     by_hash: int
     by_features: int | None = None
+    usual: float | None = None
+    suspicious: bool | None = None
+
+    @property
+    def count(self) -> int:
+        """By either measure."""
+        return max(self.by_hash, self.by_features or 0)
 
 
 class _Guards(BaseModel):
@@ -401,16 +409,20 @@ def _guards(score: ScoreFile) -> tuple[tuple[bool, str], ...]:
     found: list[tuple[bool, str]] = []
     near, selector = score.guards.alike, score.guards.selector
     if near:
+        usual = next((one.usual for one in near.values() if one.usual is not None), None)
         by_features = all(one.by_features is not None for one in near.values())
         how = "by perceptual hash and by features" if by_features else "by perceptual hash"
-        counts = {name: max(one.by_hash, one.by_features or 0) for name, one in near.items()}
-        alike = [f"{count:,} of {name}" for name, count in counts.items() if count]
-        found.append((
-            not alike,
-            f"Training images that look like a test image ({how}): {', '.join(alike)}."
-            if alike
-            else f"No training image looks like a test image ({how}; {', '.join(near)}).",
-        ))  # fmt: skip
+        alike = [
+            f"{one.count:,} of {f'{one.images:,} ' if one.images else ''}{name}"
+            for name, one in near.items()
+            if one.count
+        ]
+        well = not any(one.count if one.suspicious is None else one.suspicious for one in near.values())
+        if not alike:
+            found.append((well, f"No training image looks like a test image ({how}; {', '.join(near)})."))
+        else:
+            beside = "" if usual is None else f"; of the test images, {usual:.0%} look like another one"
+            found.append((well, f"Training images that look like a test image ({how}): {', '.join(alike)}{beside}."))
     if selector is not None:
         found.append((
             not selector.seen,

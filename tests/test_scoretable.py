@@ -106,6 +106,11 @@ def test_leaks_are_told(table: ScoreTable) -> None:
     assert [well for well, _ in found] == [False, False]
     assert "by features): 3 of dagaug." in near
     assert "2 of the 30 test images were among them" in selector
+    usual = {"images": 1000, "by_hash": 0, "by_features": 520, "usual": 0.55, "suspicious": False}
+    guards = {"alike": {"dagaug": usual}, "selector": None}
+    ((well, near),) = score_table(ScoreFile.model_validate(SCORE | {"guards": guards})).guards
+    assert well
+    assert near.endswith("520 of 1,000 dagaug; of the test images, 55% look like another one.")
     alike = {"real": {"by_hash": 0, "by_features": None}, "dagaug": {"by_hash": 0, "by_features": None}}
     guards = {"alike": alike, "selector": {"learned": 200, "test": 30, "seen": 0}}
     assert [well for well, _ in score_table(ScoreFile.model_validate(SCORE | {"guards": guards})).guards] == [True] * 2
