@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from dagaug.console import Terminal
@@ -17,6 +18,7 @@ from dagaug.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from dagaug.evaluate import Evaluation
+    from dagaug.evidence import Estimate
     from dagaug.results import ScoreResult
     from dagaug.store import Header
     from dagaug.truth import PairsEvaluation
@@ -685,21 +687,29 @@ def _shares(option: str, text: str | None) -> tuple[float, ...]:
 
 
 def _score_table(result: ScoreResult) -> Table:
-    table = Table(title=f"Accuracy on {result.test} test images, {result.classes} classes, per cent")
-    for name in ("arm", "synthetic", "mean", "95% interval", "difference from real", "95% interval", "p", "ECE"):
-        table.add_column(name, justify="left" if name == "arm" else "right", no_wrap=name == "arm")
+    from rich import box
+
+    from dagaug.wording import p_value
+
+    title = f"Accuracy on {result.test:,} test images, {result.classes} classes, per cent ± 95% interval"
+    table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("arm", overflow="fold")
+    for name in ("synthetic", "accuracy", "difference\nfrom real", "p", "ECE"):
+        table.add_column(name, justify="right", no_wrap=True)
     compared = {comparison.arm: comparison for comparison in result.comparisons if comparison.baseline == "real"}
     for arm in result.arms:
-        mean, low, high = (100 * value for value in (arm.accuracy.mean, arm.accuracy.low, arm.accuracy.high))
-        row = [arm.arm, f"{arm.images:,}" if arm.images else "", f"{mean:.1f}", f"{low:.1f} to {high:.1f}"]
+        row = [escape(arm.arm), f"{arm.images:,}" if arm.images else "", _with_reach(arm.accuracy, "")]
         if arm.arm in compared:
-            c = compared[arm.arm]
-            low, high = 100 * c.difference.low, 100 * c.difference.high
-            row += [f"{100 * c.difference.mean:+.1f}", f"{low:+.1f} to {high:+.1f}", f"{c.p:.2g}"]
+            row += [_with_reach(compared[arm.arm].difference, "+"), p_value(compared[arm.arm].p)]
         else:
-            row += ["", "", ""]
+            row += ["", ""]
         table.add_row(*row, f"{100 * arm.calibration_error.mean:.1f}")
     return table
+
+
+def _with_reach(one: Estimate, sign: Literal["", "+"]) -> str:
+    """A mean and half its interval, which is as wide on either side, in per cent."""
+    return f"{100 * one.mean:{sign}.1f} ± {50 * (one.high - one.low):.1f}"
 
 
 def _score_lines(result: ScoreResult) -> list[str]:
