@@ -6,6 +6,11 @@ measurable effect in at least 18 of 20 repetitions (a verdict at 95% errs once i
 harm in as many.
 
     python examples/null_test.py
+
+With the default classifier (``plain``) and options: no measurable effect in 19 of 20 repetitions, harm in 20 of 20, in
+five minutes of one core's time. The copies are not quite nothing: they were below real in 18 of the 20, by 1.6 points
+in the mean. A batch of 16 of only 32 images that draws copies apart from real ones repeats about 1.5 of them, and is
+the less varied for it, which is the likely cause; four seeds rarely show so small a harm (once here).
 """
 
 from __future__ import annotations
