@@ -11,6 +11,7 @@ absent.
 
 from __future__ import annotations
 
+import copy
 import difflib
 import hashlib
 import importlib.util
@@ -113,6 +114,12 @@ class Network(nn.Module):
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B K"]:
         """Give logits (or pooled features, if built for 0 classes) of images in [-1, 1]."""
         return self.model(self.prepare(images))
+
+    def without_head(self) -> Network:
+        """A copy that gives pooled features, those that the last layer sees, instead of logits."""
+        headless = copy.deepcopy(self)
+        cast(Any, headless.model).reset_classifier(0)
+        return headless
 
 
 def _config(model: nn.Module) -> dict[str, Any]:

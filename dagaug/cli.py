@@ -445,7 +445,7 @@ def augment(
     from dagaug import augment as augmenting
     from dagaug.checkpoint import newest_run
     from dagaug.datasets import read_dataset
-    from dagaug.models import load_model
+    from dagaug.models import JUDGES_FILE, load_model
 
     terminal = Terminal(as_json=as_json, quiet=quiet)
     dataset = read_dataset(data, layout=layout.value, seed=seed)
@@ -509,7 +509,7 @@ def augment(
         workers=workers,
         overwrite=overwrite,
         strict=strict,
-        cache=run / "judges.safetensors",
+        cache=run / JUDGES_FILE,
         retry_failed=retry_failed,
         executor=executor,
         merge=merge.value,
@@ -776,6 +776,7 @@ def show(
         _verify(what, terminal)
         return
     from dagaug.attention import attention_of
+    from dagaug.cloud import cloud_of
     from dagaug.datasets import read_dataset
     from dagaug.engine import pick_device
     from dagaug.report import sheet_of_store, write_figures, write_report, write_run_report
@@ -790,24 +791,40 @@ def show(
         return
     with Store(what) as store:
         known = store.header.options
-    root = data or Path(str(known.get("data", "")))
+        layout, split_seed = str(known.get("layout", "auto")), _split_seed(store.header)
+    root = data or (Path(str(known["data"])) if known.get("data") else None)
     run = Path(str(known.get("checkpoint", ""))).parent
     table = what.with_name(what.stem + "-score.json")
     trained = run if (run / "metrics.jsonl").is_file() else None
     score = table if table.is_file() else None
-    folder = root if root.is_dir() else None
+    folder = root if root is not None and root.is_dir() else None
+    on = pick_device("auto")
+    try:
+        dataset = read_dataset(folder, layout=layout, seed=split_seed) if folder is not None else None
+    except DataError as error:
+        if data is not None:
+            raise
+        terminal.say(f"{error}; the page does without it")
+        dataset = None
+    cloud, unclouded = cloud_of(what, dataset, seed=seed, device=on)
     if form != ShowForm.page:
         figures = out or what.with_name(what.stem + "-figures")
         kind: Literal["png", "pdf"] = "png" if form == ShowForm.png else "pdf"
-        files = write_figures(what, figures, kind, run=trained, score=score, data=folder, rows=rows, seed=seed)
+        files = write_figures(
+            what, figures, kind, run=trained, score=score, data=folder, cloud=cloud, rows=rows, seed=seed
+        )
+        if cloud is None:
+            terminal.say(f"No figure of the data cloud: {unclouded}")
         terminal.result({"figures": files}, [f"Figures in {figures}: {', '.join(file.name for file in files)}"])
         return
     page = out or what.with_suffix(".html")
     sheet = page.with_suffix(".png")
     sheet_of_store(what, sheet, rows=rows, seed=seed, data=folder)
-    dataset = read_dataset(folder) if folder is not None else None
-    attention, unattended = attention_of(what, dataset, device=pick_device("auto"))
-    write_report(what, page, run=trained, score=score, data=folder, attention=attention, unattended=unattended)
+    attention, unattended = attention_of(what, dataset, device=on)
+    write_report(
+        what, page, run=trained, score=score, data=folder,
+        attention=attention, unattended=unattended, cloud=cloud, unclouded=unclouded,
+    )  # fmt: skip
     terminal.result({"report": page, "sheet": sheet}, [f"Page: {page}", f"Contact sheet: {sheet}"])
 
 

@@ -31,7 +31,7 @@ from dagaug.errors import CheckpointError, DataError
 from dagaug.foreground import cut_out
 from dagaug.frames import Frame, Frames
 from dagaug.gallery import backgrounds_of
-from dagaug.models import load_model
+from dagaug.models import find_judges, load_model
 from dagaug.patches import Framing, Patches, read_patches
 from dagaug.planning import VARIANTS, Plan, background_in, variant_name
 from dagaug.progress import SILENT, Progress
@@ -44,7 +44,6 @@ __all__ = ["CONTROLS", "Control", "Controls", "SelectorCheck", "check_selector",
 Control = Literal["cutout", "cutwarp", "random"]
 CONTROLS: tuple[Control, ...] = get_args(Control)
 
-_JUDGES = "judges.safetensors"
 _BATCH = 64
 _MORPHS = 512  # candidates in memory at a time
 
@@ -300,8 +299,7 @@ def check_selector(path: Path, dataset: Dataset, progress: Progress = SILENT) ->
     """
     with Store(path) as store:
         options = store.header.options
-    folders = [Path(str(options.get("checkpoint", ""))).parent, path.parent]
-    file = next((folder / _JUDGES for folder in folders if (folder / _JUDGES).is_file()), None)
+    file = find_judges(path, options)
     if file is None:
         return None
     try:

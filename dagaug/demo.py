@@ -9,10 +9,11 @@ from pathlib import Path
 from dagaug.attention import attention_of
 from dagaug.augment import Augmented, AugmentOptions, augment
 from dagaug.classifier import FitOptions
+from dagaug.cloud import cloud_of
 from dagaug.datasets import read_dataset
 from dagaug.engine import pick_device
 from dagaug.flock import write_flock
-from dagaug.models import load_model
+from dagaug.models import JUDGES_FILE, load_model
 from dagaug.progress import SILENT, Progress
 from dagaug.report import sheet_of_store, write_report
 from dagaug.score import ScoreOptions, ScoreResult, score
@@ -92,7 +93,7 @@ def run_demo(
         out,
         device=device,
         overwrite=True,
-        cache=run / "judges.safetensors",
+        cache=run / JUDGES_FILE,
         progress=progress,
     )
     usual = FitOptions().resolved(len(dataset.train))
@@ -109,5 +110,9 @@ def run_demo(
     table.write_text(scored.to_json() + "\n", encoding="utf-8")
     sheet_of_store(out, sheet, data=data)
     attention, unattended = attention_of(out, dataset, device=pick_device(device))
-    write_report(out, page, run=run, score=table, data=data, attention=attention, unattended=unattended)
+    cloud, unclouded = cloud_of(out, dataset, device=pick_device(device))
+    write_report(
+        out, page, run=run, score=table, data=data,
+        attention=attention, unattended=unattended, cloud=cloud, unclouded=unclouded,
+    )  # fmt: skip
     return Demo(data, trained, augmented, scored, sheet, page)

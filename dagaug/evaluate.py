@@ -8,11 +8,9 @@ named, gives the features. The measures themselves are in :mod:`dagaug.metrics`.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
 import torch
@@ -258,7 +256,7 @@ class _Eyes:
 
     def __init__(self, judge: Classifier, features: Network | None) -> None:
         self.judge = judge
-        self.features = (features or _headless(judge.network)).eval().to(judge.device)
+        self.features = (features or judge.network.without_head()).eval().to(judge.device)
 
     @torch.inference_mode()
     def look(
@@ -284,13 +282,6 @@ def _feature_network(options: EvaluateOptions, size: int) -> Network | None:
             return build(options.features, 0, size=size, weights=options.weights)
     except UsageError as error:
         raise UsageError(str(error).replace("--classifier", "--features", 1)) from error
-
-
-def _headless(network: Network) -> Network:
-    """The same network giving pooled features; the given one stays as it is."""
-    headless = copy.deepcopy(network)
-    cast(Any, headless.model).reset_classifier(0)
-    return headless
 
 
 def _to_tensor(images: UInt8[np.ndarray, "B H W 3"], device: torch.device) -> Float[torch.Tensor, "B 3 H W"]:

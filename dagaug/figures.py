@@ -16,14 +16,16 @@ import numpy as np
 from jaxtyping import UInt8
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import Normal, Stroke
 from matplotlib.ticker import NullLocator
 
 from dagaug.curves import Metrics, stretches
 from dagaug.palette import ARMS, GAIN, HARM, PALETTE, arm_places
+from dagaug.scatter import Scatter
 from dagaug.scoretable import Estimated, ScoreFile
 from dagaug.wording import names_of
 
-__all__ = ["FORMS", "Form", "picture_figure", "score_figures", "training_figure"]
+__all__ = ["FORMS", "Form", "cloud_figure", "picture_figure", "score_figures", "training_figure"]
 
 Form = Literal["png", "pdf"]
 FORMS: tuple[Form, ...] = get_args(Form)
@@ -50,6 +52,11 @@ _WHOLE: dict[Any, Any] = {"savefig.bbox": None, "pdf.compression": 9}
 _COLUMN, _PAGE = 3.4, 7.0  # widths in inches of a column and of a page
 _DPI = 300
 _LONGEST_NAME = 40
+_CLOUD_LOOKS: tuple[dict[str, Any], ...] = (
+    {"marker": "o", "filled": True, "size": 9, "alpha": 0.75},
+    {"marker": "D", "filled": False, "size": 16, "alpha": 1},
+    {"marker": "o", "filled": False, "size": 16, "alpha": 1},
+)  # of the kinds of images in a data cloud
 
 
 def _colour(place: int) -> str:
@@ -211,6 +218,33 @@ def training_figure(metrics: Metrics, form: Form) -> bytes | None:
             axes.set_title(_printable(name), parse_math=False, loc="left")
         for axes in grid[-1]:
             axes.set_xlabel("step")
+        return _saved(figure, form)
+
+
+def cloud_figure(cloud: Scatter, form: Form) -> bytes:
+    """The data cloud, square and without axes, which would mean nothing; each class named where it lies."""
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(_PAGE, _PAGE))
+        axes = figure.add_subplot()
+        axes.set_axis_off()
+        axes.set_aspect("equal")
+        axes.invert_yaxis()
+        colours = np.array([_colour(group.colour) for group in cloud.groups])[cloud.group]
+        for place, (kind, look) in enumerate(zip(cloud.kinds, _CLOUD_LOOKS, strict=True)):
+            chosen = cloud.kind == place
+            if chosen.any():
+                filled = colours[chosen] if look["filled"] else "white"
+                shape: dict[str, Any] = {"s": look["size"], "marker": look["marker"], "linewidths": 0.7}
+                x, y = cloud.points[chosen].T
+                axes.scatter(x, y, c=filled, edgecolors=colours[chosen], alpha=look["alpha"], **shape)
+                grey = "#444444" if look["filled"] else "white"
+                axes.scatter([], [], c=grey, edgecolors="#444444", label=kind, **shape)
+        for group in cloud.groups:
+            axes.text(
+                group.x, group.y, _printable(group.name), fontsize=6.5, ha="center", va="center", parse_math=False,
+                path_effects=[Stroke(linewidth=2, foreground="white"), Normal()],
+            )  # fmt: skip
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, 0), ncols=len(cloud.kinds))
         return _saved(figure, form)
 
 

@@ -34,6 +34,7 @@ __all__ = [
     "backgrounds_of",
     "choose",
     "encoded_small",
+    "evenly",
     "random_of_each_class",
 ]
 
@@ -167,9 +168,14 @@ class Originals:
 
 def random_of_each_class(morphs: Morphs, among: Integer[np.ndarray, " n"], count: int, seed: int) -> list[int]:
     """Draw up to ``count`` of the morphs ``among``, evenly over their classes, in the order of the classes."""
-    drawn = np.random.default_rng(seed).permutation(among)
-    chosen = drawn[_spread(morphs.label[drawn])[:count]]
+    chosen = among[evenly(morphs.label[among], count, seed)]
     return chosen[np.lexsort((chosen, morphs.label[chosen]))].tolist()
+
+
+def evenly(labels: Integer[np.ndarray, " N"], count: int, seed: int) -> Int64[np.ndarray, " M"]:
+    """Draw up to ``count`` rows at random, evenly over the classes."""
+    drawn = np.random.default_rng(seed).permutation(len(labels))
+    return drawn[_spread(labels[drawn])[:count]]
 
 
 def _spread(labels: Integer[np.ndarray, " N"]) -> Int64[np.ndarray, " N"]:

@@ -18,11 +18,13 @@ from dagaug.translators import PaperTranslator, ReferenceTranslator
 __all__ = [
     "GENERAL",
     "GENERAL_FILE",
+    "JUDGES_FILE",
     "SCRATCH",
     "ModelCard",
     "TrainedModel",
     "Translator",
     "build_translator",
+    "find_judges",
     "load_model",
     "save_model",
     "start_from",
@@ -34,6 +36,9 @@ GENERAL = "general"
 SCRATCH = "scratch"
 GENERAL_FILE = Path(__file__).with_name("general.safetensors")
 """Networks that learned to change poses on :mod:`dagaug.creatures` alone (``examples/pretrain.py``), in 16 bits."""
+
+JUDGES_FILE = "judges.safetensors"
+"""The classifiers that select, in the folder of the run."""
 
 
 class ModelCard(BaseModel):
@@ -129,3 +134,9 @@ def load_model(path: Path) -> TrainedModel:
     translator = build_translator(card.mode, card.attention)
     checkpoint.load_module(translator, tensors, path)
     return TrainedModel(card, translator.eval().requires_grad_(False), path, checkpoint.sha256(path))
+
+
+def find_judges(file: Path, options: Mapping[str, object]) -> Path | None:
+    """The classifiers that selected for an HDF5 file with these options: beside its checkpoint or beside itself."""
+    folders = (Path(str(options.get("checkpoint", ""))).parent, file.parent)
+    return next((folder / JUDGES_FILE for folder in folders if (folder / JUDGES_FILE).is_file()), None)

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["ARMS", "GAIN", "HARM", "PALETTE", "arm_places"]
+import numpy as np
+from jaxtyping import Float
+
+__all__ = ["ARMS", "GAIN", "HARM", "PALETTE", "apart", "arm_places"]
 
 PALETTE: tuple[tuple[str, str], ...] = (
     ("#6b6b66", "#a9a9a2"),
@@ -39,3 +42,14 @@ def arm_places(names: Sequence[str]) -> dict[str, int]:
     others = [name for name in names if name not in ARMS]
     turn = {name: free[number % len(free)] for number, name in enumerate(others)}
     return {name: ARMS[name] if name in ARMS else turn[name] for name in names}
+
+
+def apart(centres: Float[np.ndarray, "N 2"], places: Sequence[int]) -> list[int]:
+    """A colour of ``places`` for each group of points, so that groups of one colour lie far apart."""
+    found: list[int] = []
+    for row, centre in enumerate(centres):
+        distances = np.linalg.norm(centres[:row] - centre, axis=1).tolist()
+        nearest = {place: min((d for d, had in zip(distances, found, strict=True) if had == place), default=np.inf)
+                   for place in places}  # fmt: skip
+        found.append(max(places, key=lambda place: nearest[place]))
+    return found

@@ -144,3 +144,116 @@
   addEventListener("hashchange", restore);
   restore();
 })();
+(() => {
+  const plot = document.getElementById("cloud");
+  if (!plot) return;
+  const data = JSON.parse(document.getElementById("cloud-data").textContent);
+  const form = document.getElementById("cloud-filters");
+  const told = document.getElementById("pointed");
+  const svg = plot.querySelector("svg");
+  const REACH = 24;
+  const TILE = 120;
+  const dots = [...svg.querySelectorAll("g")].map((node, number) => {
+    const box = node.firstElementChild.getBBox();
+    return {
+      node, number, x: box.x + box.width / 2, y: box.y + box.height / 2,
+      group: Number(node.dataset.group), kind: Number(node.getAttribute("class").slice(4)),
+    };
+  });
+  const ring = document.createElementNS("http://www.w3.org/2000/svg", "circle");
+  ring.setAttribute("class", "ring");
+  ring.setAttribute("r", 16);
+  let at = null;
+
+  const make = (tag, className, text) => {
+    const node = document.createElement(tag);
+    if (className) node.className = className;
+    if (text !== undefined) node.textContent = text;
+    return node;
+  };
+
+  const there = (dot) => !dot.node.hasAttribute("hidden") && !dot.node.classList.contains("pale");
+
+  const choose = (dot) => {
+    if (dot === at) return;
+    at = dot;
+    if (!dot) {
+      ring.remove();
+      return;
+    }
+    ring.setAttribute("cx", dot.x);
+    ring.setAttribute("cy", dot.y);
+    svg.append(ring);
+    const text = make("div");
+    text.append(make("span", "role", data.kinds[dot.kind]), make("bdi", "name", data.names[dot.group]));
+    const [file, pose] = data.files[dot.number];
+    for (const [words, name] of pose === undefined ? [["", file]] : [["from ", file], ["in the pose of ", pose]]) {
+      if (!name) continue;
+      const line = make("p", "soft", words);
+      const short = make("bdi", "", name.split("/").pop());
+      short.title = name;
+      line.append(short);
+      text.append(line);
+    }
+    told.replaceChildren(text);
+    if (data.sheet) {
+      const tile = make("div", "tile"), sheet = make("img");
+      const [across, down] = [dot.number % data.columns, Math.floor(dot.number / data.columns)];
+      sheet.src = data.sheet;
+      sheet.alt = "";
+      sheet.style.width = `${data.columns * TILE}px`;
+      sheet.style.transform = `translate(${-TILE * across}px, ${-TILE * down}px)`;
+      tile.append(sheet);
+      told.prepend(tile);
+    }
+  };
+
+  const near = (event) => {
+    const box = svg.getBoundingClientRect(), scale = 1040 / box.width;
+    const x = (event.clientX - box.left) * scale - 20, y = (event.clientY - box.top) * scale - 20;
+    let best = null, least = REACH * scale;
+    for (const dot of dots) {
+      const distance = Math.hypot(dot.x - x, dot.y - y);
+      if (distance < least && there(dot)) [best, least] = [dot, distance];
+    }
+    if (best) choose(best);
+  };
+
+  // The next image in a direction: near, and rather ahead than aside.
+  const step = (across, down) => {
+    let best = null, least = Infinity;
+    for (const dot of dots) {
+      const ahead = (dot.x - at.x) * across + (dot.y - at.y) * down;
+      const aside = Math.abs((dot.x - at.x) * down) + Math.abs((dot.y - at.y) * across);
+      if (ahead > 0 && ahead + 2 * aside < least && there(dot)) [best, least] = [dot, ahead + 2 * aside];
+    }
+    if (best) choose(best);
+  };
+
+  const KEYS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+  plot.addEventListener("pointermove", (event) => { if (event.pointerType === "mouse") near(event); });
+  plot.addEventListener("pointerdown", near);
+  plot.addEventListener("focus", () => {
+    if (!at && plot.matches(":focus-visible")) choose(dots.find(there) ?? null);
+  });
+  plot.addEventListener("keydown", (event) => {
+    const direction = KEYS[event.key];
+    if (!direction || event.altKey || event.ctrlKey || event.metaKey) return;
+    event.preventDefault();
+    if (at) step(...direction);
+    else choose(dots.find(there) ?? null);
+  });
+  form.hidden = false;
+  form.addEventListener("submit", (event) => event.preventDefault());
+  form.addEventListener("change", () => {
+    const kinds = new Set(new FormData(form).getAll("kind").map(Number)), group = form.elements.class.value;
+    for (const dot of dots) {
+      dot.node.toggleAttribute("hidden", !kinds.has(dot.kind));
+      dot.node.classList.toggle("pale", group !== "" && dot.group !== Number(group));
+    }
+    for (const tag of plot.querySelectorAll(".tag")) {
+      tag.classList.toggle("pale", group !== "" && tag.dataset.group !== group);
+    }
+    if (at && !there(at)) choose(null);
+  });
+})();

@@ -25,12 +25,14 @@ from markupsafe import Markup
 from dagaug import figures as figuring
 from dagaug import gallery
 from dagaug import images as imaging
+from dagaug.cloud import KINDS, Cloud
 from dagaug.curves import HEIGHT, WIDTH, read_metrics
 from dagaug.errors import DataError, StoreError
 from dagaug.figures import Form
 from dagaug.gallery import Attended, Morphs, Originals, Shown
 from dagaug.palette import PALETTE
 from dagaug.runfolder import Training, data_uri, read_training, run_options
+from dagaug.scatter import COLUMNS, Group, Scatter, scatter, tiled
 from dagaug.scoretable import ScoreTable, read_score, score_table
 from dagaug.sheets import Triple, attention_overlay, contact_sheet, region_colours, triple_sheet
 from dagaug.store import Store
@@ -54,7 +56,8 @@ Look = Callable[[Sequence[Shown]], list[Attended | None]]
 _THUMBNAIL_SIDE = 128
 _THUMBNAIL_QUALITY = 85
 _MOST_MORPHS = 1000
-_GALLERY_BYTES = 3_000_000  # base64; with sheets, attention and text a page stays under 5 MB
+_GALLERY_BYTES = 2_300_000  # base64; with the cloud, sheets, attention and text a page stays under 5 MB
+_CLOUD_BYTES = 500_000
 _SKIPPED_ROWS = 200
 _LONGEST_VALUE = 600
 
@@ -102,6 +105,29 @@ class _Gallery:
 
 
 @dataclass(frozen=True)
+class _Dot:
+    """A point of the cloud in per mille from the left and the top."""
+
+    x: int
+    y: int
+    kind: int
+    group: int
+    colour: int
+
+
+@dataclass(frozen=True)
+class _CloudPlot:
+    """The data cloud; ``data`` becomes JSON."""
+
+    explained: str
+    measured: str
+    kinds: tuple[tuple[int, str], ...]
+    groups: tuple[Group, ...]
+    dots: tuple[_Dot, ...]
+    data: dict[str, object]
+
+
+@dataclass(frozen=True)
 class Page:
     """Everything on a page; what is None or empty has no section."""
 
@@ -116,6 +142,8 @@ class Page:
     score: ScoreTable | None = None
     counts: _Counts | None = None
     gallery: _Gallery | None = None
+    cloud: _CloudPlot | None = None
+    unclouded: str = ""
     training: Training = field(default_factory=Training)
 
 
@@ -186,6 +214,8 @@ def write_report(
     data: Path | None = None,
     attention: Look | None = None,
     unattended: str = "",
+    cloud: Cloud | None = None,
+    unclouded: str = "",
 ) -> None:
     """Write the report of an HDF5 file: one HTML file that needs nothing else.
 
@@ -197,6 +227,8 @@ def write_report(
         data: the data folder, for sources and references where the file has no real images.
         attention: finds the attended regions of pictures (:class:`dagaug.attention.Attention`).
         unattended: why there is no ``attention``.
+        cloud: the data cloud (:func:`dagaug.cloud.cloud_of`).
+        unclouded: why there is none.
 
     Raises:
         StoreError: the HDF5 file is missing or does not read.
@@ -222,6 +254,8 @@ def write_report(
             score=None if scored is None else score_table(scored),
             counts=_counts(opened, morphs, names),
             gallery=_gallery(opened, morphs, names, data, attention, unattended),
+            cloud=None if cloud is None else _cloud_plot(opened, names, cloud),
+            unclouded=unclouded,
             provenance=_store_provenance(opened, run, score),
             options=tuple((title, rows) for title, rows in options if rows),
             skipped=header.skipped[:_SKIPPED_ROWS],
@@ -239,6 +273,7 @@ def write_figures(
     run: Path | None = None,
     score: Path | None = None,
     data: Path | None = None,
+    cloud: Cloud | None = None,
     rows: int = 24,
     seed: int = 0,
 ) -> tuple[Path, ...]:
@@ -251,6 +286,7 @@ def write_figures(
         run: folder of the training run, for its curves.
         score: JSON of ``dagaug score``, for its plots.
         data: the data folder, for sources and references where the file has no real images.
+        cloud: the data cloud (:func:`dagaug.cloud.cloud_of`).
         rows: morphs on the contact sheet.
         seed: which ones.
 
@@ -264,6 +300,9 @@ def write_figures(
     figures = [] if score is None else list(figuring.score_figures(read_score(score), form))
     sheet = _sheet(Path(store), rows=rows, seed=seed, data=data)
     figures.append(("morphs", imaging.encode(sheet, "png") if form == "png" else figuring.picture_figure(sheet, form)))
+    if cloud is not None:
+        with Store(store) as opened:
+            figures.append(("cloud", figuring.cloud_figure(_scattered(cloud, names_of(opened.classes)), form)))
     curves = figuring.training_figure(read_metrics(run / "metrics.jsonl"), form) if run is not None else None
     if curves is not None:
         figures.append(("training", curves))
@@ -466,6 +505,43 @@ def _gallery_explained(shown: int, total: int) -> str:
     return (
         f"{shown:,} of the {total:,} in the file are here: some drawn at random, the surest of each class and the "
         "least sure of each class. Only the random ones show what the file is like."
+    )
+
+
+# The data cloud
+
+
+def _scattered(cloud: Cloud, names: Sequence[str]) -> Scatter:
+    return scatter(cloud.points, cloud.kind, cloud.label, KINDS, names)
+
+
+def _cloud_plot(store: Store, names: Sequence[str], cloud: Cloud) -> _CloudPlot:
+    drawn, table, files = _scattered(cloud, names), store.images, store.header.files
+    sheet = tiled(cloud.tiles, _CLOUD_BYTES * 3 // 4)
+    dots, told = [], []
+    for point, kind, group, shown in zip(
+        drawn.points, drawn.kind.tolist(), drawn.group.tolist(), cloud.shown, strict=True
+    ):
+        x, y = np.rint(1000 * point).astype(int).tolist()
+        dots.append(_Dot(x, y, kind, group, drawn.groups[group].colour))
+        if shown.kind == "result":
+            pair = (int(table.source[shown.number]), int(table.reference[shown.number]))
+            told.append([files[row] if row >= 0 else "" for row in pair])
+        else:
+            told.append([files[shown.number]])
+    return _CloudPlot(
+        explained=cloud.explained,
+        measured=cloud.measured,
+        kinds=tuple((place, name) for place, name in enumerate(KINDS) if (cloud.kind == place).any()),
+        groups=drawn.groups,
+        dots=tuple(dots),
+        data={
+            "kinds": KINDS,
+            "names": [group.name for group in drawn.groups],
+            "files": told,
+            "sheet": None if sheet is None else data_uri(sheet),
+            "columns": COLUMNS,
+        },
     )
 
 

@@ -13,19 +13,22 @@ PACKAGE = Path(__file__).resolve().parents[1] / "dagaug"
 
 LAYERS = (
     (
-        "anatomy", "curves", "errors", "evidence", "names", "palette", "plainnet", "progress", "scenery", "sheets",
-        "tasks", "warps", "wording",
+        "anatomy", "curves", "errors", "evidence", "names", "palette", "plainnet", "progress", "projection", "scenery",
+        "sheets", "tasks", "warps", "wording",
     ),
     (
         "axes", "checkpoint", "classifier", "console", "creatures", "datasets", "flatfile", "foreground", "formats",
         "images", "interrupts", "ledger", "losses", "metrics", "networks", "outputs", "perceptual", "plumage",
         "sampling", "selection", "species",
     ),
-    ("alike", "crew", "encodings", "flock", "patches", "planning", "probe", "scoretable", "store", "translators"),
+    (
+        "alike", "crew", "encodings", "flock", "patches", "planning", "probe", "scatter", "scoretable", "store",
+        "translators",
+    ),
     ("figures", "frames", "gallery", "models", "objectives", "passport", "shards"),
     ("evaluate", "export", "finished", "reimport", "runfolder", "squares", "workloads"),
-    ("attention", "engine", "report", "training", "truth"),
-    ("controls", "drawing", "material", "morphing"),
+    ("attention", "cloud", "engine", "training", "truth"),
+    ("controls", "drawing", "material", "morphing", "report"),
     ("arms", "augment", "results", "translate"),
     ("trainings",),
     ("validation",),
@@ -47,6 +50,7 @@ ONLY = {
     "h5py": {"flatfile"},
     "torchmetrics": {"metrics", "perceptual"},
     "ray": {"distributed"},
+    "sklearn": {"projection"},
 }
 """Where each heavy library may be imported."""
 

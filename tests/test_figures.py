@@ -10,13 +10,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from test_report import write_run, write_store
+from test_report import a_cloud, write_run, write_store
 from test_scoretable import SCORE
 
 from dagaug.curves import Metrics
 from dagaug.errors import DataError
-from dagaug.figures import FORMS, Form, picture_figure, score_figures, training_figure
+from dagaug.figures import FORMS, Form, cloud_figure, picture_figure, score_figures, training_figure
 from dagaug.report import write_figures
+from dagaug.scatter import scatter
 from dagaug.scoretable import ScoreFile
 
 HOSTILE = "$x^{2$ \\frac <b> \u202e" + "w" * 5000
@@ -75,6 +76,19 @@ def test_names_may_be_anything() -> None:
         assert (picture != 255).any()
 
 
+def test_a_cloud_is_drawn_with_every_name_whatever_it_is() -> None:
+    names = [HOSTILE, "Wren", "Finch", "Jay"]
+    points, rows = np.random.default_rng(0).random((40, 2)), np.arange(40)
+    drawn = scatter(points, rows % 3, rows % 4, ["synthetic", "real training", "real test"], names)
+    first, second = (cloud_figure(drawn, "pdf") for _ in range(2))
+    assert first == second
+    assert b"/Subtype /Image" not in first  # vectors
+    picture = cv2.imdecode(np.frombuffer(cloud_figure(drawn, "png"), np.uint8), cv2.IMREAD_COLOR)
+    assert max(picture.shape) < 300 * 9
+    without = scatter(points, rows % 2, rows % 4, ["synthetic", "real training", "real test"], names)
+    assert cloud_figure(without, "png") != cloud_figure(drawn, "png")
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_a_sheet_keeps_its_pixels(form: Form) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (40, 70, 3), dtype=np.uint8)
@@ -89,9 +103,11 @@ def test_a_sheet_keeps_its_pixels(form: Form) -> None:
 def test_every_plot_goes_to_a_file_of_the_folder(tmp_path: Path) -> None:
     store, run = write_store(tmp_path / "birds.h5"), write_run(tmp_path / "run")
     (tmp_path / "score.json").write_text(json.dumps(SCORE))
-    files = write_figures(store, tmp_path / "a" / "figures", "png", run=run, score=tmp_path / "score.json")
+    score, cloud = tmp_path / "score.json", a_cloud(store)
+    files = write_figures(store, tmp_path / "a" / "figures", "png", run=run, score=score, cloud=cloud)
     names = [file.name for file in files]
-    assert names == ["accuracy.png", "differences.png", "classes.png", "fractions.png", "morphs.png", "training.png"]
+    of_score = ["accuracy.png", "differences.png", "classes.png", "fractions.png"]
+    assert names == [*of_score, "morphs.png", "cloud.png", "training.png"]
     assert sorted(path.name for path in (tmp_path / "a" / "figures").iterdir()) == sorted(names)
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="cannot be made"):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from browsing import CHROMIUM, DESKTOP, PHONE, Browser
 from making_stores import header
-from test_report import HOSTILE, write_run, write_store
+from test_report import HOSTILE, a_cloud, write_run, write_store
 from test_scoretable import SCORE
 
 from dagaug.gallery import Attended, Shown
@@ -42,7 +42,7 @@ def write_page(folder: Path, classes: tuple[str, ...]) -> Path:
     (folder / "score.json").write_text(json.dumps(score))
     page = folder / "page.html"
     store = write_store(folder / "store.h5", classes=classes)
-    write_report(store, page, run=write_run(folder / "run"), score=folder / "score.json")
+    write_report(store, page, run=write_run(folder / "run"), score=folder / "score.json", cloud=a_cloud(store))
     return page
 
 
@@ -103,7 +103,7 @@ def test_filters_work_by_keyboard_alone_and_focus_is_seen(browser: Browser, page
         "(() => { const at = document.activeElement, seen = at.type === 'radio' ? at.nextElementSibling : at;"
         " return [at.name || at.tagName, getComputedStyle(seen).outlineStyle] })()"
     )
-    for _ in range(60):
+    for _ in range(80):
         browser.press("Tab")
         name, outline = browser.evaluate(outlined)
         reached.append(name)
@@ -155,11 +155,28 @@ def test_nothing_is_wider_than_the_window(
     assert (ground == "rgb(23, 23, 22)") is dark
 
 
+def test_no_label_of_an_axis_is_cut(browser: Browser, tmp_path: Path) -> None:
+    score = json.loads(json.dumps(SCORE))
+    for arm in score["arms"]:  # the axis ends at 100%, where a label stands
+        arm["accuracy"] |= {"high": 1.0}
+    (tmp_path / "score.json").write_text(json.dumps(score))
+    write_report(write_store(tmp_path / "store.h5"), tmp_path / "page.html", score=tmp_path / "score.json")
+    for size in (PHONE, DESKTOP):
+        browser.open(tmp_path / "page.html", size=size)
+        beyond = """[...document.querySelectorAll('.tick, .x-tick, .y-tick')].filter((tick) => {
+          const own = tick.getBoundingClientRect(), box = (tick.closest('.scroll') ?? document.body)
+            .getBoundingClientRect();
+          return own.width && (own.left < box.left || own.right > box.right);
+        }).map((tick) => tick.textContent)"""
+        assert browser.evaluate("document.querySelector('.axis.phone .tick:last-child').textContent") == "100%"
+        assert browser.evaluate(beyond) == []
+
+
 @pytest.mark.parametrize("which", ["page", "worse"])
 def test_hostile_names_stay_names(browser: Browser, request: pytest.FixtureRequest, which: str) -> None:
     browser.open(request.getfixturevalue(which), "show=worst")
     assert browser.complaints == []
-    assert browser.evaluate("document.scripts.length") == 2
+    assert browser.evaluate("document.scripts.length") == 3
     strangers = "'[onload], [onerror], [onclick], iframe, b b, svg[onload], u, embed, object'"
     assert browser.evaluate(f"document.querySelectorAll({strangers}).length") == 0
     text = browser.evaluate("document.body.innerText")
@@ -219,3 +236,52 @@ def test_attended_regions_are_drawn_on_request_where_they_are(browser: Browser, 
     browser.open(tmp_path / "page.html", "regions=on")
     assert browser.evaluate("document.querySelectorAll('.regions').length") == 0
     assert "not at hand: x.safetensors: no such checkpoint." in browser.evaluate("document.body.innerText")
+
+
+POINTED = "document.getElementById('pointed').innerText"
+POINT = "(() => {{ const box = document.querySelectorAll('#cloud g')[{}].getBoundingClientRect(); return [(box.left + box.right) / 2, (box.top + box.bottom) / 2] }})()"  # noqa: E501
+
+
+def test_the_cloud_names_what_the_pointer_is_at(browser: Browser, page: Path) -> None:
+    browser.open(page)
+    browser.evaluate("document.getElementById('cloud').scrollIntoView()")
+    for number in (0, 20):
+        x, y = browser.evaluate(POINT.format(number))
+        browser.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+        told = browser.evaluate(POINTED)
+        kind = ("synthetic", "real training", "real test")[0 if number < 18 else 1 + (number - 18) // 3]
+        assert told.startswith(kind)
+        assert ("in the pose of" in told) == (number < 18)
+    assert HOSTILE[2].replace("\\u2028", "") in told or HOSTILE[2] in told
+    assert browser.evaluate("document.querySelector('.tile img').style.transform") == "translate(-2400px, 0px)"
+    assert browser.complaints == []
+
+
+def test_the_cloud_is_walked_by_arrow_keys_and_filtered(browser: Browser, page: Path) -> None:
+    browser.open(page, size=PHONE)
+    browser.evaluate("document.querySelector('#cloud-filters input:last-of-type').focus()")
+    for _ in range(4):
+        if browser.evaluate("document.activeElement.id") == "cloud":
+            break
+        browser.press("Tab")
+    assert browser.evaluate("document.activeElement.id") == "cloud"
+    centre = "['cx', 'cy'].map((name) => Number(document.querySelector('.ring').getAttribute(name)))"
+    before = browser.evaluate(centre)  # focus alone has chosen one
+    assert "synthetic" in browser.evaluate(POINTED)
+    moved = []
+    for key, axis, sign in (("ArrowRight", 0, 1), ("ArrowLeft", 0, -1), ("ArrowDown", 1, 1), ("ArrowUp", 1, -1)):
+        browser.press(key)
+        after = browser.evaluate(centre)
+        moved.append(after != before)
+        assert sign * (after[axis] - before[axis]) >= 0
+        before = after
+    assert sum(moved) >= 3
+    browser.evaluate(
+        "document.querySelectorAll('#cloud-filters input').forEach((one) => { if (one.value !== '2') one.click(); })"
+    )
+    assert browser.evaluate("[...document.querySelectorAll('#cloud g:not([hidden])')].length") == 3
+    browser.evaluate("(() => { const field = document.querySelector('#cloud-filters select'); field.value = '1';"
+                     " field.dispatchEvent(new Event('change', { bubbles: true })); })()")  # fmt: skip
+    assert browser.evaluate("[...document.querySelectorAll('#cloud g:not([hidden]):not(.pale)')].length") == 1
+    assert browser.evaluate("location.hash") == ""
+    assert browser.complaints == []

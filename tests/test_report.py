@@ -8,6 +8,7 @@ from collections import Counter
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,7 +16,9 @@ import pytest
 from making_stores import SIZE, encode, header, picture
 
 from dagaug import curves, gallery, report
+from dagaug.cloud import Cloud
 from dagaug.errors import DataError, StoreError
+from dagaug.gallery import Shown
 from dagaug.report import attention_overlay, contact_sheet, sheet_of_store, write_report, write_run_report
 from dagaug.shards import ShardContent, open_run
 from dagaug.sheets import GROUND, Triple, region_colours, triple_sheet
@@ -97,6 +100,29 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_store(tmp_path_factory.mktemp("store") / "birds.h5")
 
 
+def a_cloud(store: Path, seed: int = 0) -> Cloud:
+    """A cloud of all images of a file, here and there."""
+    with Store(store) as opened:
+        table, labels = opened.images, opened.header.files_label
+        results = np.flatnonzero(table.synthetic)
+        files, split = len(labels), opened.header.files_split
+    rng = np.random.default_rng(seed)
+    count = len(results) + files
+    shown = [Shown("result", row) for row in results.tolist()] + [Shown("original", row) for row in range(files)]
+    return Cloud(
+        points=rng.random((count, 2)),
+        kind=np.concatenate([np.zeros(len(results), int), 1 + split.astype(int)]),
+        label=np.concatenate([table.label[results], labels]).astype(int),
+        shown=tuple(shown),
+        tiles=rng.integers(0, 256, (count, 40, 40, 3), dtype=np.uint8),
+        nearest={"synthetic": 0.5, "real test": 0.25},
+        learned=False,
+        classes=3,
+        all_classes=3,
+        method="<b>t-SNE</b>",
+    )
+
+
 def write_run(folder: Path) -> Path:
     (folder / "sheets").mkdir(parents=True)
     (folder / "options.json").write_text(json.dumps({"steps": 700, "networks": {"instances": 8}, "name": "<b>"}))
@@ -134,13 +160,14 @@ def write_score(path: Path, verdict: str = "harms") -> Path:
 
 
 class Document(HTMLParser):
-    """Tags with their attributes, text outside scripts and styles, and the gallery's data."""
+    """Tags with their attributes, text outside scripts and styles, and the data of the gallery and the cloud."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.text = ""
         self.data: dict[str, object] = {}
+        self.cloud: dict[str, Any] = {}
         self.script = ""
         self._within: list[str] = []
         self.source = path.read_text(encoding="utf-8")
@@ -149,7 +176,7 @@ class Document(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
         if tag in ("script", "style"):
-            self._within.append("data" if dict(attrs).get("id") == "gallery-data" else tag)
+            self._within.append({"gallery-data": "data", "cloud-data": "cloud"}.get(dict(attrs).get("id") or "", tag))
 
     def handle_endtag(self, tag: str) -> None:
         if tag in ("script", "style"):
@@ -158,6 +185,8 @@ class Document(HTMLParser):
     def handle_data(self, data: str) -> None:
         if self._within == ["data"]:
             self.data = json.loads(data)
+        elif self._within == ["cloud"]:
+            self.cloud = json.loads(data)
         elif self._within == ["script"]:
             self.script += data
         elif not self._within:
@@ -181,7 +210,8 @@ def assert_self_contained(document: Document) -> None:
 def document(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Document:
     folder = tmp_path_factory.mktemp("report")
     out = folder / "report.html"
-    write_report(store, out, run=write_run(folder / "run"), score=write_score(folder / "score.json"))
+    run, score = write_run(folder / "run"), write_score(folder / "score.json")
+    write_report(store, out, run=run, score=score, cloud=a_cloud(store))
     assert not list(folder.glob("*.tmp"))
     return Document(out)
 
@@ -196,7 +226,7 @@ def test_page_needs_nothing_else_and_runs_only_its_own_script(document: Document
 
 
 def test_hostile_names_stay_text(document: Document) -> None:
-    assert len(document.named("script")) == 2  # data and the page's own
+    assert len(document.named("script")) == 3  # data of gallery and cloud, and the page's own
     assert not any("onerror" in attributes for _, attributes in document.tags)
     for markup in ("<u>x", "<i>0", "<b>bold", "<b>badly", "<total>"):
         assert markup not in document.source
@@ -271,14 +301,31 @@ def test_run_is_shown(document: Document) -> None:
     assert shown[1] == "Sample sheet, step 500"
     assert len(shown) == 4 + 1  # with the attention
     assert "4 of the run’s 7 sheets" in document.text
-    assert len(document.named("svg")) == 2
+    assert len(document.named("svg")) == 2 + 4  # with the cloud and the signs of its three kinds
     assert "could not be read: 1" in document.text
     assert "networks.instances" in document.text
 
 
+def test_the_cloud_has_a_mark_and_a_line_for_each_image(document: Document) -> None:
+    marks = [attributes for tag, attributes in document.tags if tag == "g" and "data-group" in attributes]
+    assert len(marks) == 18 + 6
+    cloud = document.cloud
+    assert len(cloud["files"]) == 24
+    assert cloud["files"][0] == ["<i>0</i>.png", "<i>1</i>.png"]
+    assert cloud["files"][18:] == [[f"<i>{row}</i>.png"] for row in range(6)]
+    assert cloud["sheet"].startswith("data:image/jpeg;base64,")
+    assert "50% of the synthetic images and 25% of the real test images" in document.text
+    assert "3 test and 3 training images that it did not learn from, and 18 morphs" in document.text
+
+
+def test_a_cloud_that_is_not_at_hand_is_explained(store: Path, tmp_path: Path) -> None:
+    write_report(store, tmp_path / "page.html", unclouded="no <judges> are there")
+    assert "Not at hand: no <judges> are there." in Document(tmp_path / "page.html").text
+
+
 def test_equal_inputs_give_equal_pages(store: Path, tmp_path: Path) -> None:
-    write_report(store, tmp_path / "a.html")
-    write_report(store, tmp_path / "b.html")
+    write_report(store, tmp_path / "a.html", cloud=a_cloud(store))
+    write_report(store, tmp_path / "b.html", cloud=a_cloud(store))
     assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
     assert "Not measured yet" in (tmp_path / "a.html").read_text()
 
@@ -314,7 +361,7 @@ def test_thousand_images_of_noise_stay_under_five_megabytes(tmp_path: Path) -> N
         run.write(0, ShardContent([encoded[row % 40] for row in range(count)], table))
         path = run.merge(replace(header("jpeg"), classes=HOSTILE), 1)
     out = tmp_path / "noise.html"
-    write_report(path, out)
+    write_report(path, out, cloud=a_cloud(path), run=write_run(tmp_path / "run"))
     assert out.stat().st_size < 5_000_000
     assert re.search(r"\d+ of the 1,000 in the file", out.read_text())
 
