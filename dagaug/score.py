@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -27,10 +28,14 @@ from dagaug.ledger import Ledger
 from dagaug.material import ImageSet, MorphSet, load_other, load_real, load_store
 from dagaug.progress import SILENT, Progress
 from dagaug.results import FractionPoint, Guards, RunTable, ScoreResult, Validated
+from dagaug.store import Store
 from dagaug.trainings import Setting, Training, run_all
 from dagaug.validation import choose_steps
 
 __all__ = ["ARMS", "ScoreOptions", "ScoreResult", "score"]
+
+_LIBRARIES = ("dagaug", "torch", "timm", "albumentations", "numpy")
+"""Whose versions a result may depend on."""
 
 
 def score(
@@ -108,7 +113,7 @@ def score(
         steps=fitting.steps or 0,
         synthetic_share=fitting.synthetic_share,
         skipped=skipped,
-        options=_asked(dataset, store, options, fitting),
+        options=_asked(dataset, store, options, fitting, devices),
         fractions=() if augmented is None else _fractions(table, augmented.name, options, {**trainings, **sweep}),
         ratios=()
         if augmented is None
@@ -119,15 +124,28 @@ def score(
     )
 
 
-def _asked(dataset: Dataset, store: Path | str | None, options: ScoreOptions, fitting: FitOptions) -> dict[str, object]:
-    """All options as JSON can hold them."""
+def _asked(
+    dataset: Dataset,
+    store: Path | str | None,
+    options: ScoreOptions,
+    fitting: FitOptions,
+    devices: Sequence[torch.device],
+) -> dict[str, object]:
+    """All options as JSON can hold them, and what else the result depends on: the file's content, devices, versions."""
+    content = None
+    if store is not None:
+        with Store(store) as opened:
+            content = opened.column("content_sha256").tobytes().hex()
     plain = ("seeds", "seed", "per_class", "arms", "fractions", "ratios", "mode", "validation")
     return {
         "data": str(dataset.root),
         "store": None if store is None else str(store),
+        "store_content_sha256": content,
         **{name: getattr(options, name) for name in plain},
         "others": [[name, str(path)] for name, path in options.others],
         "fit": fitting.as_dict(),
+        "devices": [str(device) for device in devices],
+        "versions": {name: version(name) for name in _LIBRARIES},
     }
 
 

@@ -7,6 +7,7 @@ import runpy
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from dagaug.material import ImageSet, MorphSet, load_real
 from dagaug.progress import Progress
 from dagaug.score import ScoreOptions, ScoreResult, _half_and_half, score
 from dagaug.shards import ShardContent, open_run
-from dagaug.store import Candidates, Header, Images
+from dagaug.store import Candidates, Header, Images, Store
 from dagaug.trainings import Training
 from dagaug.validation import without_origins
 
@@ -168,6 +169,18 @@ def test_every_arm_is_trained_with_every_seed_on_counted_images(small: tuple[Pat
     first, second = result.arms
     assert first.accuracy.mean == pytest.approx(np.mean(first.accuracies))
     assert (first.images, second.images) == (0, 4)
+
+
+def test_the_result_says_what_it_was_made_of_and_with(data: Dataset, small: tuple[Path, Path, ScoreResult]) -> None:
+    path, _, result = small
+    with Store(path) as store:
+        assert result.options["store_content_sha256"] == store.column("content_sha256").tobytes().hex()
+    assert result.options["devices"] == ["cpu"]
+    versions = result.options["versions"]
+    assert isinstance(versions, dict)
+    assert versions["torch"] == version("torch")
+    assert set(versions) >= {"dagaug", "timm", "numpy"}
+    assert result.options["data"] == str(data.root)
 
 
 def test_every_prediction_is_kept_and_agrees_with_the_accuracy(
