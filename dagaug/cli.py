@@ -560,7 +560,8 @@ def score(
         str | None, typer.Option(help="Such as 0.1,0.5: further synthetic shares of a batch to try.")
     ] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="A first look in ten minutes: 3 seeds of real, real+dagaug and cutout.")
+        bool,
+        typer.Option("--quick", help="A first look in some five minutes: 3 seeds of real, real+dagaug and cutout."),
     ] = False,
     validation: Annotated[
         float | None,
@@ -693,7 +694,7 @@ def _score_table(result: ScoreResult) -> Table:
 
     title = f"Accuracy on {result.test:,} test images, {result.classes} classes, per cent ± 95% interval"
     table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("arm", overflow="fold")
+    table.add_column("arm", overflow="fold", min_width=13)
     for name in ("synthetic", "accuracy", "difference\nfrom real", "p", "ECE"):
         table.add_column(name, justify="right", no_wrap=True)
     compared = {comparison.arm: comparison for comparison in result.comparisons if comparison.baseline == "real"}
