@@ -11,6 +11,7 @@ import shutil
 import tempfile
 import time
 from collections import deque
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,7 @@ from dagaug.outputs import telling_writes, write_whole
 from dagaug.planning import VIEWS, random_plan
 from dagaug.progress import SILENT, Progress
 from dagaug.selection import verdict_counts
-from dagaug.shards import Merge, Run, begun, open_run, parts_of
+from dagaug.shards import Merge, Run, begun, difference, open_run, parts_of, settle
 from dagaug.store import Store
 from dagaug.translators import ReferenceTranslator
 
@@ -159,15 +160,19 @@ def augment(
         Interrupted: stopped by a signal; finished shards are kept.
     """
     started = time.monotonic()
+    left = settle(out)
     before = Finished(out) if retry_failed and out.exists() else None
     if before is not None and not before.readable():
         unreadable = f"none of the {len(before.skipped)} files that were skipped can be read now"
         progress.say(f"{out}: {unreadable if before.skipped else 'no file was skipped'}; it stays as it is")
         return _summary(out, float("nan"), time.monotonic() - started)
     job = Job(model, dataset, options, device=pick_device(device), workers=workers, strict=strict, progress=progress)
-    job.fix_batch_size(_begun_with(out) if before is None else before.batch_size)
+    job.fix_batch_size(_batch_size(left or begun(out)) if before is None else before.batch_size)
     if before is not None:
         before.check(job.header())
+    elif left is not None and difference(left, job.identity()) is None:
+        progress.say(f"{out}: was whole already when the call before was killed")
+        return _summary(out, float("nan"), time.monotonic() - started)
     replaces = overwrite or before is not None
     with open_run(out, job.identity(), overwrite=replaces) as run, executor or Local() as makes:
         _log_skipped(out, job)
@@ -187,9 +192,9 @@ def augment(
     return _summary(out, judges.accuracy, time.monotonic() - started)
 
 
-def _begun_with(out: Path) -> int | None:
-    """The batch size of the unfinished run that writes ``out``, if there is one."""
-    options = begun(out).get("options")
+def _batch_size(identity: Mapping[str, object]) -> int | None:
+    """The batch size that a run began with, if it tells."""
+    options = identity.get("options")
     size = options.get("batch_size") if isinstance(options, dict) else None
     return size if isinstance(size, int) and size > 0 else None
 

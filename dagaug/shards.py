@@ -3,7 +3,8 @@
 While a run goes on, ``TARGET.parts/`` holds ``manifest.json`` (what makes the run this run), ``lock``, and
 the finished shards ``index-00000.h5``, ... Each shard is written under another name, fsynced and renamed,
 so that a shard that is there is whole. The target appears, also by a rename, only when it is whole; then
-the folder goes.
+the folder goes. ``merged.json``, written just before that rename, tells a folder that a kill left beside its finished
+target from one whose run is yet to replace that target.
 
 A shard is an HDF5 file with the datasets of :data:`SHARD_SCHEMA`, whose rows of candidates and images count
 from 0; merging puts shards behind one another in the order of their indices and shifts those rows. HDF5
@@ -57,6 +58,7 @@ __all__ = [
     "merge",
     "open_run",
     "parts_of",
+    "settle",
     "write_shard",
 ]
 
@@ -69,6 +71,7 @@ SHARD_SCHEMA = {name: kind for name, kind in SCHEMA.items() if name.startswith((
 _COUNTED = ("images/label", "candidates/source", "images/data")
 _SHARD_ATTRIBUTES: dict[str, type] = {"format": str, "version": int, "index": int}
 _MANIFEST_VERSION = 1
+_MERGED = "merged.json"
 
 
 @dataclass(frozen=True)
@@ -183,9 +186,16 @@ def merge(
     with _written(target, f"finished shards are kept in {parts}", parts / "merged.tmp") as temporary:
         folder = _shared(target, parts, count) if how == "virtual" else None
         _merge(temporary, parts, count, header, folder, progress)
-        Store(temporary).close()
+        with Store(temporary) as merged:
+            content = merged.column("content_sha256").tobytes().hex()
+        _note(parts, {"content_sha256": content, "folder": folder.name if folder else None, **_identity_in(parts)})
+    _remove_others(target, folder.name if folder else None)
+
+
+def _remove_others(target: Path, folder: str | None) -> None:
+    """Remove the folders of shards that belonged to what had the target's name before."""
     for old in target.parent.glob(f"{glob.escape(target.name)}.shards-*"):
-        if folder is None or old.name != folder.name:
+        if old.name != folder:
             _remove_shared(old)
 
 
@@ -481,19 +491,73 @@ class Run:
 
     def _remove(self) -> None:
         with suppress(OSError):  # the target is whole, or nothing was made: what cannot be removed is no reason to fail
-            _clear(self.parts)
-            (self.parts / "lock").unlink()
-            self.parts.rmdir()
+            _remove(self.parts)
 
 
 def begun(target: Path | str) -> Mapping[str, object]:
     """The identity of the unfinished run that writes ``target``; empty if there is none."""
-    manifest = parts_of(target) / "manifest.json"
-    try:
-        identity = _manifest(manifest)
-    except OSError:
-        return {}
+    identity = _manifest(parts_of(target) / "manifest.json")
     return identity if isinstance(identity, dict) else {}
+
+
+def settle(target: Path | str) -> Mapping[str, object] | None:
+    """Clear away what a run left that was killed after its target got its name.
+
+    Returns:
+        The identity of that run; None where there was none. An unfinished run stays, also one that is to replace
+        a target that is there.
+
+    Raises:
+        LockedError: another run is writing to the target.
+    """
+    target = Path(target)
+    parts = parts_of(target)
+    if not target.exists() or not (parts.is_dir() and _left_over(target, parts)):
+        return None
+    with suppress(OSError), _locked(target, parts):  # what cannot be removed does no harm
+        # Looked at again, now that nobody can be writing.
+        note = _read_json(parts / _MERGED)
+        if _left_over(target, parts):
+            folder, identity = note.get("folder"), note.get("identity")
+            if note:
+                _remove_others(target, folder if isinstance(folder, str) else None)
+            _remove(parts)
+            return identity if isinstance(identity, dict) else None
+    return None
+
+
+def _left_over(target: Path, parts: Path) -> bool:
+    """Whether the target is what this folder's shards made, or the folder was being removed."""
+    note = _read_json(parts / _MERGED)
+    if not note:
+        return not (parts / "manifest.json").exists()
+    try:
+        with Store(target) as store:
+            return bool(note.get("content_sha256") == store.column("content_sha256").tobytes().hex())
+    except StoreError:
+        return False
+
+
+def _note(parts: Path, content: Mapping[str, object]) -> None:
+    """Write down what is about to get the target's name."""
+    with _written(parts / _MERGED, "nothing was changed") as temporary, temporary.open("w", encoding="utf-8") as file:
+        json.dump(content, file)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _identity_in(parts: Path) -> dict[str, object]:
+    manifest = _read_json(parts / "manifest.json")
+    return {"identity": manifest["identity"]} if "identity" in manifest else {}
+
+
+def _read_json(path: Path) -> dict[str, object]:
+    """A file's JSON object; an empty one where there is none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def open_run(target: Path | str, identity: Mapping[str, object], *, overwrite: bool = False) -> Run:
@@ -591,19 +655,20 @@ def _clear(parts: Path) -> None:
     """Remove what a run wrote into its folder, but for the lock, and nothing else."""
     # The manifest goes first: without it, what a kill leaves here is known to be rubbish.
     (parts / "manifest.json").unlink(missing_ok=True)
-    for pattern in ("index-*.h5", "*.tmp", "depends.txt"):
+    for pattern in ("index-*.h5", "*.tmp", "depends.txt", _MERGED):
         for path in parts.glob(pattern):
             path.unlink()
 
 
+def _remove(parts: Path) -> None:
+    _clear(parts)
+    (parts / "lock").unlink()
+    parts.rmdir()
+
+
 def _manifest(path: Path) -> object:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError):
-        content = None
-    if not isinstance(content, dict) or content.get("version") != _MANIFEST_VERSION:
-        return None
-    return content.get("identity")
+    content = _read_json(path)
+    return content.get("identity") if content.get("version") == _MANIFEST_VERSION else None
 
 
 def difference(before: object, now: object, name: str = "") -> str | None:

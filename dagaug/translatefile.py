@@ -28,8 +28,8 @@ from dagaug.images import Skipped, encode
 from dagaug.interrupts import Interrupted, Stop, stop_on_signals
 from dagaug.models import TrainedModel
 from dagaug.progress import SILENT, Progress, Task
-from dagaug.shards import Run, ShardContent, open_run
-from dagaug.store import Header, Images
+from dagaug.shards import Run, ShardContent, difference, open_run, settle
+from dagaug.store import Header, Images, Store
 from dagaug.translate import Translated
 
 __all__ = ["translate_to_file"]
@@ -89,6 +89,11 @@ def translate_to_file(
     files = hashlib.sha256(b"\0".join(map(os.fsencode, job.names))).hexdigest()
     identity = {"model": model.sha256, **job.options, "files": files, "batch_size": batch_size}
     parts = [slice(first, first + _PER_SHARD) for first in range(0, len(job.names), _PER_SHARD)]
+    left = settle(out)
+    if left is not None and difference(left, identity) is None:  # killed when the file was whole
+        with Store(out) as store:
+            skipped = tuple(Skipped(Path(path), reason) for path, reason in store.header.skipped)
+            return Translated(out, 0, len(store), skipped, time.monotonic() - started)
     found = 0
     with open_run(out, identity, overwrite=overwrite) as run:
         with stop_on_signals() as stop, progress.task("Translating", len(job.names), "images") as task:

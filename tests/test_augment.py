@@ -454,6 +454,40 @@ def test_a_run_that_was_killed_between_shards_goes_on_to_the_same_bytes(
     assert not parts_of(out).exists()
 
 
+@pytest.mark.parametrize("retry", [False, True])
+def test_a_run_that_was_killed_when_its_file_was_whole_is_finished_by_the_same_call(
+    model: TrainedModel,
+    birds: Dataset,
+    judged: AugmentOptions,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    retry: bool,
+) -> None:
+    out, listener = tmp_path / "a.h5", Listener()
+    options = judged.model_copy(update={"limit": 2})
+
+    def killed(self: Run) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "_remove", killed)
+        with pytest.raises(Killed):
+            run(model, birds, options, out)
+    content = out.read_bytes()
+    assert parts_of(out).exists()
+    done = run(model, birds, options, out, retry_failed=retry, progress=listener)
+    assert out.read_bytes() == content
+    assert [path.name for path in tmp_path.iterdir()] == ["a.h5"]
+    assert done.candidates == 2 * REFS * len(DEFAULT_VARIANTS)
+    assert listener.lines == [
+        f"{out}: no file was skipped; it stays as it is"
+        if retry
+        else f"{out}: was whole already when the call before was killed"
+    ]
+    with pytest.raises(OutputExistsError, match=r"a\.h5 exists; --overwrite replaces it"):
+        run(model, birds, options, out)
+
+
 def test_a_run_that_was_interrupted_keeps_its_shards_and_goes_on_to_the_same_bytes(
     made: Augmented, model: TrainedModel, birds: Dataset, judged: AugmentOptions, tmp_path: Path
 ) -> None:

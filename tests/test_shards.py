@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from making_stores import MORPHS, REAL, SHARDS, header, shard, write
 
+from dagaug import shards
 from dagaug.errors import LockedError, OutputExistsError, StoreError
 from dagaug.flatfile import Writer
-from dagaug.shards import ShardContent, finished_shards, merge, open_run, parts_of, write_shard
+from dagaug.shards import ShardContent, finished_shards, merge, open_run, parts_of, settle, write_shard
 from dagaug.store import Candidates, Images, verify
 
 IDENTITY = {"seed": 3, "options": {"refs": 10, "size": 64}}
@@ -98,6 +99,52 @@ def test_a_killed_run_is_whole_after_one_more_call(tmp_path: Path, straight: byt
     assert parts_of(target).exists()
     assert finished(target) == straight
     assert [path.name for path in tmp_path.iterdir()] == ["x.h5"]
+
+
+@pytest.fixture
+def left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A finished target whose run was killed before it removed anything."""
+    with monkeypatch.context() as patch:
+        patch.setattr(shards, "_remove", lambda parts: None)
+        finished(tmp_path / "x.h5")
+    assert finished_shards(parts_of(tmp_path / "x.h5")) == set(range(SHARDS))
+    return tmp_path / "x.h5"
+
+
+@pytest.mark.parametrize(
+    "gone", [(), ("manifest.json",), ("manifest.json", "index-*.h5"), ("*.json", "index-*.h5"), ("*",)]
+)
+def test_what_a_run_left_that_was_killed_when_its_target_was_whole_is_cleared(
+    left: Path, straight: bytes, gone: tuple[str, ...]
+) -> None:
+    noted = "*.json" not in gone and "*" not in gone
+    for path in [path for pattern in gone for path in parts_of(left).glob(pattern)]:
+        path.unlink()
+    assert settle(left) == (IDENTITY if noted else None)
+    assert [path.name for path in left.parent.iterdir()] == ["x.h5"]
+    assert left.read_bytes() == straight
+    assert settle(left) is None
+
+
+def test_an_unfinished_run_that_is_to_replace_its_target_is_not_taken_for_what_was_left(
+    tmp_path: Path, left: Path, straight: bytes
+) -> None:
+    other = write(tmp_path / "y.h5", "jpeg")
+    left.write_bytes(other.read_bytes())  # as if the kill had come just before the rename
+    with open_run(other, IDENTITY, overwrite=True) as run:
+        run.write(0, shard(0))
+    for target, there in ((left, set(range(SHARDS))), (other, {0})):
+        assert settle(target) is None
+        assert finished_shards(parts_of(target)) == there
+        assert finished(target, overwrite=True) == straight
+
+
+def test_what_another_run_is_beginning_is_not_cleared(tmp_path: Path) -> None:
+    target = write(tmp_path / "x.h5", "jpeg")
+    with open_run(target, IDENTITY, overwrite=True):
+        (parts_of(target) / "manifest.json").unlink()
+        with pytest.raises(LockedError):
+            settle(target)
 
 
 def test_memory_of_merging_is_that_of_one_shard_not_of_all(tmp_path: Path) -> None:

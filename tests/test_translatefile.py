@@ -15,6 +15,7 @@ from dagaug.errors import CheckpointError, DataError, ImageError, OutputExistsEr
 from dagaug.images import decode
 from dagaug.interrupts import Interrupted
 from dagaug.models import TrainedModel
+from dagaug.shards import Run
 from dagaug.store import AugmentedDataset, Store, verify
 from dagaug.translate import translate
 from dagaug.translatefile import translate_to_file
@@ -128,6 +129,20 @@ def test_a_signal_keeps_finished_shards_and_the_same_call_ends_with_the_same_byt
     assert (result.images, result.found) == (4, 8)
     assert out.read_bytes() == (tmp_path / "straight.h5").read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "straight.h5", "x.h5"]
+
+
+def test_a_run_that_was_killed_when_its_file_was_whole_is_finished_by_the_same_call(
+    copier: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, out = many(tmp_path / "in", 3), tmp_path / "x.h5"
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "_remove", lambda run: None)
+        translate_to_file(copier, folder, out, batch_size=2)
+    content = out.read_bytes()
+    result = translate_to_file(copier, folder, out, batch_size=2)
+    assert (result.images, result.found, result.skipped) == (0, 3, ())
+    assert out.read_bytes() == content
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "x.h5"]
 
 
 def test_a_finished_file_is_replaced_only_when_told_to(copier: TrainedModel, tmp_path: Path) -> None:

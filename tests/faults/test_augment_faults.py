@@ -62,6 +62,26 @@ def test_killed_at_a_random_moment_it_is_whole_after_one_more_call(world: World,
     whole(world.root, straight)
 
 
+KILLING_BEFORE_THE_FOLDER_GOES = """
+import os, signal
+from dagaug.shards import Run
+Run._remove = lambda self: os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("merge", ["copy", "virtual"])
+def test_killed_between_the_rename_of_the_file_and_the_removal_of_its_shards_the_same_call_removes_them(
+    world: World, straight: bytes, merge: str
+) -> None:
+    process = world.start("--merge", merge, prelude=KILLING_BEFORE_THE_FOLDER_GOES)
+    assert process.wait() == -signal.SIGKILL
+    content = (world.root / "a.h5").read_bytes()
+    assert (content == straight) == (merge == "copy")
+    assert parts_of(world.root / "a.h5").exists()
+    assert world.run("--merge", merge) == (0, [])
+    whole(world.root, content)
+
+
 world_seconds: list[float] = []
 """How long a straight run takes here."""
 
