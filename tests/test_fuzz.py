@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import struct
 from collections.abc import Callable
 from contextlib import suppress
@@ -28,7 +29,7 @@ from dagaug.planning import pairs_from_csv
 from dagaug.shards import finished_shards, open_run
 from dagaug.store import verify
 
-SHORT, LONG = 15, 3000
+SHORT, LONG = 15, int(os.environ.get("FUZZ_EXAMPLES", "3000"))
 fuzzed = [
     pytest.param(SHORT, id="short"),
     pytest.param(LONG, id="long", marks=pytest.mark.slow),
