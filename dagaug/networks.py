@@ -40,6 +40,7 @@ __all__ = [
     "attention_masks",
     "conv_block",
     "resize",
+    "stacked",
     "upsample",
 ]
 
@@ -80,6 +81,23 @@ def upsample(x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H2 W2"]:
 def resize(x: Float[Tensor, "B C H W"], size: int) -> Float[Tensor, "B C {size} {size}"]:
     """Bilinear, to a square of ``size``."""
     return F.interpolate(x, (size, size), mode="bilinear", align_corners=False)
+
+
+def stacked(*pieces: Float[Tensor, "B _ H W"]) -> Float[Tensor, "B C H W"]:
+    """Channels behind one another, in the layout and the type in which the next convolution reads them.
+
+    Without this, pieces of several layouts or types are first written in the wrong one and then copied.
+    """
+    kind = pieces[0].device.type
+    if torch.is_autocast_enabled(kind):
+        pieces = tuple(piece.to(torch.get_autocast_dtype(kind)) for piece in pieces)
+    if any(_channels_last(piece) for piece in pieces):
+        return torch.cat([piece.permute(0, 2, 3, 1).contiguous() for piece in pieces], -1).permute(0, 3, 1, 2)
+    return torch.cat(pieces, 1)
+
+
+def _channels_last(x: Tensor) -> bool:
+    return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
 
 
 _Some = TypeVar("_Some", bound="Batched")  # typing.Self cannot be checked at run time
@@ -235,9 +253,9 @@ class StructureEncoder(nn.Module):
         quarter = self.to_quarter(half)
         eighth = self.to_eighth(quarter)
         deep = self.to_sixteenth(eighth)
-        eighth = self.back_to_eighth(torch.cat([upsample(deep), eighth], 1))
-        features = self.back_to_quarter(torch.cat([upsample(eighth), quarter], 1))
-        half = self.back_to_half(torch.cat([upsample(features), half], 1))
+        eighth = self.back_to_eighth(stacked(upsample(deep), eighth))
+        features = self.back_to_quarter(stacked(upsample(eighth), quarter))
+        half = self.back_to_half(stacked(upsample(features), half))
         keys = F.normalize(self.keys(features).float(), dim=1)
         return features, keys, self.object(resize(half, x.shape[-1])).float()
 
@@ -334,9 +352,9 @@ class Generator(nn.Module):
     ) -> Float[Tensor, "B Co H W"]:
         """Unbounded outputs; ``half`` and ``full`` are the added channels, where the generator has them."""
         x = upsample(self.body(instances))
-        x = self.to_half(x if half is None else torch.cat([x, half], 1))
+        x = self.to_half(x if half is None else stacked(x, half))
         x = upsample(x)
-        return self.last(self.to_full(x if full is None else torch.cat([x, full], 1))).float()
+        return self.last(self.to_full(x if full is None else stacked(x, full))).float()
 
 
 # ---- discriminators and the label distance

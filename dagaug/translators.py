@@ -24,6 +24,7 @@ from dagaug.networks import (
     Structure,
     conv_block,
     resize,
+    stacked,
     upsample,
 )
 from dagaug.tasks import Attention
@@ -64,16 +65,13 @@ class Transport(nn.Module):
         log_match = self.correspondence(source, reference)
         here = identity_grid(side, log_match.device)
         coarse = (log_match.exp() @ here.flatten(0, 1)).unflatten(1, (side, side))  # B h w 2
-        inputs = torch.cat(
-            [
-                (coarse - here).permute(0, 3, 1, 2),
-                sample(source.features, coarse),
-                reference.features,
-                sample(resize(source.object, side), coarse),
-                resize(reference.object, side),
-                log_match.amax(-1).exp().view(-1, 1, side, side),
-            ],
-            1,
+        inputs = stacked(
+            (coarse - here).permute(0, 3, 1, 2),
+            sample(source.features, coarse),
+            reference.features,
+            sample(resize(source.object, side), coarse),
+            resize(reference.object, side),
+            log_match.amax(-1).exp().view(-1, 1, side, side),
         )
         delta = self.reach * torch.tanh(self.to_half(upsample(self.refine(inputs))).float())
         flow = resize(coarse.permute(0, 3, 1, 2), 2 * side) + delta
@@ -154,17 +152,11 @@ class Morpher(nn.Module):
         painted = torch.einsum("bnhw,bnc->bchw", place, self.instance(appearance.vectors).float())
         object_quarter = resize(reference.object, size // 4)
         drawn = self.generator(
-            torch.cat(
-                [
-                    sample(appearance.quarter, quarter_grid),
-                    painted * object_quarter,
-                    reference.features,
-                    object_quarter,
-                ],
-                1,
+            stacked(
+                sample(appearance.quarter, quarter_grid), painted * object_quarter, reference.features, object_quarter
             ),
-            torch.cat([sample(appearance.half, flow), resize(reference.object, size // 2)], 1),
-            torch.cat([pixels, object_here, reference.object], 1),
+            stacked(sample(appearance.half, flow), resize(reference.object, size // 2)),
+            stacked(pixels, object_here, reference.object),
         )
         blend = drawn[:, 3:4].sigmoid()
         colour = blend * pixels + (1 - blend) * drawn[:, :3].tanh()
