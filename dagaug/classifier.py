@@ -39,6 +39,7 @@ from torch import Tensor, nn
 
 from dagaug import plainnet
 from dagaug.errors import CheckpointError, MissingExtraError, TrainingError, UsageError
+from dagaug.precision import autocast
 from dagaug.progress import SILENT, Progress
 
 __all__ = [
@@ -607,7 +608,7 @@ def fit(
                 y = F.one_hot(y, len(classes)).float()
                 if options.augment == "strong":
                     x, y = _mix(x, y, streams[3])
-                with torch.autocast(device.type, torch.bfloat16, enabled=_trains_in_bf16(device)):
+                with autocast(device):
                     logits = network(x)
                 loss = F.cross_entropy(logits.float(), y, label_smoothing=options.label_smoothing)
                 optimiser.zero_grad(set_to_none=True)
@@ -628,11 +629,6 @@ def fit(
                     task.advance(1)
     seen = [hash_images(images)] + ([hash_images(synthetic[0])] if extra and synthetic is not None else [])
     return Classifier(network.eval(), classes, options.size, np.concatenate(seen))
-
-
-def _trains_in_bf16(device: torch.device) -> bool:
-    """Whether the processor multiplies in bf16: about twice as fast, and as accurate a classifier in the end."""
-    return device.type == "cuda" or (device.type == "cpu" and torch.cpu._is_avx512_bf16_supported())
 
 
 def _endless_order(count: int, rng: np.random.Generator) -> Iterator[int]:

@@ -28,6 +28,7 @@ from dagaug.foreground import cut_out, fill_background
 from dagaug.networks import Appearance, Structure
 from dagaug.outputs import telling_writes
 from dagaug.planning import UNMORPHED, VIEW_OF, VIEWS, Plan
+from dagaug.precision import autocast
 from dagaug.progress import SILENT, Progress
 from dagaug.translators import ReferenceTranslator, composite
 
@@ -177,8 +178,9 @@ class Engine:
     def _try(self, count: int) -> None:
         images = to_tensor(self.patches[np.arange(count) % len(self.patches)], self.device)
         with torch.inference_mode():
-            structure, appearance = self.translator.read(images)
-            result = composite(self.translator.finished(appearance, structure, structure), images)
+            with autocast(self.device):
+                structure, appearance = self.translator.read(images)
+                result = composite(self.translator.finished(appearance, structure, structure), images)
             self.judges.probabilities_of_tensor(result, np.zeros(count, np.int64))
 
     @property
@@ -257,7 +259,8 @@ class Engine:
         filled = patches[np.minimum(np.arange(_BLOCK), len(patches) - 1)]
 
         def compute(start: int, stop: int) -> Structure:
-            return self.translator.dae.structure(to_tensor(filled[start:stop], self.device))[0]
+            with autocast(self.device):
+                return self.translator.dae.structure(to_tensor(filled[start:stop], self.device))[0]
 
         with torch.inference_mode():
             structure = Structure.joined(_fitting(compute, 0, _BLOCK, self.device))
@@ -335,7 +338,8 @@ class Engine:
         def compute(start: int, stop: int) -> tuple[Structure, Appearance]:
             structure = Encodings.structure(records[start:stop], self.device)
             images = to_tensor(self.patches[rows[start:stop]], self.device)
-            return structure, self.translator.dae.appearance(images, structure)
+            with autocast(self.device):
+                return structure, self.translator.dae.appearance(images, structure)
 
         pieces = [
             piece
@@ -370,9 +374,9 @@ class Engine:
         self, sources: _Sources, of: Int64[np.ndarray, " B"], wanted: _Wanted
     ) -> tuple[Float[Tensor, "B 3 S S"], UInt8[Tensor, "B S S"]]:
         chosen = torch.from_numpy(of).to(self.device)
-        morph = self.translator.finished(
-            sources.appearance[chosen], sources.structure[chosen], Encodings.structure(wanted.references, self.device)
-        )
+        structure = Encodings.structure(wanted.references, self.device)
+        with autocast(self.device):
+            morph = self.translator.finished(sources.appearance[chosen], sources.structure[chosen], structure)
         result = composite(morph, to_tensor(wanted.behind, self.device))
         cover = (255 * morph.mask[:, 0].clamp(0, 1)).round().to(torch.uint8)
         return result, torch.maximum(cover, torch.from_numpy(wanted.hole).to(self.device))

@@ -44,6 +44,7 @@ from dagaug.networks import Discriminator
 from dagaug.objectives import Fakes, Part, Phase
 from dagaug.outputs import locked
 from dagaug.patches import Framing
+from dagaug.precision import computes_in_bf16
 from dagaug.progress import SILENT, Progress
 from dagaug.sampling import step_generator
 from dagaug.tasks import PRESETS, Attention, Mode
@@ -418,11 +419,7 @@ class _Autocast(MixedPrecision):
 
 def best_precision(accelerator: str) -> Literal["bf16-mixed", "32-true"]:
     """bf16 where the processor computes in it, else 32 bits."""
-    if accelerator == "cuda":
-        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
-    if accelerator == "cpu" and torch.cpu._is_avx512_bf16_supported():
-        return "bf16-mixed"
-    return "32-true"
+    return "bf16-mixed" if computes_in_bf16(torch.device(accelerator)) else "32-true"
 
 
 def train(

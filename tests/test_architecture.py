@@ -13,8 +13,8 @@ PACKAGE = Path(__file__).resolve().parents[1] / "dagaug"
 
 LAYERS = (
     (
-        "anatomy", "curves", "errors", "evidence", "names", "palette", "plainnet", "progress", "projection", "scenery",
-        "sheets", "tasks", "warps", "wording",
+        "anatomy", "curves", "errors", "evidence", "names", "palette", "plainnet", "precision", "progress",
+        "projection", "scenery", "sheets", "tasks", "warps", "wording",
     ),
     (
         "axes", "checkpoint", "classifier", "console", "creatures", "datasets", "flatfile", "foreground", "formats",

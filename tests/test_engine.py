@@ -109,6 +109,14 @@ def test_a_part_of_the_plan_gives_the_same_bits_twice_and_the_rows_of_the_whole(
     assert_alike(some, Morphs(morphs.images[part], morphs.cover[part], morphs.probabilities[part]))
 
 
+def test_the_order_of_candidates_in_a_batch_changes_no_bit(engine: Engine, morphs: Morphs) -> None:
+    order = np.random.default_rng(0).permutation(len(PLAN))
+    columns = {name: getattr(PLAN, name)[order] for name in ("source", "reference", "variant")}
+    turned = engine.morph(replace(PLAN, **columns), ALL)
+    for name in ("images", "cover", "probabilities"):
+        np.testing.assert_array_equal(getattr(turned, name), getattr(morphs, name)[order])
+
+
 def test_the_size_of_batches_does_not_matter(
     birds_run: Path, patches: np.ndarray, judges: CrossFitted, tmp_path: Path, morphs: Morphs
 ) -> None:
