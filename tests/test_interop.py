@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import importlib.util
 import json
 import os
@@ -77,6 +78,32 @@ def test_webdataset_and_timm_read_the_tars(exports: Path) -> None:
         assert len(images) == len(found)
         labels = [label for _, label in images]
         assert sorted(labels) == sorted(label for _, label in expected(exports, split))
+
+
+TRAIN = os.environ.get("TIMM_TRAIN", "")
+README = Path(__file__).resolve().parents[1] / "README.md"
+FEW = "--model test_resnet --epochs 1 --batch-size 4 --workers 1 --img-size 64 --device cpu --output out"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not TRAIN, reason="needs TIMM_TRAIN=FILE, the train.py of timm's repository: its package lacks it")
+@pytest.mark.parametrize(("form", "folder"), [("imagefolder", "folders"), ("webdataset", "shards")])
+def test_timms_training_script_trains_on_the_exports_as_the_readme_says(
+    exports: Path, tmp_path: Path, form: str, folder: str
+) -> None:
+    (tmp_path / folder).symlink_to(exports / form)
+    (line,) = (
+        line for line in README.read_text().splitlines() if line.startswith("python train.py") and folder in line
+    )
+    words = line.replace("--num-classes 200", f"--num-classes {len(CLASSES)}").split()[2:]
+    command = [sys.executable, "-W", "ignore", TRAIN, *words, *FEW.split()]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stderr
+    (summary,) = (tmp_path / "out").glob("*/summary.csv")
+    with summary.open(newline="") as file:
+        (epoch,) = csv.DictReader(file)
+    assert 0 < float(epoch["train_loss"]) < 5
+    assert 0 <= float(epoch["eval_top1"]) <= 100
 
 
 READ = """
