@@ -295,7 +295,7 @@ def check_selector(path: Path, dataset: Dataset, progress: Progress = SILENT) ->
         progress: is told why nothing can be checked.
 
     Returns:
-        None if no classifiers of these classes lie beside the file or its checkpoint.
+        None if the classifiers whose hash the file holds do not lie beside it or its checkpoint.
     """
     with Store(path) as store:
         options = store.header.options
@@ -307,6 +307,9 @@ def check_selector(path: Path, dataset: Dataset, progress: Progress = SILENT) ->
         judges = CrossFitted.load(file)
     except (CheckpointError, ValidationError) as error:
         progress.say(f"{file}: cannot tell whether the selection saw test images ({str(error).splitlines()[0]})")
+        return None
+    if judges.sha256() != options.get("judges"):
+        progress.say(f"{file}: not the classifiers that selected; cannot tell whether these saw test images")
         return None
     if judges.classes != dataset.classes:
         return None
