@@ -36,7 +36,7 @@ from dagaug.patches import Framing, Patches, read_patches
 from dagaug.planning import VARIANTS, Plan, background_in, variant_name
 from dagaug.progress import SILENT, Progress
 from dagaug.store import Header, Images, Store
-from dagaug.translators import ReferenceTranslator
+from dagaug.translators import ReferenceTranslator, as_sharp_as
 from dagaug.warps import random_warp, sample
 
 __all__ = ["CONTROLS", "Control", "Controls", "SelectorCheck", "check_selector", "find_checkpoint"]
@@ -182,7 +182,7 @@ class Controls:
         self, pixels: Float32[np.ndarray, "B S S 3"], masks: Float32[np.ndarray, "B S S"], first: int
     ) -> tuple[Float32[np.ndarray, "B S S 3"], Float32[np.ndarray, "B S S"]]:
         """Each under a random articulated warp of its own seed."""
-        image = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+        image = torch.from_numpy(pixels).permute(0, 3, 1, 2) / 127.5 - 1
         mask = torch.from_numpy(masks)[:, None]
         grids = []
         for row in range(len(mask)):
@@ -190,8 +190,9 @@ class Controls:
             generator = torch.Generator().manual_seed(int(state >> np.uint64(1)))
             grids.append(random_warp(mask[row : row + 1], generator=generator))
         grid: Float[Tensor, "B S S 2"] = torch.cat(grids)
-        moved = sample(image, grid).permute(0, 2, 3, 1).numpy()
-        return moved, sample(mask, grid, padding="zeros")[:, 0].numpy()
+        moved_mask = sample(mask, grid, padding="zeros")
+        moved = as_sharp_as(image, mask, sample(image, grid), moved_mask)  # as the morphs are
+        return (moved.permute(0, 2, 3, 1).numpy() + 1) * 127.5, moved_mask[:, 0].numpy()
 
     def _as_stored(self, image: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W 3"]:
         """An image after the loss that storing it would have brought."""

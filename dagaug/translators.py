@@ -30,7 +30,7 @@ from dagaug.networks import (
 from dagaug.tasks import Attention
 from dagaug.warps import identity_grid, sample
 
-__all__ = ["Morph", "Morpher", "PaperTranslator", "ReferenceTranslator", "Transport", "composite", "sharpened"]
+__all__ = ["Morph", "Morpher", "PaperTranslator", "ReferenceTranslator", "Transport", "as_sharp_as", "composite"]
 
 
 class Transport(nn.Module):
@@ -105,20 +105,21 @@ def composite(morph: Morph, background: Float[Tensor, "B 3 H W"]) -> Float[Tenso
 _SHARPEST = 2.0  # amount of unsharp masking at most; more would raise noise
 
 
-def sharpened(morph: Morph, image: Float[Tensor, "B 3 H W"], mask: Float[Tensor, "B 1 H W"]) -> Morph:
-    """The morph with as much fine detail as its source has, by unsharp masking.
+def as_sharp_as(
+    image: Float[Tensor, "B 3 H W"],
+    mask: Float[Tensor, "B 1 H W"],
+    drawn: Float[Tensor, "B 3 H W"],
+    drawn_mask: Float[Tensor, "B 1 H W"],
+) -> Float[Tensor, "B 3 H W"]:
+    """``drawn`` with as much fine detail in its object as ``image`` has in its own, by unsharp masking.
 
     Pixels that were interpolated, or drawn where the network was unsure, are softer than a photograph's, and a
     classifier that learns from soft images learns less of fine marks (README, "What was measured").
-
-    Args:
-        morph: as it was drawn.
-        image, mask: its source and where the object is in it.
     """
-    high = morph.object - F.avg_pool2d(morph.object, 3, 1, 1, count_include_pad=False)
-    lacking = _fineness(image, mask) - _fineness(morph.object, morph.mask)
-    amount = (lacking / (_fineness(high, morph.mask) + 1e-4)).clamp(0, _SHARPEST)
-    return replace(morph, object=(morph.object + amount * high).clamp(-1, 1))
+    high = drawn - F.avg_pool2d(drawn, 3, 1, 1, count_include_pad=False)
+    lacking = _fineness(image, mask) - _fineness(drawn, drawn_mask)
+    amount = (lacking / (_fineness(high, drawn_mask) + 1e-4)).clamp(0, _SHARPEST)
+    return (drawn + amount * high).clamp(-1, 1)
 
 
 def _fineness(image: Float[Tensor, "B 3 H W"], mask: Float[Tensor, "B 1 H W"]) -> Float[Tensor, "B 1 1 1"]:
@@ -184,7 +185,8 @@ class ReferenceTranslator(nn.Module):
 
     def finished(self, appearance: Appearance, source: Structure, reference: Structure) -> Morph:
         """F(s; t) as it is shown and kept: as sharp as the sources."""
-        return sharpened(self(appearance, source, reference), appearance.image, source.object)
+        morph = self(appearance, source, reference)
+        return replace(morph, object=as_sharp_as(appearance.image, source.object, morph.object, morph.mask))
 
 
 class PaperTranslator(nn.Module):

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from dagaug.networks import Appearance, Structure
 from dagaug.tasks import Attention
-from dagaug.translators import Morph, Morpher, PaperTranslator, ReferenceTranslator, Transport, composite, sharpened
+from dagaug.translators import Morph, Morpher, PaperTranslator, ReferenceTranslator, Transport, as_sharp_as, composite
 from dagaug.warps import identity_grid
 
 SIZE = 32
@@ -218,11 +218,6 @@ def test_a_composite_shows_the_object_where_the_mask_is_and_the_background_elsew
 # ---- sharpness
 
 
-def drawn(picture: Tensor, mask: Tensor) -> Morph:
-    """A morph that shows a picture."""
-    return Morph(picture, mask, torch.zeros(1, SIZE // 2, SIZE // 2, 2), torch.zeros(1, CELLS, CELLS), mask)
-
-
 def stripes(contrast: float) -> Tensor:
     """Of one pixel each, around zero."""
     return contrast * (1 - 2 * (torch.arange(SIZE) % 2)).float().expand(1, 3, SIZE, SIZE)
@@ -230,23 +225,22 @@ def stripes(contrast: float) -> Tensor:
 
 def test_a_softened_morph_gets_as_much_detail_as_its_source() -> None:
     whole = torch.ones(1, 1, SIZE, SIZE)
-    sharper = sharpened(drawn(stripes(0.2), whole), stripes(0.3), whole).object
+    sharper = as_sharp_as(stripes(0.3), whole, stripes(0.2), whole)
     torch.testing.assert_close(sharper[..., 2:-2], stripes(0.3)[..., 2:-2], atol=0.01, rtol=0)
 
 
 @pytest.mark.parametrize("source", [0.4, 0.1, 0.0])
 def test_a_morph_that_is_as_sharp_as_its_source_is_left_alone(source: float) -> None:
     whole = torch.ones(1, 1, SIZE, SIZE)
-    morph = drawn(stripes(0.4), whole)
-    assert torch.equal(sharpened(morph, stripes(source), whole).object, morph.object)
+    assert torch.equal(as_sharp_as(stripes(source), whole, stripes(0.4), whole), stripes(0.4))
 
 
 def test_sharpening_knows_its_limits() -> None:
     """Noise is raised at most threefold, and colours stay in their range."""
     whole = torch.ones(1, 1, SIZE, SIZE)
-    faint = sharpened(drawn(stripes(0.01), whole), stripes(1.0), whole).object
+    faint = as_sharp_as(stripes(1.0), whole, stripes(0.01), whole)
     assert faint.abs()[..., 2:-2].max() == pytest.approx(0.01 * (1 + 2 * 4 / 3), rel=0.01)  # a third is its own mean
-    assert sharpened(drawn(stripes(0.7), whole), stripes(1.0), whole).object.abs().max() <= 1
+    assert as_sharp_as(stripes(1.0), whole, stripes(0.7), whole).abs().max() <= 1
 
 
 def test_only_the_object_s_detail_counts() -> None:
@@ -254,8 +248,7 @@ def test_only_the_object_s_detail_counts() -> None:
     half[..., : SIZE // 2, :] = 1
     busy = stripes(0.4)
     busy[..., SIZE // 2 :, :] = stripes(1.0)[..., SIZE // 2 :, :]
-    morph = drawn(stripes(0.4), half)
-    torch.testing.assert_close(sharpened(morph, busy, half).object, morph.object)
+    torch.testing.assert_close(as_sharp_as(busy, half, stripes(0.4), half), stripes(0.4))
 
 
 # ---- both translators
