@@ -296,6 +296,7 @@ def train(
     ] = None,
     consistency: Annotated[float | None, typer.Option(help="α, weight of L_cst (eq. 9).")] = None,
     symmetry: Annotated[float | None, typer.Option(help="β, weight of L_sym (eq. 9).")] = None,
+    adversarial: Annotated[float | None, typer.Option(help="Weight of the GAN losses (eqs. 7 and 8).")] = None,
     layout: LayoutOption = Layout.auto,
     seed: Seed = 0,
     device: Device = "auto",
@@ -332,6 +333,7 @@ def train(
         weights=weights,
         consistency=consistency,
         symmetry=symmetry,
+        adversarial=adversarial,
     ).resolved()
     if data is None:
         from dagaug.flock import write_flock
