@@ -154,7 +154,7 @@ def test_end_to_end_over_one_pair_at_a_time(world: World, engine_cost: float, be
     judge = Classifier.load(world.judge)
     judges = CrossFitted([judge], np.zeros(1, np.int64), np.zeros(1, bool), float("nan"))
     samples = world.data.train
-    plan = random_plan(len(samples), refs=2, variants=("reference",), seed=0, limit=16)
+    plan = random_plan(len(samples), refs=2, variants=("morph",), seed=0, limit=16)
     framing = world.model.card.framing
     none: AbstractContextManager[object] = nullcontext()
 
@@ -210,7 +210,7 @@ from dagaug.augment import AugmentOptions, augment
 from dagaug.datasets import read_dataset
 from dagaug.models import load_model
 root, sources = Path(sys.argv[1]), int(sys.argv[2])
-options = AugmentOptions(refs=10, variants=("reference",), weights=root / "judge.safetensors", classifier="test_resnet",
+options = AugmentOptions(refs=10, variants=("morph",), weights=root / "judge.safetensors", classifier="test_resnet",
     per_class=sources // 10)
 done = augment(load_model(root / "run"), read_dataset(root / "birds"), options, root / f"{sources}.h5", device="cpu")
 assert done.candidates == 10 * sources
