@@ -1,4 +1,11 @@
 "use strict";
+const make = (tag, className, text) => {
+  const node = document.createElement(tag);
+  if (className) node.className = className;
+  if (text !== undefined) node.textContent = text;
+  return node;
+};
+
 (() => {
   const data = JSON.parse(document.getElementById("gallery-data").textContent);
   const list = document.getElementById("cards");
@@ -10,13 +17,6 @@
   const ROLES = ["source", "reference", "result"];
   const DEFAULTS = { show: "random", class: "", verdict: "", regions: "" };
   let limit = PAGE;
-
-  const make = (tag, className, text) => {
-    const node = document.createElement(tag);
-    if (className) node.className = className;
-    if (text !== undefined) node.textContent = text;
-    return node;
-  };
 
   const drawn = (tag, attributes) => {
     const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
@@ -164,13 +164,6 @@
   ring.setAttribute("class", "ring");
   ring.setAttribute("r", 16);
   let at = null;
-
-  const make = (tag, className, text) => {
-    const node = document.createElement(tag);
-    if (className) node.className = className;
-    if (text !== undefined) node.textContent = text;
-    return node;
-  };
 
   const there = (dot) => !dot.node.hasAttribute("hidden") && !dot.node.classList.contains("pale");
 
