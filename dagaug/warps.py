@@ -108,9 +108,7 @@ class Limb:
         return self._rotated(points, -self.angle, 1 / self.length)
 
     def _rotated(self, points: Tensor, angle: Tensor, scale: Tensor) -> Tensor:
-        cos, sin = torch.cos(angle) * scale, torch.sin(angle) * scale
-        x, y = (points - self.joint).unbind(-1)
-        return torch.stack([cos * x - sin * y, sin * x + cos * y], -1) + self.joint
+        return scale[..., None] * _turned(points - self.joint, angle) + self.joint
 
 
 def random_limb(masks: Float[Tensor, "B 1 H W"], *, generator: torch.Generator | None = None) -> Limb:
@@ -164,9 +162,14 @@ def _rotate_locally(
     offset = grid - pivot[:, None, None]
     sigma = (0.35 + 0.15 * width)[:, None, None]
     local = angle[:, None, None] * torch.exp(-(offset**2).sum(-1) / (2 * sigma**2))
-    cos, sin = torch.cos(local), torch.sin(local)
+    return _turned(offset, local) + pivot[:, None, None]
+
+
+def _turned(offset: Float[Tensor, "B h w 2"], angle: Tensor) -> Float[Tensor, "B h w 2"]:
+    """Points turned around the origin; ``angle`` in radians, one for each point or to be spread over them."""
+    cos, sin = torch.cos(angle), torch.sin(angle)
     x, y = offset.unbind(-1)
-    return torch.stack([cos * x - sin * y, sin * x + cos * y], -1) + pivot[:, None, None]
+    return torch.stack([cos * x - sin * y, sin * x + cos * y], -1)
 
 
 def jitter_colours(
