@@ -18,9 +18,10 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -188,21 +189,32 @@ def _shot_of(row: dict[str, str]) -> _Shot:
 
 
 def true_morph(
-    folder: Path | str, source_path: Path | str, reference_path: Path | str, size: int | None = None
+    folder: Path | str,
+    source_path: Path | str,
+    reference_path: Path | str,
+    size: int | None = None,
+    *,
+    limbs_of: Literal["source", "reference"] = "reference",
+    shape_of: Literal["source", "reference"] = "source",
 ) -> Rendering:
     """The true answer of a morph: the source's species in the reference's pose, background and light.
 
     ``folder`` was written by :func:`write_flock`; the paths are as in its ``images.txt``, or the same with
-    the folder's ``images/`` before them. ``size`` is by default that of the folder's images. Raises DataError
-    for a folder or paths that are not of a flock.
+    the folder's ``images/`` before them. ``size`` is by default that of the folder's images. ``limbs_of`` and
+    ``shape_of`` make the answer wrong in one way: by the source's own neck, wings and tail, or by the reference's
+    proportions. Raises DataError for a folder or paths that are not of a flock.
     """
     root = Path(folder)
     parameters = _parameters(root)
     if parameters is None:
         raise DataError(f"{root}: holds no built-in birds; write them with: dagaug sample-data DIR")
     source, reference = (_shot_at(root, Path(path)) for path in (source_path, reference_path))
-    species = species_of(source.species, source.seed)
-    return render(species, reference.pose, reference.scene, size=size or parameters.size)
+    species, pose = species_of(source.species, source.seed), reference.pose
+    if limbs_of == "source":
+        pose = replace(pose, neck=source.pose.neck, wing=source.pose.wing, tail=source.pose.tail)
+    if shape_of == "reference":
+        species = replace(species, shape=species_of(reference.species, reference.seed).shape)
+    return render(species, pose, reference.scene, size=size or parameters.size)
 
 
 def _shot_at(root: Path, path: Path) -> _Shot:

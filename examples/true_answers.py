@@ -2,11 +2,16 @@
 
 python examples/true_answers.py runs/RUN/cub-refs10.h5 ./cub truth
 dagaug score --arms real,real+dagaug,cutout,cutwarp --arm truth=truth
+
+--spoil makes them worse in one way, which tells what counts in a morph: blur (Gaussian, one pixel), limbs (the source's
+own neck, wings and tail), shape (the reference's proportions), labels (one in ten is drawn at random).
 """
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
+from typing import Annotated
 
 import cv2
 import numpy as np
@@ -17,18 +22,42 @@ from dagaug.flock import true_morph
 from dagaug.store import Store
 
 
-def main(file: Path, data: Path, out: Path) -> None:
+class Spoil(StrEnum):
+    """In what way true answers are made worse."""
+
+    blur = "blur"
+    limbs = "limbs"
+    shape = "shape"
+    labels = "labels"
+
+
+def main(
+    file: Path,
+    data: Path,
+    out: Path,
+    spoil: Annotated[Spoil | None, typer.Option(help="Make them worse in one way.")] = None,
+) -> None:
     """Render each morph's source species in its reference's pose, light and place, into class folders."""
     if out.exists() and any(out.iterdir()):
         raise typer.BadParameter(f"{out} is not empty; what lies there would be taken for true answers, too")
+    rng = np.random.default_rng(0)
     with Store(file) as store:
         table, header = store.images, store.header
         for row in track(np.flatnonzero(table.synthetic).tolist(), "Rendering"):
             source, reference = (header.files[int(column[row])] for column in (table.source, table.reference))
-            image = true_morph(data, source, reference).image
+            image = true_morph(
+                data, source, reference,
+                limbs_of="source" if spoil == Spoil.limbs else "reference",
+                shape_of="reference" if spoil == Spoil.shape else "source",
+            ).image  # fmt: skip
+            if spoil == Spoil.blur:
+                image = cv2.GaussianBlur(image, (0, 0), 1.0)
             if header.variants[int(table.variant[row])] == "mirror":
                 image = image[:, ::-1]
-            folder = out / header.classes[int(table.label[row])]
+            label = int(table.label[row])
+            if spoil == Spoil.labels and rng.random() <= 0.1:
+                label = int(rng.integers(len(header.classes)))
+            folder = out / header.classes[label]
             folder.mkdir(parents=True, exist_ok=True)
             cv2.imwrite(str(folder / f"{row:06d}.png"), image[:, :, ::-1])
 

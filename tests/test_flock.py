@@ -237,6 +237,20 @@ def test_true_morph_has_the_sources_species_in_the_references_pose(folder: Path)
     assert astuple(pose)[0] in (-1, 1)
 
 
+def test_a_true_morph_can_be_wrong_in_its_limbs_or_its_shape_alone(folder: Path) -> None:
+    paths = [path for _, path in read_list(folder / "images.txt")]
+    source, stranger = paths[0], paths[4 * 4 + 2]
+    true, limbs, shape = (
+        flock.true_morph(folder, source, stranger, limbs_of=limbs_of, shape_of=shape_of).image.astype(int)
+        for limbs_of, shape_of in (("reference", "source"), ("source", "source"), ("reference", "reference"))
+    )
+    for one, other in ((true, limbs), (true, shape), (limbs, shape)):
+        assert np.count_nonzero(np.abs(one - other).max(-1) > 30) >= 12
+    own = read_image(folder / "images" / source)
+    np.testing.assert_array_equal(flock.true_morph(folder, source, source, limbs_of="source").image, own)
+    np.testing.assert_array_equal(flock.true_morph(folder, source, source, shape_of="reference").image, own)
+
+
 def test_true_morph_names_what_is_not_of_the_flock(folder: Path, tmp_path: Path) -> None:
     path = read_list(folder / "images.txt")[0][1]
     with pytest.raises(DataError, match=r"nobody\.png: not an image of"):

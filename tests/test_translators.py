@@ -236,7 +236,7 @@ def test_a_morph_that_is_as_sharp_as_its_source_is_left_alone(source: float) -> 
 
 
 def test_sharpening_knows_its_limits() -> None:
-    """Noise is raised at most threefold, and colours stay in their range."""
+    """The amount is at most 2, and colours stay in their range."""
     whole = torch.ones(1, 1, SIZE, SIZE)
     faint = as_sharp_as(stripes(1.0), whole, stripes(0.01), whole)
     assert faint.abs()[..., 2:-2].max() == pytest.approx(0.01 * (1 + 2 * 4 / 3), rel=0.01)  # a third is its own mean
