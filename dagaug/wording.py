@@ -29,7 +29,7 @@ _TERMS = {
     "match": "source places found again (cross-entropy)",
     "mask": "mask of the result where it is known",
     "symmetry": "one image of a class in the pose of another (eq. 6)",
-    "detail": "amount of fine detail in it, cell by cell",
+    "detail": "fine detail that it lacks or has too much of, cell by cell",
     "identity": "result is still of the source’s class",
     "consistency": "instances of result and source agree (eq. 5)",
     "pose": "result has the reference’s pose",
