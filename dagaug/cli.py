@@ -297,6 +297,9 @@ def train(
     consistency: Annotated[float | None, typer.Option(help="α, weight of L_cst (eq. 9).")] = None,
     symmetry: Annotated[float | None, typer.Option(help="β, weight of L_sym (eq. 9).")] = None,
     adversarial: Annotated[float | None, typer.Option(help="Weight of the GAN losses (eqs. 7 and 8).")] = None,
+    own_pixels: Annotated[
+        float, typer.Option(min=0, max=1, help="Least share of the source's own pixels in a morph.")
+    ] = 0.0,
     layout: LayoutOption = Layout.auto,
     seed: Seed = 0,
     device: Device = "auto",
@@ -334,6 +337,7 @@ def train(
         consistency=consistency,
         symmetry=symmetry,
         adversarial=adversarial,
+        own_pixels=own_pixels,
     ).resolved()
     if data is None:
         from dagaug.flock import write_flock

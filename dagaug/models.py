@@ -54,6 +54,7 @@ class ModelCard(BaseModel):
         data: the data folder's name, for people.
         per_class: how many training images of each class it saw at most; None for all.
         split_seed: the seed that drew the split of its data; None where the folder gave one.
+        own_pixels: least share of the source's own pixels in a morph.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -69,6 +70,7 @@ class ModelCard(BaseModel):
     data: str
     per_class: int | None = None
     split_seed: int | None = None
+    own_pixels: float = Field(0.0, ge=0, le=1, allow_inf_nan=False)
 
     @property
     def attention(self) -> Attention:
@@ -93,9 +95,9 @@ class TrainedModel:
     sha256: str
 
 
-def build_translator(mode: Mode, attention: Attention) -> Translator:
+def build_translator(mode: Mode, attention: Attention, own_pixels: float = 0.0) -> Translator:
     """New networks."""
-    return ReferenceTranslator(attention) if mode == "reference" else PaperTranslator(attention)
+    return ReferenceTranslator(attention, own_pixels) if mode == "reference" else PaperTranslator(attention)
 
 
 def start_from(translator: Translator, tensors: Mapping[str, Tensor]) -> list[str]:
@@ -131,7 +133,7 @@ def load_model(path: Path) -> TrainedModel:
         card = ModelCard.model_validate(header.get("card"))
     except ValidationError as error:
         raise CheckpointError(f"{path}: not a model that this version of dagaug can read; train again") from error
-    translator = build_translator(card.mode, card.attention)
+    translator = build_translator(card.mode, card.attention, card.own_pixels)
     checkpoint.load_module(translator, tensors, path)
     return TrainedModel(card, translator.eval().requires_grad_(False), path, checkpoint.sha256(path))
 

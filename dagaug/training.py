@@ -102,6 +102,8 @@ class TrainOptions(BaseModel):
         weights: file of weights for the timm network of d.
         consistency, symmetry: α and β of eq. 9.
         adversarial, label: weights of the GAN losses and of d(Y, s′).
+        own_pixels: least share of the source's own pixels in a morph (``pose`` only): where marks count for more than
+            what a pose hides, as on aircraft, 0.9; G may draw all at 0.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -125,6 +127,7 @@ class TrainOptions(BaseModel):
     symmetry: float | None = Field(None, ge=0)
     adversarial: float | None = Field(None, ge=0)
     label: float | None = Field(None, ge=0)
+    own_pixels: float = Field(0.0, ge=0, le=1)
 
     @property
     def mode(self) -> Mode:
@@ -142,6 +145,8 @@ class TrainOptions(BaseModel):
         preset = PRESETS[self.preset]
         if preset.mode == "paper" and self.start == GENERAL:
             raise UsageError(f"--start {GENERAL}: holds networks of pose morphing; --preset {self.preset} has others")
+        if preset.mode == "paper" and self.own_pixels:
+            raise UsageError(f"--own-pixels {self.own_pixels}: is for pose morphing; --preset {self.preset} draws all")
         start = self.start or (GENERAL if preset.mode == "reference" else SCRATCH)
         known: dict[str, Any] = {
             "start": start,
@@ -223,7 +228,10 @@ def identity_of(options: TrainOptions, data: Dataset | Domains) -> dict[str, Any
     else:
         lists = [[str(path.name) for path in paths] for paths in (data.source, data.target)]
     digest = hashlib.sha256(json.dumps(lists).encode()).hexdigest()[:16]
-    return {**options.resolved().model_dump(mode="json"), "data": digest}
+    known = options.resolved().model_dump(mode="json")
+    if not options.own_pixels:  # runs that were begun before there was this option go on
+        del known["own_pixels"]
+    return {**known, "data": digest}
 
 
 def run_folder(options: TrainOptions, data: Dataset | Domains, name: str, root: Path = Path("runs")) -> Path:
@@ -509,7 +517,7 @@ def _train(
     with _removed_if_empty(run):
         fabric = _fabric(device, precision)
         torch.manual_seed(options.seed)
-        translator = build_translator(options.mode, options.attention)
+        translator = build_translator(options.mode, options.attention, options.own_pixels)
         if not (run / checkpoint.STATE_FILE).exists():  # a resumed run has its own weights
             _start(translator, options, progress)
         work = _work(data, options, translator, workers, strict, progress)
@@ -543,6 +551,7 @@ def _train(
         data=name,
         per_class=options.per_class,
         split_seed=data.split_seed if isinstance(data, Dataset) else None,
+        own_pixels=options.own_pixels,
     )
     loop.recalibrate()
     if watch is not None:

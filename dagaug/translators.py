@@ -128,10 +128,18 @@ def _fineness(image: Float[Tensor, "B 3 H W"], mask: Float[Tensor, "B 1 H W"]) -
 
 
 class Morpher(nn.Module):
-    """F of ``reference`` mode: G with the source's instances placed at the reference's centres."""
+    """F of ``reference`` mode: G with the source's instances placed at the reference's centres.
 
-    def __init__(self, *, width: int = 32, instance_channels: int = 32) -> None:
+    Args:
+        width: channels at half the image's side.
+        instance_channels: of each instance that is painted.
+        own_pixels: least share of the source's own pixels in a result. What is drawn anew is nearer to the truth pixel
+            by pixel, since it blurs what it is unsure of, and at times less recognised (README, "What was measured").
+    """
+
+    def __init__(self, *, width: int = 32, instance_channels: int = 32, own_pixels: float = 0.0) -> None:
         super().__init__()
+        self.own_pixels = own_pixels
         features = 2 * width
         self.transport = Transport(features)
         self.instance = nn.Linear(features, instance_channels)
@@ -159,7 +167,7 @@ class Morpher(nn.Module):
             stacked(sample(appearance.half, flow), resize(reference.object, size // 2)),
             stacked(pixels, object_here, reference.object),
         )
-        blend = drawn[:, 3:4].sigmoid()
+        blend = self.own_pixels + (1 - self.own_pixels) * drawn[:, 3:4].sigmoid()
         colour = blend * pixels + (1 - blend) * drawn[:, :3].tanh()
         # the reference's mask is where the drawn mask starts from
         prior = torch.logit(reference.object.clamp(0.02, 0.98))
@@ -167,12 +175,12 @@ class Morpher(nn.Module):
 
 
 class ReferenceTranslator(nn.Module):
-    """DAE and G of ``reference`` mode."""
+    """DAE and G of ``reference`` mode; ``own_pixels`` as in :class:`Morpher`."""
 
-    def __init__(self, attention: Attention) -> None:
+    def __init__(self, attention: Attention, own_pixels: float = 0.0) -> None:
         super().__init__()
         self.dae = DeepAttentionEncoder(attention)
-        self.morpher = Morpher()
+        self.morpher = Morpher(own_pixels=own_pixels)
 
     def read(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Structure, Appearance]:
         """Encode images once, for use as references (structure) and as sources (both)."""

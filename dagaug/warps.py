@@ -40,6 +40,11 @@ def sample(
     return F.grid_sample(image, grid.to(image.dtype), padding_mode=padding, align_corners=False)
 
 
+def _draws(generator: torch.Generator | None) -> torch.device:
+    """Where random numbers are drawn: on the generator's device, so that one seed means the same wherever they go."""
+    return torch.device("cpu") if generator is None else generator.device
+
+
 def random_warp(
     masks: Float[Tensor, "B 1 H W"],
     *,
@@ -57,8 +62,8 @@ def random_warp(
     device = masks.device
 
     def uniform(*shape: int, span: float = 1.0) -> Tensor:
-        """Values in ±span, drawn on the CPU so that a seed means the same on every device."""
-        return ((2 * torch.rand(*shape, generator=generator) - 1) * span).to(device)
+        """Values in ±span."""
+        return ((2 * torch.rand(*shape, generator=generator, device=_draws(generator)) - 1) * span).to(device)
 
     around = _centroid(masks)[:, None, None]
     angle = uniform(batch, span=math.radians(35) * strength)
@@ -121,8 +126,8 @@ def random_limb(masks: Float[Tensor, "B 1 H W"], *, generator: torch.Generator |
     device = masks.device
 
     def uniform(low: float, high: float) -> Float[Tensor, "B 1 1"]:
-        """Values drawn on the CPU so that a seed means the same on every device."""
-        return (low + (high - low) * torch.rand(batch, 1, 1, generator=generator)).to(device)
+        values = torch.rand(batch, 1, 1, generator=generator, device=_draws(generator))
+        return (low + (high - low) * values).to(device)
 
     points = identity_grid(height, device)  # H W 2
     middle = _centroid(masks)[:, None, None]
@@ -147,7 +152,7 @@ def _centroid(masks: Float[Tensor, "B 1 H W"]) -> Float[Tensor, "B 2"]:
 
 
 def _random_point(masks: Float[Tensor, "B 1 H W"], generator: torch.Generator | None) -> Float[Tensor, "B 2"]:
-    flat = (masks.flatten(1) + 1e-6).cpu()
+    flat = (masks.flatten(1) + 1e-6).to(_draws(generator))
     index = torch.multinomial(flat, 1, generator=generator).to(masks.device)[:, 0]
     return identity_grid(masks.shape[-1], masks.device).flatten(0, 1)[index]
 
@@ -183,15 +188,24 @@ def jitter_colours(
     device = images.device
 
     def normal(*shape: int, scale: float) -> Tensor:
-        return (torch.randn(*shape, generator=generator) * scale * strength).to(device)
+        values = torch.randn(*shape, generator=generator, device=_draws(generator))
+        return (values * scale * strength).to(device)
 
     mix = torch.eye(3, device=device) + normal(batch, 3, 3, scale=0.35)
     grey = torch.full((3, 3), 1 / 3, device=device)
-    share = torch.rand(batch, 1, 1, generator=generator).to(device) * strength
+    share = torch.rand(batch, 1, 1, generator=generator, device=_draws(generator)).to(device) * strength
     mix = (1 - share) * mix + share * grey * torch.exp(normal(batch, 1, 1, scale=0.3))
     jittered = torch.einsum("bij,bjhw->bihw", mix, images) + normal(batch, 3, 1, 1, scale=0.2)
-    jittered = jittered + normal(batch, 3, *images.shape[2:], scale=0.04)
+    jittered = jittered + 0.04 * strength * _noise_like(images, generator)
     return jittered.clamp(-1, 1)
+
+
+def _noise_like(images: Float[Tensor, "B C H W"], generator: torch.Generator | None) -> Float[Tensor, "B C H W"]:
+    """Normal noise, drawn where the images are: whole images of it would take longer to move than to make."""
+    if generator is not None and generator.device.type != images.device.type:
+        seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
+        generator = torch.Generator(images.device).manual_seed(seed)
+    return torch.randn(images.shape, generator=generator, device=images.device)
 
 
 def augment_for_discriminator(
@@ -206,7 +220,7 @@ def augment_for_discriminator(
     device = images.device
 
     def uniform(*shape: int) -> Tensor:
-        return torch.rand(*shape, generator=generator).to(device)
+        return torch.rand(*shape, generator=generator, device=_draws(generator)).to(device)
 
     images = images + (uniform(batch, 1, 1, 1) - 0.5) * 0.6
     mean = images.mean(1, keepdim=True)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from making_runs import Listener, dagaug, interrupt_at
@@ -23,7 +24,7 @@ from dagaug.interrupts import Interrupted
 from dagaug.models import TrainedModel, load_model
 from dagaug.planning import VARIANTS
 from dagaug.shards import parts_of
-from dagaug.store import verify
+from dagaug.store import Store, verify
 
 REFS = 2
 
@@ -185,4 +186,8 @@ def test_threads_do_not_change_what_is_computed(
             run(model, birds, few, tmp_path / f"{threads}.h5")
         finally:
             torch.set_num_threads(before)
-    assert (tmp_path / "1.h5").read_bytes() == (tmp_path / "2.h5").read_bytes()
+    with Store(tmp_path / "1.h5") as one, Store(tmp_path / "2.h5") as two:
+        assert [one.encoded(row) for row in range(len(one))] == [two.encoded(row) for row in range(len(two))]
+        np.testing.assert_array_equal(one.candidates.verdict, two.candidates.verdict)
+        # where a map has shrunk to one cell, some processors' convolutions split their sums between threads
+        np.testing.assert_allclose(one.candidates.confidence, two.candidates.confidence, rtol=1e-5)

@@ -48,6 +48,7 @@ from dagaug.sampling import step_generator
 from dagaug.tasks import PRESETS
 from dagaug.training import TrainOptions
 from dagaug.translate import translate
+from dagaug.translators import ReferenceTranslator
 from dagaug.workloads import ReferenceWork, Snapshot
 
 pytestmark = pytest.mark.usefixtures("quickly")
@@ -656,6 +657,24 @@ def test_a_training_goes_on_though_the_run_that_it_began_with_is_gone(birds: Dat
         train(birds, tmp_path / "second", start=str(first), progress=interrupt_at_step(2))
     shutil.rmtree(first)
     assert train(birds, tmp_path / "second", start=str(first)).resumed_at == 2
+
+
+def test_a_model_remembers_its_least_share_of_own_pixels(birds: Dataset, tmp_path: Path) -> None:
+    run = train(birds, tmp_path / "run", steps=1, own_pixels=0.9).run
+    model = load_model(run)
+    assert model.card.own_pixels == 0.9
+    assert isinstance(model.translator, ReferenceTranslator)
+    assert model.translator.morpher.own_pixels == 0.9
+
+
+def test_runs_from_before_there_were_own_pixels_are_still_the_same_runs(birds: Dataset) -> None:
+    assert "own_pixels" not in training.identity_of(TrainOptions(), birds)
+    assert training.identity_of(TrainOptions(own_pixels=0.9), birds)["own_pixels"] == 0.9
+
+
+def test_own_pixels_are_refused_where_nothing_is_carried_along() -> None:
+    with pytest.raises(UsageError, match=r"--own-pixels 0\.5"):
+        TrainOptions(preset="digits", own_pixels=0.5).resolved()
 
 
 def test_a_start_must_hold_networks_of_the_same_mode(birds: Dataset, tmp_path: Path) -> None:

@@ -131,9 +131,9 @@ def test_the_refinement_starts_at_nothing_and_never_exceeds_its_reach() -> None:
 # ---- the morph
 
 
-def morpher(*, blend: float = 0.0, mask: float = 0.0) -> Morpher:
+def morpher(*, blend: float = 0.0, mask: float = 0.0, own_pixels: float = 0.0) -> Morpher:
     """A morpher of certain correspondence whose generator's last layer says nothing but these constants."""
-    made = Morpher().eval()
+    made = Morpher(own_pixels=own_pixels).eval()
     sharp(made.transport)
     nn.init.zeros_(made.generator.last.weight)
     assert made.generator.last.bias is not None
@@ -162,15 +162,17 @@ def test_a_morph_of_the_source_s_own_pixels_is_the_source_rearranged(which: str)
     torch.testing.assert_close(morph.object[..., edge, edge], expected[..., edge, edge], atol=5e-3, rtol=0)
 
 
-def test_a_morph_that_blends_nothing_in_is_the_generator_s_drawing() -> None:
+@pytest.mark.parametrize("own", [0.0, 0.75])
+def test_a_morph_that_blends_no_more_in_than_it_must_is_for_the_rest_the_generator_s_drawing(own: float) -> None:
     source = structure(cells(), features=64)
-    drawing = morpher(blend=-40.0)
+    drawing = morpher(blend=-40.0, own_pixels=own)
     assert drawing.generator.last.bias is not None
     with torch.no_grad():
         drawing.generator.last.bias[:3] = torch.tensor([0.5, 0.0, -2.0]).atanh().nan_to_num(-9.0)
     morph = drawing(appearance(torch.ones(1, 3, SIZE, SIZE)), source, source)
-    expected = torch.tensor([0.5, 0.0, -1.0])[:, None, None].expand(1, 3, SIZE, SIZE)
-    torch.testing.assert_close(morph.object, expected)
+    drawn = torch.tensor([0.5, 0.0, -1.0])[:, None, None].expand(1, 3, SIZE, SIZE)
+    torch.testing.assert_close(morph.object, own + (1 - own) * drawn)
+    torch.testing.assert_close(morph.blend, torch.full((1, 1, SIZE, SIZE), own))
 
 
 def test_the_drawn_mask_starts_from_the_reference_s_object() -> None:
