@@ -298,7 +298,8 @@ def train(
     symmetry: Annotated[float | None, typer.Option(help="β, weight of L_sym (eq. 9).")] = None,
     adversarial: Annotated[float | None, typer.Option(help="Weight of the GAN losses (eqs. 7 and 8).")] = None,
     own_pixels: Annotated[
-        float, typer.Option(min=0, max=1, help="Least share of the source's own pixels in a morph.")
+        float,
+        typer.Option(min=0, max=1, help="Least share of the source's own pixels in a morph; 0.9 keeps liveries crisp."),
     ] = 0.0,
     layout: LayoutOption = Layout.auto,
     seed: Seed = 0,
