@@ -70,10 +70,10 @@ def quick() -> Iterator[pytest.MonkeyPatch]:
         yield patch
 
 
-def write_judge(data: Dataset, path: Path) -> None:
+def write_judge(data: Dataset, path: Path, network: str = "test_resnet") -> None:
     """A classifier that is ready to judge: briefly trained, so that it is right about some morphs and not others."""
     patches = read_patches(data, data.train, FRAMING)
-    fit_options = FitOptions("test_resnet", SIZE, steps=30, batch_size=16)
+    fit_options = FitOptions(network, SIZE, steps=30, batch_size=16)
     fit(patches.images, patches.labels, data.classes, fit_options, seed=0).save(path)
 
 

@@ -10,10 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from making_runs import Listener, dagaug, interrupt_at
+from making_runs import Listener, dagaug, interrupt_at, write_judge
 
 from dagaug import morphing
 from dagaug.augment import Augmented, AugmentOptions, augment
@@ -24,7 +23,7 @@ from dagaug.interrupts import Interrupted
 from dagaug.models import TrainedModel, load_model
 from dagaug.planning import VARIANTS
 from dagaug.shards import parts_of
-from dagaug.store import Store, verify
+from dagaug.store import verify
 
 REFS = 2
 
@@ -178,7 +177,9 @@ def test_a_cluster_that_is_not_there_is_told(tmp_path: Path) -> None:
 def test_threads_do_not_change_what_is_computed(
     model: TrainedModel, birds: Dataset, options: AugmentOptions, tmp_path: Path
 ) -> None:
-    few = options.model_copy(update={"limit": 4, "encoding": "png"})
+    # not test_resnet: where a map has shrunk to one cell, some processors split a convolution's sums between threads
+    write_judge(birds, tmp_path / "plain.safetensors", "plain")
+    few = options.model_copy(update={"limit": 4, "encoding": "png", "weights": tmp_path / "plain.safetensors"})
     before = torch.get_num_threads()
     for threads in (1, 2):
         torch.set_num_threads(threads)
@@ -186,8 +187,4 @@ def test_threads_do_not_change_what_is_computed(
             run(model, birds, few, tmp_path / f"{threads}.h5")
         finally:
             torch.set_num_threads(before)
-    with Store(tmp_path / "1.h5") as one, Store(tmp_path / "2.h5") as two:
-        assert [one.encoded(row) for row in range(len(one))] == [two.encoded(row) for row in range(len(two))]
-        np.testing.assert_array_equal(one.candidates.verdict, two.candidates.verdict)
-        # where a map has shrunk to one cell, some processors' convolutions split their sums between threads
-        np.testing.assert_allclose(one.candidates.confidence, two.candidates.confidence, rtol=1e-5)
+    assert (tmp_path / "1.h5").read_bytes() == (tmp_path / "2.h5").read_bytes()
