@@ -127,6 +127,9 @@ def _fineness(image: Float[Tensor, "B 3 H W"], mask: Float[Tensor, "B 1 H W"]) -
     return fineness(image, -F.max_pool2d(-mask, 3, 1, 1), image.shape[-1])
 
 
+_MOST_CHANGE = 1.0  # of the reference's mask (log odds); with more, a folded wing keeps the outline of a raised one
+
+
 class Morpher(nn.Module):
     """F of ``reference`` mode: G with the source's instances placed at the reference's centres.
 
@@ -154,7 +157,7 @@ class Morpher(nn.Module):
         size = appearance.image.shape[-1]
         full_grid = resize(grid, size).permute(0, 2, 3, 1)
         quarter_grid = resize(grid, size // 4).permute(0, 2, 3, 1)
-        pixels = sample(appearance.image, full_grid)
+        pixels = sample(appearance.image, full_grid, mode="bicubic").clamp(-1, 1)
         object_here = sample(source.object, full_grid)
         # the instances of the source, painted into the regions of the reference
         place = reference.masks / (reference.masks.sum(1, keepdim=True) + 0.1)  # B N h w
@@ -169,9 +172,10 @@ class Morpher(nn.Module):
         )
         blend = self.own_pixels + (1 - self.own_pixels) * drawn[:, 3:4].sigmoid()
         colour = blend * pixels + (1 - blend) * drawn[:, :3].tanh()
-        # the reference's mask is where the drawn mask starts from
+        # the outline is the reference's: what is drawn decides only where its mask is unsure
         prior = torch.logit(reference.object.clamp(0.02, 0.98))
-        return Morph(colour, (drawn[:, 4:5] + prior).sigmoid(), flow, log_match, blend)
+        change = _MOST_CHANGE * torch.tanh(drawn[:, 4:5] / _MOST_CHANGE)
+        return Morph(colour, (prior + change).sigmoid(), flow, log_match, blend)
 
 
 class ReferenceTranslator(nn.Module):

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from dagaug.networks import Appearance, Structure
 from dagaug.tasks import Attention
 from dagaug.translators import Morph, Morpher, PaperTranslator, ReferenceTranslator, Transport, as_sharp_as, composite
-from dagaug.warps import identity_grid
+from dagaug.warps import identity_grid, sample
 
 SIZE = 32
 SIDE = SIZE // 4
@@ -181,8 +181,32 @@ def test_the_drawn_mask_starts_from_the_reference_s_object() -> None:
     reference = replace(source, object=of_object)
     morph = morpher()(appearance(torch.zeros(1, 3, SIZE, SIZE)), source, reference)
     torch.testing.assert_close(morph.mask, of_object.clamp(0.02, 0.98))
-    fuller = morpher(mask=2.0)(appearance(torch.zeros(1, 3, SIZE, SIZE)), source, reference)
+    fuller = morpher(mask=0.5)(appearance(torch.zeros(1, 3, SIZE, SIZE)), source, reference)
     assert (fuller.mask > morph.mask).all()
+
+
+def test_the_drawn_mask_changes_the_reference_s_by_odds_of_e_at_most() -> None:
+    source = structure(cells(), features=64)
+    reference = replace(source, object=torch.tensor([0.05, 0.5, 0.9, 0.95]).repeat_interleave(8).expand(1, 1, SIZE, -1))
+    for drawn, change in ((1e3, 1.0), (-1e3, -1.0)):
+        morph = morpher(mask=drawn)(appearance(torch.zeros(1, 3, SIZE, SIZE)), source, reference)
+        torch.testing.assert_close(morph.mask, (reference.object.logit() + change).sigmoid())
+
+
+def test_carried_pixels_keep_more_detail_than_bilinear_ones_and_stay_in_their_range() -> None:
+    """Moved by a quarter of a pixel."""
+    made, quarter = morpher(blend=40.0), 0.5 / SIZE
+    last = made.transport.to_half[-1]
+    assert isinstance(last, nn.Conv2d)
+    assert last.bias is not None
+    with torch.no_grad():
+        last.bias.copy_(torch.tensor([quarter / made.transport.reach, 0.0]).atanh())
+    lines = 1 - 2.0 * (torch.arange(SIZE) // 2 % 2).float().expand(1, 3, SIZE, SIZE)
+    source = structure(cells(), features=64)
+    faint, full = (made(appearance(contrast * lines), source, source).object for contrast in (0.5, 1.0))
+    soft = sample(0.5 * lines, identity_grid(SIZE)[None] + torch.tensor([quarter, 0.0]))
+    assert faint.abs().mean() > 1.1 * soft.abs().mean()
+    assert full.abs().max() == 1
 
 
 def test_the_source_s_instances_are_painted_into_the_reference_s_regions() -> None:
