@@ -75,7 +75,7 @@ SMALLEST_INPUT = 64
 """Smaller inputs than this are enlarged before a timm network, whose last maps would be single pixels."""
 
 TRUSTED = 0.5
-"""Judges that are right on fewer of the images that they did not see reject more of a class than they should."""
+"""What judges are unsure of that are right on fewer of the images that they did not see says nothing of a morph."""
 
 FORMAT = "dagaug-classifier"
 VERSION = 1
@@ -899,8 +899,8 @@ def _warn(fitted: CrossFitted, progress: Progress) -> None:
     if fitted.accuracy < TRUSTED:
         progress.say(
             f"The classifiers are right on only {fitted.accuracy:.0%} of the real images that they did not see: what "
-            "they take for another class is kept, as by --allow-mislabelled; --reject-mislabelled drops it, and better "
-            "classifiers can be named with --classifier and --weights"
+            "they are unsure of is kept (--min-confidence, --reject-mislabelled drop it); better ones can be named "
+            "with --classifier and --weights"
         )
 
 

@@ -394,14 +394,21 @@ def augment(
         Keep, typer.Option(help="Top-1 of each reference, of each image (the paper's rule), or all that pass.")
     ] = Keep.per_reference,
     allow_mislabelled: Annotated[
-        bool | None,
+        bool,
         typer.Option(
             "--allow-mislabelled/--reject-mislabelled",
-            help="Keep or reject what the classifier takes for another class; rejected by default, unless it is right "
-            "on fewer than half of the images it did not see.",
+            help="Keep or reject what the classifier takes for another class.",
+        ),
+    ] = True,
+    min_confidence: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Least p(source's label) that is kept. By default chance, one in the number of classes, or 0 where "
+            "the classifier is right on fewer than half of the images it did not see.",
         ),
     ] = None,
-    min_confidence: Annotated[float, typer.Option(min=0, max=1, help="Least p(source's label) that is kept.")] = 0.0,
     max_confidence: Annotated[float, typer.Option(min=0, max=1, help="Drop what is easier than this.")] = 1.0,
     classifier: Classifier = "auto",
     weights: Weights = None,

@@ -73,9 +73,9 @@ class AugmentOptions(BaseModel):
         background: what stands behind: the ``reference``'s background, the ``source``'s, or that of an ``other``
             training image (:func:`~dagaug.planning.backgrounds`).
         keep: ``per-reference`` (top-1 of each reference), ``per-image`` (top-1 of a source; the paper's rule), ``all``.
-        allow_mislabelled: keep results whose top-1 prediction is not the source's label; None keeps them where the
-            classifiers are right on fewer than half of the images that they did not see.
-        min_confidence, max_confidence: bounds of p(source's label).
+        allow_mislabelled: keep results whose top-1 prediction is not the source's label.
+        min_confidence, max_confidence: bounds of p(source's label). None as the lower one is chance, one in the number
+            of classes, or nothing where the classifiers are right on fewer than half of the images they did not see.
         classifier: timm name of the judge; ``auto`` suits the patches' size.
         weights: a classifier that is ready to judge, or weights that its training starts from.
         folds: of the cross-fitting; 1 lets the classifier judge morphs of images that it learned from.
@@ -96,8 +96,8 @@ class AugmentOptions(BaseModel):
     variants: tuple[Variant, ...] = Field(DEFAULT_VARIANTS, min_length=1)
     background: Background = "reference"
     keep: Keep = "per-reference"
-    allow_mislabelled: bool | None = None
-    min_confidence: float = Field(0.0, ge=0, le=1)
+    allow_mislabelled: bool = True
+    min_confidence: float | None = Field(None, ge=0, le=1)
     max_confidence: float = Field(1.0, ge=0, le=1)
     classifier: str = "auto"
     weights: Path | None = None
@@ -201,7 +201,7 @@ class Job:
         progress: Progress,
     ) -> None:
         check_classes(model, dataset)
-        check_bounds(options.min_confidence, options.max_confidence)
+        check_bounds(options.min_confidence or 0.0, options.max_confidence)
         if options.pairs is not None and options.limit is not None:
             raise UsageError(f"--limit {options.limit}: --pairs names the morphs one by one; leave out one of the two")
         if options.background == "source" and "cutout" in options.variants and options.pairs is None:
@@ -229,7 +229,7 @@ class Job:
         self.real = [row for row, sample in enumerate(self.files) if sample.path in keep_real] if options.real else []
         self.shards = self._cut()
         self.judges_sha256 = ""
-        self.lenient = bool(options.allow_mislabelled)
+        self.min_confidence = options.min_confidence or 0.0
 
     @cached_property
     def _frames(self) -> Frames:
@@ -304,8 +304,9 @@ class Job:
                 )
             if self._given_judge() is None and cache is not None:
                 fitted = self._with_more_images(fitted, selected, cache)
-        if self.options.allow_mislabelled is None:
-            self.lenient = fitted.accuracy < TRUSTED
+        if self.options.min_confidence is None:
+            chance, doubtful = 1 / len(self.dataset.classes), fitted.accuracy < TRUSTED
+            self.min_confidence = 0.0 if doubtful or chance >= self.options.max_confidence else chance
         return fitted, rows
 
     def _with_more_images(self, fitted: CrossFitted, selected: Finished, cache: Path) -> CrossFitted:
@@ -473,8 +474,8 @@ class Job:
             confidence=confidence,
             kind=UNMORPHED[self.plan.variant[part]].astype(np.uint8),
             keep="all" if exactly else self.options.keep,
-            allow_mislabelled=exactly or self.lenient,
-            min_confidence=0.0 if exactly else self.options.min_confidence,
+            allow_mislabelled=exactly or self.options.allow_mislabelled,
+            min_confidence=0.0 if exactly else self.min_confidence,
             max_confidence=1.0 if exactly else self.options.max_confidence,
         )
         return label, predicted, confidence, verdict

@@ -3,7 +3,7 @@
     python examples/selection.py ./cub runs/cub
     python examples/selection.py ./cub runs/cub --seeds 2 --steps 5 --policies random,per-image   # does it run?
 
-dagaug augment makes every candidate (--keep all --allow-mislabelled); each rule then takes as many of them as there are
+dagaug augment makes every candidate (--keep all --min-confidence 0); each rule then takes as many of them as there are
 sources (--count), as the paper's rule does, and writes them into class folders; dagaug score trains on each, paired by
 seed. The rules:
 
@@ -195,7 +195,7 @@ def main(
     if not file.exists():
         run(
             *DAGAUG, "augment", data, "--checkpoint", checkpoint, "--refs", refs, "--keep", "all",
-            "--allow-mislabelled", "--encoding", "png", "--seed", seed, "--out", file, "--quiet",
+            "--min-confidence", "0", "--encoding", "png", "--seed", seed, "--out", file, "--quiet",
         )  # fmt: skip
     sets = write_sets(file, names, count, seed, out / "sets")
     arms = [word for name, folder in sets.items() for word in ("--arm", f"{PREFIX}{name}={folder}")]

@@ -190,21 +190,19 @@ def verdict_of(store: Store) -> list[str]:
     return [VERDICTS[code] for code in store.candidates.verdict]
 
 
-def test_what_is_kept_is_predicted_as_its_sources_class_and_what_is_not_says_why(store: Store) -> None:
+def test_what_is_kept_is_recognised_better_than_by_chance_and_what_is_not_says_why(store: Store) -> None:
     candidates = store.candidates
     for row, verdict in enumerate(verdict_of(store)):
-        right = candidates.predicted[row] == candidates.label[row]
-        assert (verdict == "mislabelled") == (not right)
+        assert (verdict == "below --min-confidence") == (candidates.confidence[row] < 1 / SPECIES)
         assert (verdict == "kept") == (candidates.image[row] >= 0)
-    assert (store.images.predicted == store.images.label)[morphs_of(store)].all()
+    assert "below --min-confidence" in verdict_of(store)
 
 
-def test_per_reference_keeps_the_best_candidate_of_each_source_and_reference_that_is_right(store: Store) -> None:
+def test_per_reference_keeps_the_best_candidate_of_each_source_and_reference(store: Store) -> None:
     candidates = store.candidates
     pairs: dict[tuple[int, int], list[int]] = {}
-    for row in range(len(candidates)):
-        if candidates.predicted[row] == candidates.label[row]:
-            pairs.setdefault((int(candidates.source[row]), int(candidates.reference[row])), []).append(row)
+    for row in np.flatnonzero(candidates.confidence >= 1 / SPECIES).tolist():
+        pairs.setdefault((int(candidates.source[row]), int(candidates.reference[row])), []).append(row)
     best = {max(rows, key=lambda row: (candidates.confidence[row], -row)) for rows in pairs.values()}
     assert best == set(np.flatnonzero(candidates.image >= 0).tolist())
 
@@ -219,21 +217,40 @@ def test_per_image_keeps_one_morph_of_a_source_at_most(
     assert Counter(sources.tolist()) == Counter(set(store.images.source[morphs_of(store)].tolist()))
 
 
-def test_mislabelled_results_are_kept_where_they_are_allowed(
-    model: TrainedModel, birds: Dataset, judged: AugmentOptions, tmp_path: Path
+def test_mislabelled_results_are_rejected_where_that_is_asked_for(
+    model: TrainedModel, birds: Dataset, judged: AugmentOptions, tmp_path: Path, store: Store
 ) -> None:
-    done = run(model, birds, judged.model_copy(update={"allow_mislabelled": True, "keep": "all"}), tmp_path / "a.h5")
-    assert done.kept == CANDIDATES
+    rows = morphs_of(store)
+    assert (store.images.predicted[rows] != store.images.label[rows]).any()
+    run(model, birds, judged.model_copy(update={"allow_mislabelled": False, "keep": "all"}), tmp_path / "a.h5")
+    with Store(tmp_path / "a.h5") as strict:
+        candidates = strict.candidates
+        wrong = candidates.predicted != candidates.label
+        assert (wrong == (candidates.verdict == VERDICTS.index("mislabelled"))).all()
+
+
+@pytest.mark.parametrize(
+    "bounds",
+    [{}, {"min_confidence": 0.0}, {"max_confidence": 1 / SPECIES}],
+    ids=["default", "none", "only the hardest"],
+)
+def test_the_least_confidence_is_chance_unless_a_bound_says_otherwise(
+    model: TrainedModel, birds: Dataset, judged: AugmentOptions, tmp_path: Path, bounds: dict[str, float]
+) -> None:
+    run(model, birds, judged.model_copy(update={"keep": "all", **bounds}), tmp_path / "a.h5")
+    least, most = 0.0 if bounds else 1 / SPECIES, bounds.get("max_confidence", 1.0)
     with Store(tmp_path / "a.h5") as store:
-        rows = morphs_of(store)
-        assert (store.images.predicted[rows] != store.images.label[rows]).any()
+        kept, confidence = store.candidates.verdict == VERDICTS.index("kept"), store.candidates.confidence
+        assert (kept == (confidence >= least) & (confidence <= most)).all()
+        assert kept.any()
+        assert kept.all() == ("min_confidence" in bounds)
 
 
 def test_confidences_out_of_bounds_are_dropped(
     model: TrainedModel, birds: Dataset, judged: AugmentOptions, tmp_path: Path, store: Store
 ) -> None:
     low, high = np.quantile(store.candidates.confidence, [0.3, 0.7])
-    bounds = {"min_confidence": float(low), "max_confidence": float(high), "allow_mislabelled": True}
+    bounds = {"min_confidence": float(low), "max_confidence": float(high)}
     run(model, birds, judged.model_copy(update=bounds), tmp_path / "a.h5")
     with Store(tmp_path / "a.h5") as bounded:
         kept = bounded.images.confidence[morphs_of(bounded)]
@@ -306,9 +323,7 @@ def test_crops_have_the_size_of_the_patches(
 def test_whole_images_are_the_reference_or_its_mirror_image_but_for_the_place_of_the_object(
     model: TrainedModel, birds: Dataset, judged: AugmentOptions, tmp_path: Path, variant: str
 ) -> None:
-    options = judged.model_copy(
-        update={"variants": (variant,), "encoding": "png", "allow_mislabelled": True, "limit": 6}
-    )
+    options = judged.model_copy(update={"variants": (variant,), "encoding": "png", "min_confidence": 0.0, "limit": 6})
     run(model, birds, options, tmp_path / "a.h5")
     patches = read_patches(birds, birds.train, FRAMING)
     region_of = {s.path.as_posix(): r for s, r in zip(patches.samples, patches.regions, strict=True)}
@@ -335,7 +350,7 @@ def test_whole_images_are_the_reference_or_its_mirror_image_but_for_the_place_of
 def test_on_another_background_an_image_is_the_one_that_gives_it_but_for_the_place_of_the_object(
     model: TrainedModel, birds: Dataset, judged: AugmentOptions, tmp_path: Path, background: str
 ) -> None:
-    changes = {"background": background, "encoding": "png", "allow_mislabelled": True, "limit": 6}
+    changes = {"background": background, "encoding": "png", "min_confidence": 0.0, "limit": 6}
     run(model, birds, judged.model_copy(update=changes), tmp_path / "a.h5")
     regions = read_patches(birds, birds.train, FRAMING)
     region_of = {s.path.as_posix(): r for s, r in zip(regions.samples, regions.regions, strict=True)}
@@ -629,7 +644,7 @@ def test_a_reference_that_vanishes_meanwhile_is_told_and_the_run_can_go_on(
     root, out = tmp_path / "birds", tmp_path / "a.h5"
     shutil.copytree(birds_folder, root)
     data = read_dataset(root)
-    options = judged.model_copy(update={"real": False, "allow_mislabelled": True})
+    options = judged.model_copy(update={"real": False, "min_confidence": 0.0})
     with monkeypatch.context() as patch:
         patch.setattr(morphing.Job, "_decode", lambda self, path: decode(path.with_suffix(".gone")))
         with pytest.raises(DataError, match="readable when this run began; restore it and run again"):
@@ -667,9 +682,7 @@ def test_a_judge_that_is_given_judges_as_it_is(
 ) -> None:
     listener = Listener()
     options = judged.model_copy(update={"frame": "crop", "encoding": "png", "keep": "all", "limit": 3})
-    done = run(
-        model, birds, options.model_copy(update={"allow_mislabelled": True}), tmp_path / "a.h5", progress=listener
-    )
+    done = run(model, birds, options.model_copy(update={"min_confidence": 0.0}), tmp_path / "a.h5", progress=listener)
     assert any("judges as it is" in line for line in listener.lines)
     assert np.isnan(done.accuracy)
     judge = Classifier.load(birds_judge)
@@ -731,4 +744,5 @@ def test_judges_that_are_mostly_wrong_reject_nothing_unless_asked_to(
     cache = tmp_path / "judges"
     done = run(model, birds, given, tmp_path / "a.h5", cache=cache)
     strict = run(model, birds, given.model_copy(update={"allow_mislabelled": False}), tmp_path / "b.h5", cache=cache)
-    assert done.verdicts.get("mislabelled", 0) == 0 < strict.verdicts["mislabelled"]
+    assert set(done.verdicts) == {"kept", "not the best of its reference"}
+    assert strict.verdicts["mislabelled"] > 0

@@ -40,7 +40,7 @@ def world(
     (root / "pairs.csv").write_text("source,reference\nno-such.png,other.png\n")
     with quick() as patch:
         patch.chdir(root)
-        made = dagaug("augment", "birds", "--refs", 1, "--out", "morphs.h5", *JUDGE, "--allow-mislabelled")
+        made = dagaug("augment", "birds", "--refs", 1, "--out", "morphs.h5", *JUDGE, "--min-confidence", 0)
         assert made.code == 0, made.err
         whole = (root / "morphs.h5").read_bytes()
         (root / "cut.h5").write_bytes(whole[: len(whole) // 2])

@@ -353,7 +353,7 @@ def test_judges_that_are_mostly_wrong_are_told_each_time_they_are_used(tmp_path:
         )
         assert doubtful.accuracy < 0.5
         assert f"right on only {doubtful.accuracy:.0%}" in listener.lines[-1]
-        assert "--allow-mislabelled" in listener.lines[-1]
+        assert "--min-confidence" in listener.lines[-1]
     listener = Listener()
     sure = cross_fit(*coloured(30), CLASSES, replace(TINY, steps=40, batch_size=12), folds=2, seed=0, progress=listener)
     assert sure.accuracy > 0.9

@@ -40,7 +40,7 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Outp
         yield {
             "sample-data": dagaug("sample-data", "./cub", *BIRDS),
             "train": dagaug("train", "./cub", *TRAIN),
-            "augment": dagaug("augment", "./cub", "--refs", 2, "--allow-mislabelled"),
+            "augment": dagaug("augment", "./cub", "--refs", 2, "--min-confidence", 0),
             "score": dagaug("score", "--steps", 2, "--seeds", 2),
             "show": dagaug("show"),
         }
@@ -80,7 +80,7 @@ def test_the_same_commands_again_do_no_work_twice(session: dict[str, Output]) ->
     again = dagaug("train", "./cub", *TRAIN)
     assert (again.code, again.err) == (0, "")
     assert "is trained already (3 steps); --overwrite trains it anew" in again.out
-    again = dagaug("augment", "./cub", "--refs", 2, "--allow-mislabelled")
+    again = dagaug("augment", "./cub", "--refs", 2, "--min-confidence", 0)
     assert again.code == 1
     assert "exists; --overwrite replaces it" in again.err
     again = dagaug("score", "--steps", 2, "--seeds", 2, "--json")
@@ -111,7 +111,7 @@ def as_json(session: dict[str, Output]) -> dict[str, Output]:
         "translate": dagaug("translate", "two/trainA", "--out", "json-two", "--checkpoint", "json-run", "--json"),
         "augment": dagaug(
             "augment", "cub", "--refs", 1, "--limit", 2, "--checkpoint", run, "--out", "json.h5",
-            "--allow-mislabelled", "--folds", 1, "--json",
+            "--min-confidence", 0, "--folds", 1, "--json",
         ),
         "augment --dry-run": dagaug("augment", "cub", "--refs", 1, "--checkpoint", run, "--dry-run", "--json"),
         "score": dagaug("score", "cub", "json.h5", "--steps", 2, "--seeds", 2, "--json"),
@@ -300,7 +300,7 @@ def test_a_drawn_split_is_written_down_and_kept_whatever_the_later_seed(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     shutil.copytree(birds_folder / "images", "folders")
-    judged = ("--classifier", "test_resnet", "--weights", birds_judge, "--allow-mislabelled")
+    judged = ("--classifier", "test_resnet", "--weights", birds_judge, "--min-confidence", 0)
     with quick():
         assert dagaug("train", "folders", "--seed", 1, *TRAIN, "--out", "run").code == 0
         with Path("run/split.csv").open(encoding="utf-8", newline="") as stream:

@@ -30,7 +30,7 @@ WHOLE = 64
 
 
 def make(birds: Dataset, run: Path, judge: Path, out: Path, **changes: object) -> Path:
-    options = {"refs": 2, "allow_mislabelled": True, "weights": judge, "encoding": "png"} | changes
+    options = {"refs": 2, "min_confidence": 0.0, "weights": judge, "encoding": "png"} | changes
     augment(load_model(run), birds, AugmentOptions(**options), out, device="cpu")  # type: ignore[arg-type]
     return out
 

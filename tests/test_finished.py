@@ -38,7 +38,7 @@ def _small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def options(birds_judge: Path) -> AugmentOptions:
-    return AugmentOptions(refs=1, weights=birds_judge, classifier="test_resnet", batch_size=8, allow_mislabelled=True)
+    return AugmentOptions(refs=1, weights=birds_judge, classifier="test_resnet", batch_size=8, min_confidence=0.0)
 
 
 class Patient:

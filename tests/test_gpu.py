@@ -43,7 +43,7 @@ def test_morphs_of_a_gpu_are_those_of_a_cpu_within_a_few_grey_levels(
 ) -> None:
     images = []
     for device in ("cuda", "cpu"):
-        chosen = AugmentOptions(refs=2, keep="all", allow_mislabelled=True, weights=birds_judge, encoding="raw")
+        chosen = AugmentOptions(refs=2, keep="all", min_confidence=0.0, weights=birds_judge, encoding="raw")
         out = augment(load_model(birds_run), birds, chosen, tmp_path / f"{device}.h5", device=device).out
         with Store(out) as file:
             rows = np.flatnonzero(file.images.synthetic)

@@ -61,7 +61,7 @@ def test_hostile_class_names_go_the_whole_way_and_nothing_leaves_its_folder(tmp_
         patch.chdir(work)
         for command in (
             ("train", data, "--out", "run", *FEW),
-            ("augment", data, "--checkpoint", "run", "--refs", 1, "--folds", 1, "--allow-mislabelled", "--out", "a.h5"),
+            ("augment", data, "--checkpoint", "run", "--refs", 1, "--folds", 1, "--min-confidence", 0, "--out", "a.h5"),
             ("show", "a.h5", "--out", "page.html"),
             ("export", "a.h5", "--out", "images"),
         ):

@@ -83,7 +83,7 @@ class World:
 
     def options(self, **changes: Any) -> AugmentOptions:
         # A judge of a few steps would reject nearly all; here one morph of each reference is stored.
-        values = {"refs": REFS, "weights": self.judge, "classifier": "test_resnet", "allow_mislabelled": True} | changes
+        values = {"refs": REFS, "weights": self.judge, "classifier": "test_resnet", "min_confidence": 0.0} | changes
         return AugmentOptions(**values)  # type: ignore[arg-type]
 
 

@@ -13,7 +13,7 @@ from processes import Process, Server
 
 REFS = 3
 ARGUMENTS = (
-    "--checkpoint", "run", "--classifier", "test_resnet", "--weights", "judge.safetensors", "--allow-mislabelled",
+    "--checkpoint", "run", "--classifier", "test_resnet", "--weights", "judge.safetensors", "--min-confidence", "0",
     "--refs", REFS, "--batch-size", 16, "--device", "cpu", "--quiet",
 )  # fmt: skip
 SMALL = {"dagaug.morphing._SOURCES_PER_SHARD": 2, "dagaug.morphing._REAL_PER_SHARD": 6}

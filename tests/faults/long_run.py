@@ -43,7 +43,7 @@ def prepare(folder: Path, images: int, size: int) -> None:
 def augment(folder: Path, out: Path, images: int, refs: int) -> list[str]:
     return command(
         "augment", folder / "birds", "--checkpoint", folder / "run", "--weights", folder / "judge.safetensors",
-        "--per-class", images // SPECIES, "--refs", refs, "--allow-mislabelled", "--device", "cpu", "--out", out,
+        "--per-class", images // SPECIES, "--refs", refs, "--min-confidence", 0, "--device", "cpu", "--out", out,
         "--quiet",
     )  # fmt: skip
 
