@@ -175,16 +175,20 @@ def test_the_fakes_are_the_cross_pairs_and_the_pairs_with_an_answer() -> None:
     assert torch.equal(fakes.reconstructed_label, made.reference_label[made.known])
 
 
-def test_a_fake_that_draws_nothing_is_the_reference_s_background() -> None:
+def test_a_fake_that_shows_no_object_is_the_reference_s_background() -> None:
+    """But for the 0.7% that are the least a mask can be."""
     objective, made = reference_objective(), batch()
-    last = objective.translator.morpher.generator.last
-    assert last.bias is not None
-    nn.init.zeros_(last.weight)
-    with torch.no_grad():
-        last.bias[4] = -40.0  # the mask's
+    drawn = objective.translator.morpher.generator.last
+    found = objective.translator.dae.structure_encoder.object[-1]
+    assert isinstance(found, nn.Conv2d)
+    for last, channel in (drawn, 4), (found, 0):  # the masks'
+        assert last.bias is not None
+        nn.init.zeros_(last.weight)
+        with torch.no_grad():
+            last.bias[channel] = -40.0
     _, fakes = objective(made, "full")
-    torch.testing.assert_close(fakes.translated, made.background[made.cross])
-    torch.testing.assert_close(fakes.reconstructed, made.background[made.known])
+    torch.testing.assert_close(fakes.translated, made.background[made.cross], atol=0.015, rtol=0)
+    torch.testing.assert_close(fakes.reconstructed, made.background[made.known], atol=0.015, rtol=0)
 
 
 @pytest.mark.parametrize("name", ["resblock", "l2", "timm"])
