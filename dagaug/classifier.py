@@ -75,7 +75,7 @@ SMALLEST_INPUT = 64
 """Smaller inputs than this are enlarged before a timm network, whose last maps would be single pixels."""
 
 TRUSTED = 0.5
-"""What judges are unsure of that are right on fewer of the images that they did not see says nothing of a morph."""
+"""Judges that are right on fewer of the images that they did not see drop nothing: their doubts are mostly noise."""
 
 FORMAT = "dagaug-classifier"
 VERSION = 1
