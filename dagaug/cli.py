@@ -592,7 +592,7 @@ def score(
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps of every training.")] = None,
     batch_size: Annotated[int, typer.Option(min=2, help="Images a step.")] = 32,
-    synthetic_share: Annotated[float, typer.Option(help="Share of each batch that is synthetic.")] = 0.25,
+    synthetic_share: Annotated[float, typer.Option(help="Share of each batch that is synthetic.")] = 0.5,
     per_class: PerClass = None,
     out: Annotated[Path | None, typer.Option(help="JSON file to write; beside the HDF5 file by default.")] = None,
     fail_unless_helps: Annotated[
@@ -1106,7 +1106,7 @@ def translate(
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder to write; the same command again goes on.")] = Path("dagaug-demo"),
-    steps: Annotated[int | None, typer.Option(min=1, help="Training steps, 600 by default.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Training steps, 480 by default.")] = None,
     refs: Annotated[int, typer.Option(min=1, help="References for each source.")] = 10,
     seeds: Annotated[int, typer.Option(min=2, help="Trainings of each arm of the score.")] = 3,
     seed: Seed = 0,

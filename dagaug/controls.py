@@ -34,10 +34,10 @@ from dagaug.gallery import backgrounds_of
 from dagaug.models import find_judges, load_model
 from dagaug.patches import Framing, Patches, read_patches
 from dagaug.planning import VARIANTS, Plan, background_in, variant_name
+from dagaug.practice import bent
 from dagaug.progress import SILENT, Progress
 from dagaug.store import Header, Images, Store
-from dagaug.translators import ReferenceTranslator, as_sharp_as
-from dagaug.warps import random_warp, sample
+from dagaug.translators import ReferenceTranslator
 
 __all__ = ["CONTROLS", "Control", "Controls", "SelectorCheck", "check_selector", "find_checkpoint"]
 
@@ -174,25 +174,10 @@ class Controls:
             source = self._row_of[plan.source[part]]
             pixels, masks = self._patches.images[source].astype(np.float32), self._engine.objects(source)
             if warped:
-                pixels, masks = self._warped(pixels, masks, start)
+                seeds = [np.random.SeedSequence([self._seed, 23, row]) for row in range(start, start + len(masks))]
+                pixels, masks = bent(pixels, masks, seeds)  # sharpened, as the morphs are
             behind = self._engine.backdrops(self._row_of[plan.behind[part]], plan.variant[part])
             yield from zip(*cut_out(pixels, masks, *behind), strict=True)
-
-    def _warped(
-        self, pixels: Float32[np.ndarray, "B S S 3"], masks: Float32[np.ndarray, "B S S"], first: int
-    ) -> tuple[Float32[np.ndarray, "B S S 3"], Float32[np.ndarray, "B S S"]]:
-        """Each under a random articulated warp of its own seed."""
-        image = torch.from_numpy(pixels).permute(0, 3, 1, 2) / 127.5 - 1
-        mask = torch.from_numpy(masks)[:, None]
-        grids = []
-        for row in range(len(mask)):
-            state = np.random.SeedSequence([self._seed, 23, first + row]).generate_state(1, np.uint64)[0]
-            generator = torch.Generator().manual_seed(int(state >> np.uint64(1)))
-            grids.append(random_warp(mask[row : row + 1], generator=generator))
-        grid: Float[Tensor, "B S S 2"] = torch.cat(grids)
-        moved_mask = sample(mask, grid, padding="zeros")
-        moved = as_sharp_as(image, mask, sample(image, grid), moved_mask)  # as the morphs are
-        return (moved.permute(0, 2, 3, 1).numpy() + 1) * 127.5, moved_mask[:, 0].numpy()
 
     def _as_stored(self, image: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W 3"]:
         """An image after the loss that storing it would have brought."""

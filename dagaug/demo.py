@@ -25,9 +25,9 @@ __all__ = ["SCORE_ARMS", "Demo", "run_demo"]
 SCORE_ARMS = ("real", "real+dagaug", "cutout")
 """What the demo compares: those of the score that answer the question and fit its time."""
 
-_TRAINING_STEPS = 600  # of the GAN, unless asked otherwise; `dagaug train` takes more for as many images
+_TRAINING_STEPS = 480  # of the GAN, unless asked otherwise; `dagaug train` takes more for as many images
 
-_SCORE_STEPS = 2 / 3  # of the usual ones: what is left of the demo's twelve minutes on two cores
+_SCORE_STEPS = 1 / 2  # of the usual ones: what is left of the demo's twelve minutes on two cores
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def run_demo(
 
     Args:
         folder: holds everything that is made.
-        steps: of training, 600 by default.
+        steps: of training, 480 by default.
         refs: references for each source.
         seeds: trainings of each arm of the score.
         seed: of everything.

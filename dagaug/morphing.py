@@ -27,6 +27,7 @@ from dagaug.classifier import (
     Classifier,
     CrossFitted,
     FitOptions,
+    Practice,
     cross_fit,
     network_for,
     ready_judge,
@@ -51,6 +52,7 @@ from dagaug.planning import (
     random_plan,
     variant_name,
 )
+from dagaug.practice import practice_images
 from dagaug.progress import Progress
 from dagaug.selection import KEPT, VERDICTS, Keep, check_bounds, select
 from dagaug.shards import ShardContent
@@ -351,8 +353,16 @@ class Job:
         fitted = cross_fit(
             images, labels, self.dataset.classes, fit,
             folds=options.folds, seed=options.seed, device=self.device, cache=cache, progress=progress,
+            practice=lambda: self._practice(images, labels, progress), practice_of=self.model.sha256,
         )  # fmt: skip
         return fitted, self._rows_of_learned()
+
+    def _practice(self, images: np.ndarray, labels: np.ndarray, progress: Progress) -> Practice:
+        translator, seed = self.model.translator, self.options.seed
+        assert isinstance(translator, ReferenceTranslator)
+        return practice_images(
+            translator, images, labels.astype(np.int64), seed=seed, device=self.device, progress=progress
+        )
 
     def fix_batch_size(self, used: int | None = None) -> None:
         """Where no batch size was given: from now on ``used``, by the run that goes on, or what suits the device."""

@@ -25,7 +25,7 @@ LAYERS = (
         "alike", "crew", "encodings", "flock", "patches", "planning", "probe", "scatter", "scoretable", "store",
         "translators",
     ),
-    ("figures", "frames", "gallery", "models", "objectives", "passport", "shards"),
+    ("figures", "frames", "gallery", "models", "objectives", "passport", "practice", "shards"),
     ("evaluate", "export", "finished", "reimport", "runfolder", "squares", "workloads"),
     ("attention", "cloud", "engine", "training", "truth"),
     ("controls", "drawing", "material", "morphing", "report"),
