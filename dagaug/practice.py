@@ -24,6 +24,7 @@ from dagaug.warps import random_warp, sample
 __all__ = ["bent", "practice_images"]
 
 _COPIES = 4  # of each image
+_MOST = 25_000  # images that are cut out, so that memory stays bounded: 28 KB each at 64 px
 _BATCH = 64
 
 
@@ -59,7 +60,7 @@ def practice_images(
     device: torch.device | str = "cpu",
     progress: Progress = SILENT,
 ) -> Practice:
-    """Four cut-outs of each image, each bent at random and pasted on the background of a random image.
+    """Four cut-outs of each image, or of 25,000 of them, each bent at random and pasted on a random one's background.
 
     Args:
         translator: its structure encoder finds the objects; it is moved to ``device``.
@@ -72,29 +73,31 @@ def practice_images(
     Returns:
         images (in a file without a name, not in memory), labels, and the rows of ``patches`` that they were made from.
     """
-    count, side = len(patches), patches.shape[1]
+    draws, others = (np.random.default_rng(np.random.SeedSequence([seed, stream])) for stream in (37, 43))
+    chosen = np.sort(others.permutation(len(patches))[:_MOST])
+    count, side = len(chosen), patches.shape[1]
     device = torch.device(device)
     translator.to(device)
-    masks = np.zeros(patches.shape[:3], np.float32)
-    backgrounds = np.zeros_like(patches)
+    masks = np.zeros((count, side, side), np.float32)
+    backgrounds = np.zeros((count, side, side, 3), np.uint8)
     rows = np.tile(np.arange(count), _COPIES)
-    behind = np.random.default_rng(np.random.SeedSequence([seed, 37])).integers(count, size=len(rows))
+    behind = draws.integers(count, size=len(rows))
     with tempfile.TemporaryFile() as file:
         images = np.memmap(file, np.uint8, "w+", shape=(len(rows), side, side, 3))
     with progress.task("Making practice images for the judges", count + len(rows), "images") as task:
         for start in range(0, count, _BATCH):
             part = slice(start, min(start + _BATCH, count))
-            shown = torch.from_numpy(patches[part]).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
+            shown = torch.from_numpy(patches[chosen[part]]).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
             with torch.inference_mode(), autocast(device):
                 masks[part] = translator.dae.structure(shown)[0].object[:, 0].float().cpu().numpy()
             for row in range(part.start, part.stop):
-                backgrounds[row] = fill_background(patches[row], masks[row])[0]
+                backgrounds[row] = fill_background(patches[chosen[row]], masks[row])[0]
             task.advance(part.stop - part.start)
         for start in range(0, len(rows), _BATCH):
             part = slice(start, min(start + _BATCH, len(rows)))
             seeds = [np.random.SeedSequence([seed, 41, row]) for row in range(part.start, part.stop)]
-            pixels, moved = bent(patches[rows[part]].astype(np.float32), masks[rows[part]], seeds)
+            pixels, moved = bent(patches[chosen[rows[part]]].astype(np.float32), masks[rows[part]], seeds)
             beyond = np.zeros((len(moved), side, side), np.uint8)
             images[part] = cut_out(pixels, moved, backgrounds[behind[part]], beyond)[0]
             task.advance(part.stop - part.start)
-    return Practice(images, labels[rows].astype(np.int64), np.stack([rows, behind], 1))
+    return Practice(images, labels[chosen[rows]].astype(np.int64), chosen[np.stack([rows, behind], 1)])

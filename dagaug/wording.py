@@ -9,7 +9,7 @@ from collections.abc import Sequence
 __all__ = ["arm_words", "interval", "names_of", "p_value", "percent", "reason", "short_name", "signed", "term_words"]
 
 _ARMS = {
-    "real": "real images; flip, shift, scale, colour",
+    "real": "real images; flip and shift",
     "strong": "real images; harder augmentation (RandAugment, MixUp, CutMix)",
     "real+dagaug": "real images and the file’s synthetic ones",
     "strong+dagaug": "the same, with the harder augmentation",

@@ -62,6 +62,18 @@ def test_practice_shows_the_object_on_other_backgrounds(
     assert (made.images != other.images).any()
 
 
+def test_of_very_many_images_only_some_are_cut_out(
+    discs: tuple[np.ndarray, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dagaug.practice._MOST", 3)
+    images, labels, _ = discs
+    made = practice_images(ReferenceTranslator(Attention(2, 0.3, 20.0)).eval(), images, labels, seed=0)
+    assert len(made.images) == 12
+    assert len(set(made.made_from[:, 0].tolist())) == 3
+    assert set(made.made_from[:, 1].tolist()) <= set(made.made_from[:, 0].tolist())
+    np.testing.assert_array_equal(made.labels, labels[made.made_from[:, 0]])
+
+
 def test_a_judge_practises_on_nothing_of_what_it_is_to_judge(discs: tuple[np.ndarray, ...]) -> None:
     images, labels, _ = discs
     rows = np.arange(8)
