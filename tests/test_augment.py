@@ -220,8 +220,8 @@ def test_per_image_keeps_one_morph_of_a_source_at_most(
 def test_mislabelled_results_are_rejected_where_that_is_asked_for(
     model: TrainedModel, birds: Dataset, judged: AugmentOptions, tmp_path: Path, store: Store
 ) -> None:
-    rows = morphs_of(store)
-    assert (store.images.predicted[rows] != store.images.label[rows]).any()
+    assert (store.candidates.predicted != store.candidates.label).any()
+    assert "mislabelled" not in verdict_of(store)
     run(model, birds, judged.model_copy(update={"allow_mislabelled": False, "keep": "all"}), tmp_path / "a.h5")
     with Store(tmp_path / "a.h5") as strict:
         candidates = strict.candidates
@@ -740,6 +740,7 @@ def test_judges_that_are_mostly_wrong_reject_nothing_unless_asked_to(
 ) -> None:
     """Their word counts only where it is asked for."""
     monkeypatch.setattr(morphing, "TRUSTED", 1.01)  # of which all fall short
+    monkeypatch.setattr(morphing, "FitOptions", functools.partial(FitOptions, steps=30))
     given = judged.model_copy(update={"weights": None, "folds": 2, "classifier": "auto"})
     cache = tmp_path / "judges"
     done = run(model, birds, given, tmp_path / "a.h5", cache=cache)
