@@ -7,7 +7,6 @@ what is unusual for what is wrong; one that has seen objects bent at random, bef
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 
 import numpy as np
@@ -24,7 +23,7 @@ from dagaug.warps import random_warp, sample
 __all__ = ["bent", "practice_images"]
 
 _COPIES = 4  # of each image
-_MOST = 25_000  # images that are cut out, so that memory stays bounded: 28 KB each at 64 px
+_MOST = 10_000  # images that are cut out, so that memory stays bounded: 76 KB each at 64 px
 _BATCH = 64
 
 
@@ -60,7 +59,7 @@ def practice_images(
     device: torch.device | str = "cpu",
     progress: Progress = SILENT,
 ) -> Practice:
-    """Four cut-outs of each image, or of 25,000 of them, each bent at random and pasted on a random one's background.
+    """Four cut-outs of each image, or of 10,000 of them, each bent at random and pasted on a random one's background.
 
     Args:
         translator: its structure encoder finds the objects; it is moved to ``device``.
@@ -71,7 +70,7 @@ def practice_images(
         progress: is told of the images.
 
     Returns:
-        images (in a file without a name, not in memory), labels, and the rows of ``patches`` that they were made from.
+        images, labels, and the rows of ``patches`` that they were made from.
     """
     draws, others = (np.random.default_rng(np.random.SeedSequence([seed, stream])) for stream in (37, 43))
     chosen = np.sort(others.permutation(len(patches))[:_MOST])
@@ -82,8 +81,7 @@ def practice_images(
     backgrounds = np.zeros((count, side, side, 3), np.uint8)
     rows = np.tile(np.arange(count), _COPIES)
     behind = draws.integers(count, size=len(rows))
-    with tempfile.TemporaryFile() as file:
-        images = np.memmap(file, np.uint8, "w+", shape=(len(rows), side, side, 3))
+    images = np.zeros((len(rows), side, side, 3), np.uint8)
     with progress.task("Making practice images for the judges", count + len(rows), "images") as task:
         for start in range(0, count, _BATCH):
             part = slice(start, min(start + _BATCH, count))
