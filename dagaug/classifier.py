@@ -731,6 +731,11 @@ class Practice(NamedTuple):
     labels: Int64[np.ndarray, " M"]
     made_from: Int64[np.ndarray, "M K"]
 
+    def only(self, allowed: Bool[np.ndarray, " N"]) -> tuple[UInt8[np.ndarray, "m H W 3"], Int64[np.ndarray, " m"]]:
+        """Images and labels of those that were made from allowed real images alone."""
+        rows = np.flatnonzero(allowed[self.made_from].all(1))
+        return self.images[rows], self.labels[rows]
+
 
 class CrossFitted:
     """Classifiers of which each judges the images that it did not learn from.
@@ -906,12 +911,10 @@ def cross_fit(
     for fold in range(count):
         train = (fold_of != fold) | ~held_out
         title = f"training the classifier, fold {fold + 1} of {count}" if count > 1 else "training the classifier"
-        seen = None if made is None else np.flatnonzero(train[made.made_from].all(1))
         classifiers.append(
             fit(
                 images[train], labels[train], classes, options, seed=seed, device=device,
-                synthetic=None if made is None or seen is None else (made.images[seen], made.labels[seen]),
-                progress=progress, title=title,
+                synthetic=None if made is None else made.only(train), progress=progress, title=title,
             )
         )  # fmt: skip
     probabilities = _judge(classifiers, images[held_out], fold_of[held_out])

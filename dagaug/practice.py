@@ -62,7 +62,7 @@ def practice_images(
     """Four cut-outs of each image, or of 10,000 of them, each bent at random and pasted on a random one's background.
 
     Args:
-        translator: its structure encoder finds the objects; it is moved to ``device``.
+        translator: its structure encoder finds the objects.
         patches: real training images.
         labels: their classes.
         seed: of warps and backgrounds.
@@ -75,7 +75,7 @@ def practice_images(
     draws, others = (np.random.default_rng(np.random.SeedSequence([seed, stream])) for stream in (37, 43))
     chosen = np.sort(others.permutation(len(patches))[:_MOST])
     count, side = len(chosen), patches.shape[1]
-    device = torch.device(device)
+    device, before = torch.device(device), next(translator.parameters()).device
     translator.to(device)
     masks = np.zeros((count, side, side), np.float32)
     backgrounds = np.zeros((count, side, side, 3), np.uint8)
@@ -91,6 +91,7 @@ def practice_images(
             for row in range(part.start, part.stop):
                 backgrounds[row] = fill_background(patches[chosen[row]], masks[row])[0]
             task.advance(part.stop - part.start)
+        translator.to(before)  # a job that goes to other processes takes no GPU along
         for start in range(0, len(rows), _BATCH):
             part = slice(start, min(start + _BATCH, len(rows)))
             seeds = [np.random.SeedSequence([seed, 41, row]) for row in range(part.start, part.stop)]
