@@ -1,7 +1,7 @@
 """What the engine and its file cost, each as a ratio to something measured in the same run.
 
-``pytest tests/benchmarks --benchmark-only -s`` prints a table. Times are the processor time of this process and its
-threads, so that other work on the machine changes little; rates are per processor second.
+``pytest -n 0 tests/benchmarks --benchmark-only -s`` prints a table. Times are the processor time of this process and
+its threads, so that other work on the machine changes little; rates are per processor second.
 """
 
 from __future__ import annotations
