@@ -751,9 +751,18 @@ def _score_lines(result: ScoreResult) -> list[str]:
     if result.validated:
         chosen = ", ".join(f"{one.arm} {one.steps}" for one in result.validated if one.chosen)
         steps = f"steps of {network}, chosen on held-out training images: {chosen}"
-    if not any(found.by_hash or found.by_features for found in result.guards.alike.values()):
+    alike = {name: found for name, found in result.guards.alike.items() if found.by_hash or found.by_features}
+    usual = {name: found for name, found in alike.items() if not found.suspicious}
+    if not alike:
         how = "its perceptual hash or its features" if result.guards.features else "its perceptual hash"
         lines.append(f"No training image looks like a test image by {how}.")
+    elif usual:
+        counts = ", ".join(f"{found.by_features} of {found.images} {name}" for name, found in usual.items())
+        often = max(found.usual or 0.0 for found in usual.values())
+        lines.append(
+            f"Training images that look like a test image by their features alone: {counts}; {often:.0%} of the test "
+            "images look like another one, so that this is no more than usual."
+        )
     return [
         *lines,
         *result.notes,

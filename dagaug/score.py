@@ -295,13 +295,12 @@ def _notes(
     if same:
         yield f"{same} test images are, pixel for pixel, training images too: all accuracies are too high."
     for name, found in guards.alike.items():
-        if found.by_hash or found.by_features:
+        if found.suspicious:
             by_features = "" if found.by_features is None else f", {found.by_features} by their features"
             usual = "" if found.usual is None else f" ({found.usual:.0%} of the test images look like another one)"
             yield (
                 f"{found.by_hash} of {found.images} training images ({name}) look like a test image by their "
-                f"perceptual hash{by_features}{usual}: "
-                + ("the gain may be false." if found.suspicious else "no more than is usual in these data.")
+                f"perceptual hash{by_features}{usual}: the gain may be false."
             )
     if not guards.features:
         yield "Near-duplicates by features were not looked for, which needs: pip install 'dagaug[pretrained]'."
