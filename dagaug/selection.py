@@ -64,15 +64,15 @@ def select(
     confidence: Float[np.ndarray, " N"],
     kind: Integer[np.ndarray, " N"] | None = None,
     keep: str = "per-reference",
-    allow_mislabelled: bool = False,
+    allow_mislabelled: bool = True,
     min_confidence: float = 0.0,
     max_confidence: float = 1.0,
 ) -> UInt8[np.ndarray, " N"]:
     """Give each candidate its verdict, an index into :data:`VERDICTS`.
 
-    A candidate is first judged alone: predicted as another class than ``label``, or with a confidence outside
-    ``[min_confidence, max_confidence]``, it is rejected for the first of these reasons. Those that are left
-    compete by confidence within their group: (source, reference) for ``per-reference``, source for
+    A candidate is first judged alone: predicted as another class than ``label`` (unless that is allowed), or with a
+    confidence outside ``[min_confidence, max_confidence]``, it is rejected for the first of these reasons. Those that
+    are left compete by confidence within their group: (source, reference) for ``per-reference``, source for
     ``per-image``, and of one ``kind``. Equal confidences are decided for the earlier candidate, so the verdicts
     depend on the arguments alone. A group may end without a winner.
 

@@ -59,7 +59,7 @@ class Pool:
     def best(self, keep: str) -> np.ndarray:
         """Rows that a rule of dagaug's keeps, whatever the classifier takes them for."""
         columns = ("source", "reference", "label", "predicted", "confidence")
-        verdict = select(**{name: getattr(self, name) for name in columns}, keep=keep, allow_mislabelled=True)
+        verdict = select(**{name: getattr(self, name) for name in columns}, keep=keep)
         return np.flatnonzero(verdict == KEPT)
 
     @property

@@ -58,14 +58,14 @@ def test_sources_do_not_compete_with_each_other() -> None:
     assert table(*rows) == table(*rows, keep="per-image") == ["kept", "kept"]
 
 
-def test_mislabelled_is_rejected_even_when_confident_unless_allowed() -> None:
+def test_mislabelled_is_rejected_even_when_confident_if_asked() -> None:
     rows = ((0, 7, 3, 2, 0.45), (0, 7, 3, 3, 0.4))
-    assert table(*rows) == ["mislabelled", "kept"]
-    assert table(*rows, allow_mislabelled=True) == ["kept", "not the best of its reference"]
+    assert table(*rows) == ["kept", "not the best of its reference"]
+    assert table(*rows, allow_mislabelled=False) == ["mislabelled", "kept"]
 
 
 def test_mislabelled_stands_before_the_bounds_as_reason() -> None:
-    assert table((0, 7, 3, 2, 0.1), min_confidence=0.5) == ["mislabelled"]
+    assert table((0, 7, 3, 2, 0.1), min_confidence=0.5, allow_mislabelled=False) == ["mislabelled"]
 
 
 def test_bounds_are_inclusive_and_have_their_own_verdicts() -> None:
@@ -94,7 +94,8 @@ def test_equal_confidence_is_decided_for_the_first() -> None:
 
 
 def test_a_reference_may_end_without_a_winner() -> None:
-    assert table((0, 7, 3, 1, 0.1), (0, 7, 3, 2, 0.2)) == ["mislabelled", "mislabelled"]
+    rejected = table((0, 7, 3, 1, 0.1), (0, 7, 3, 2, 0.2), allow_mislabelled=False)
+    assert rejected == ["mislabelled", "mislabelled"]
 
 
 def test_no_candidates_give_no_verdicts() -> None:
@@ -140,6 +141,7 @@ def test_each_group_keeps_the_maximum_of_those_that_stand_alone(
             predicted=predicted,
             confidence=confidence,
             keep=keep,
+            allow_mislabelled=False,
         )
         for member in np.unique(group):
             right = (group == member) & (predicted == label)
