@@ -22,7 +22,7 @@ from scipy.stats import binomtest
 from torch import Tensor
 
 from dagaug import images as imaging
-from dagaug.classifier import LITE0, Network, build
+from dagaug.backbones import LITE0, Network, build
 from dagaug.errors import MissingExtraError
 from dagaug.progress import SILENT, Progress
 

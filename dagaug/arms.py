@@ -6,7 +6,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from dagaug.classifier import LITE0, Augment, FitOptions
+from dagaug.backbones import LITE0
+from dagaug.classifier import Augment, FitOptions
 from dagaug.controls import CONTROLS
 from dagaug.errors import UsageError
 

@@ -19,12 +19,14 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from dagaug.classifier import CrossFitted, network_for, untrained
+from dagaug.backbones import network_for
+from dagaug.classifier import untrained
 from dagaug.datasets import Dataset
 from dagaug.engine import Engine, Morphs, pick_device
 from dagaug.finished import Finished
 from dagaug.images import Skipped
 from dagaug.interrupts import Interrupted, Stop, stop_on_signals
+from dagaug.judges import CrossFitted
 from dagaug.models import TrainedModel
 from dagaug.morphing import AugmentOptions, Job, Made, Shard, check_classes
 from dagaug.outputs import telling_writes, write_whole

@@ -611,7 +611,8 @@ def score(
     import json
 
     from dagaug.arms import QUICK, QUICK_SEEDS, ScoreOptions, arm_names
-    from dagaug.classifier import LITE0, FitOptions, network_for
+    from dagaug.backbones import LITE0, network_for
+    from dagaug.classifier import FitOptions
     from dagaug.crew import pick_devices
     from dagaug.datasets import read_dataset
     from dagaug.engine import pick_device

@@ -18,10 +18,11 @@ from jaxtyping import Float64, Int64, UInt8
 from pydantic import ValidationError
 from scipy.spatial.distance import cdist
 
-from dagaug.classifier import Classifier, CrossFitted
+from dagaug.classifier import Classifier
 from dagaug.datasets import Dataset, Sample
 from dagaug.errors import CheckpointError, DataError
 from dagaug.gallery import Morphs, Originals, Shown, evenly
+from dagaug.judges import CrossFitted
 from dagaug.models import find_judges
 from dagaug.patches import Framing, Patches, read_patches
 from dagaug.projection import project

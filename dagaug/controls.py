@@ -24,13 +24,13 @@ from torch import Tensor
 
 from dagaug import images as imaging
 from dagaug.checkpoint import MODEL_FILE, sha256
-from dagaug.classifier import CrossFitted
 from dagaug.datasets import Dataset
 from dagaug.engine import Engine
 from dagaug.errors import CheckpointError, DataError
 from dagaug.foreground import cut_out
 from dagaug.frames import Frame, Frames
 from dagaug.gallery import backgrounds_of
+from dagaug.judges import CrossFitted
 from dagaug.models import find_judges, load_model
 from dagaug.patches import Framing, Patches, read_patches
 from dagaug.planning import VARIANTS, Plan, background_in, variant_name

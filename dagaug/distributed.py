@@ -20,11 +20,11 @@ import numpy as np
 import torch
 
 from dagaug.augment import Executor, missing_real
-from dagaug.classifier import CrossFitted
 from dagaug.engine import pick_device
 from dagaug.errors import DagaugError, DataError, MissingExtraError, StoreError, UsageError
 from dagaug.images import Skipped
 from dagaug.interrupts import Stop
+from dagaug.judges import CrossFitted
 from dagaug.morphing import Job, Shard
 from dagaug.progress import Progress, Task
 from dagaug.shards import Run, write_shard

@@ -21,10 +21,10 @@ import torch
 from jaxtyping import Bool, Float, Float32, Int64, UInt8
 from torch import Tensor
 
-from dagaug.classifier import CrossFitted
 from dagaug.encodings import Encodings, record_type
 from dagaug.errors import UsageError
 from dagaug.foreground import cut_out, fill_background
+from dagaug.judges import CrossFitted
 from dagaug.networks import Appearance, Structure
 from dagaug.outputs import telling_writes
 from dagaug.planning import UNMORPHED, VIEW_OF, VIEWS, Plan

@@ -18,10 +18,12 @@ from jaxtyping import Float, Float64, Int64, Integer, UInt8
 from pydantic import ValidationError
 
 from dagaug import metrics
-from dagaug.classifier import LITE0, Classifier, FitOptions, Network, build, cross_fit, network_for
+from dagaug.backbones import LITE0, Network, build, network_for
+from dagaug.classifier import Classifier, FitOptions
 from dagaug.datasets import Dataset
 from dagaug.errors import CheckpointError, DataError, StoreError, UsageError
 from dagaug.images import cut, region_of
+from dagaug.judges import cross_fit
 from dagaug.metrics import Spread
 from dagaug.models import TrainedModel, load_model
 from dagaug.patches import Framing, Patches, read_patches

@@ -22,23 +22,15 @@ import torch
 from jaxtyping import UInt8
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from dagaug.classifier import (
-    TRUSTED,
-    Classifier,
-    CrossFitted,
-    FitOptions,
-    Practice,
-    cross_fit,
-    network_for,
-    ready_judge,
-    untrained,
-)
+from dagaug.backbones import network_for
+from dagaug.classifier import Classifier, FitOptions, untrained
 from dagaug.datasets import Dataset, Sample
 from dagaug.engine import Engine, Morphs
 from dagaug.errors import CheckpointError, DataError, ImageError, UsageError
 from dagaug.finished import Finished
 from dagaug.frames import Frame, Frames
 from dagaug.images import Skipped, decode, decode_bytes, encode, is_plain_jpeg
+from dagaug.judges import TRUSTED, CrossFitted, Practice, cross_fit, ready_judge
 from dagaug.models import TrainedModel
 from dagaug.patches import Patches, read_patches
 from dagaug.planning import (

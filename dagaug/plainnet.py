@@ -25,7 +25,7 @@ class PlainNet(nn.Module):
 
     Attributes:
         num_features: length of the pooled features.
-        pretrained_cfg: timm's record, as far as :class:`dagaug.classifier.Network` reads it.
+        pretrained_cfg: timm's record, as far as :class:`dagaug.backbones.Network` reads it.
         head: logits of the pooled features.
     """
 

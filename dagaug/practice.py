@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float32, Int64, UInt8
 
-from dagaug.classifier import Practice
 from dagaug.foreground import cut_out, fill_background
+from dagaug.judges import Practice
 from dagaug.precision import autocast
 from dagaug.progress import SILENT, Progress
 from dagaug.translators import ReferenceTranslator, as_sharp_as

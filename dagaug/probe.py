@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from jaxtyping import Float32, Int64, UInt8
 from torch import Tensor, nn
 
-from dagaug.classifier import Augment, FitOptions, augmented, build
+from dagaug.backbones import build
+from dagaug.classifier import Augment, FitOptions, augmented
 from dagaug.progress import SILENT, Progress
 
 __all__ = ["RATE", "VIEWS", "Features", "Probe"]

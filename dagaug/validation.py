@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Int64
 
-from dagaug.classifier import folds_of
 from dagaug.errors import UsageError
+from dagaug.judges import folds_of
 from dagaug.ledger import Ledger, Run
 from dagaug.material import ImageSet, MorphSet
 from dagaug.progress import Progress

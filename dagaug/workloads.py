@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
-from dagaug.classifier import build
+from dagaug.backbones import build
 from dagaug.datasets import Dataset, Domains
 from dagaug.errors import DataError, UsageError
 from dagaug.foreground import backgrounds, grabcut_masks

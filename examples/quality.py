@@ -28,7 +28,8 @@ from rich.progress import track
 from rich.table import Table
 from torch.nn import functional as F
 
-from dagaug.classifier import Classifier, FitOptions, Network, build, fit, network_for
+from dagaug.backbones import Network, build, network_for
+from dagaug.classifier import Classifier, FitOptions, fit
 from dagaug.datasets import Dataset, read_dataset
 from dagaug.engine import to_tensor
 from dagaug.flock import true_morph

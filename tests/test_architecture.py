@@ -17,15 +17,16 @@ LAYERS = (
         "projection", "scenery", "sheets", "tasks", "warps", "wording",
     ),
     (
-        "axes", "checkpoint", "classifier", "console", "creatures", "datasets", "flatfile", "foreground", "formats",
+        "axes", "backbones", "checkpoint", "console", "creatures", "datasets", "flatfile", "foreground", "formats",
         "images", "interrupts", "ledger", "losses", "metrics", "networks", "outputs", "perceptual", "plumage",
         "sampling", "selection", "species",
     ),
     (
-        "alike", "crew", "encodings", "flock", "patches", "planning", "probe", "scatter", "scoretable", "store",
+        "alike", "classifier", "crew", "encodings", "flock", "patches", "planning", "scatter", "scoretable", "store",
         "translators",
     ),
-    ("figures", "frames", "gallery", "models", "objectives", "passport", "practice", "shards"),
+    ("figures", "frames", "gallery", "judges", "models", "objectives", "passport", "probe", "shards"),
+    ("practice",),
     ("evaluate", "export", "finished", "reimport", "runfolder", "squares", "workloads"),
     ("attention", "cloud", "engine", "training", "truth"),
     ("controls", "drawing", "material", "morphing", "report"),
@@ -42,7 +43,7 @@ LAYERS = (
 ONLY = {
     "typer": {"cli", "console"},
     "rich": {"cli", "console"},
-    "timm": {"classifier"},
+    "timm": {"backbones", "classifier"},
     "albumentations": {"classifier"},
     "matplotlib": {"figures", "sheets"},
     "jinja2": {"report"},

@@ -26,13 +26,14 @@ from making_runs import (
 
 from dagaug import morphing
 from dagaug.augment import Augmented, AugmentOptions, augment, check_classes, estimate
-from dagaug.classifier import Classifier, CrossFitted, FitOptions
+from dagaug.classifier import Classifier, FitOptions
 from dagaug.datasets import Dataset, read_dataset
 from dagaug.engine import Engine
 from dagaug.errors import CheckpointError, DataError, ImageError, OutputExistsError, UsageError
 from dagaug.gallery import backgrounds_of
 from dagaug.images import decode
 from dagaug.interrupts import Interrupted
+from dagaug.judges import CrossFitted
 from dagaug.models import TrainedModel, load_model
 from dagaug.patches import read_patches
 from dagaug.planning import DEFAULT_VARIANTS, VARIANTS

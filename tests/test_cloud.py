@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from dagaug import cloud as clouding
-from dagaug.classifier import Classifier, CrossFitted, FitOptions, cross_fit, folds_of, hash_images, untrained
+from dagaug.classifier import Classifier, FitOptions, hash_images, untrained
 from dagaug.cloud import KINDS, Cloud, cloud_of
 from dagaug.datasets import Dataset, read_dataset
+from dagaug.judges import CrossFitted, cross_fit, folds_of
 from dagaug.models import JUDGES_FILE
 from dagaug.patches import Framing, read_patches
 from dagaug.shards import ShardContent, open_run

@@ -13,13 +13,14 @@ import torch
 from making_runs import SIZE
 
 from dagaug.augment import AugmentOptions, augment
-from dagaug.classifier import CrossFitted, FitOptions, cross_fit
+from dagaug.classifier import FitOptions
 from dagaug.controls import CONTROLS, Controls, check_selector, find_checkpoint
 from dagaug.datasets import Dataset
 from dagaug.engine import to_tensor
 from dagaug.errors import CheckpointError, DataError
 from dagaug.foreground import fill_background
 from dagaug.images import decode
+from dagaug.judges import CrossFitted, cross_fit
 from dagaug.models import load_model
 from dagaug.patches import Patches, read_patches
 from dagaug.planning import VARIANTS

@@ -13,9 +13,10 @@ from making_runs import FRAMING, SIZE
 from torch import nn
 
 from dagaug import engine as engine_module
-from dagaug.classifier import CrossFitted, untrained
+from dagaug.classifier import untrained
 from dagaug.datasets import Dataset
 from dagaug.engine import Engine, Morphs, to_tensor
+from dagaug.judges import CrossFitted
 from dagaug.models import load_model
 from dagaug.patches import read_patches
 from dagaug.planning import DEFAULT_VARIANTS, VARIANTS, random_plan

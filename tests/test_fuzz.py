@@ -22,10 +22,11 @@ from hypothesis import strategies as st
 from making_stores import header, shard
 
 from dagaug import checkpoint
-from dagaug.classifier import Classifier, CrossFitted
+from dagaug.classifier import Classifier
 from dagaug.datasets import Sample, read_dataset, read_domains
 from dagaug.errors import DagaugError, ImageError
 from dagaug.images import decode_bytes
+from dagaug.judges import CrossFitted
 from dagaug.ledger import Ledger
 from dagaug.models import load_model
 from dagaug.planning import pairs_from_csv

@@ -37,7 +37,7 @@ def test_without_a_head_the_features_are_what_a_new_head_would_see() -> None:
 def test_timm_knows_the_network_once_dagaug_is_imported() -> None:
     import timm
 
-    from dagaug.classifier import build
+    from dagaug.backbones import build
 
     assert isinstance(timm.create_model("plain", num_classes=3), PlainNet)
     assert isinstance(build("plain", 3).model, PlainNet)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from dagaug.classifier import FitOptions, Practice, cross_fit, hash_images
+from dagaug.classifier import FitOptions, hash_images
+from dagaug.judges import Practice, cross_fit
 from dagaug.practice import bent, practice_images
 from dagaug.tasks import Attention
 from dagaug.translators import ReferenceTranslator

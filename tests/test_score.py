@@ -19,7 +19,8 @@ from making_runs import dagaug
 from safetensors.torch import save_file
 
 from dagaug import trainings
-from dagaug.classifier import FitOptions, build
+from dagaug.backbones import build
+from dagaug.classifier import FitOptions
 from dagaug.datasets import Dataset, read_dataset
 from dagaug.errors import DataError, UsageError
 from dagaug.ledger import Run, pack

@@ -25,12 +25,13 @@ from making_runs import quick
 from torch.utils.data import DataLoader
 
 from dagaug.augment import AugmentOptions, augment
-from dagaug.classifier import Classifier, CrossFitted, FitOptions, fit
+from dagaug.classifier import Classifier, FitOptions, fit
 from dagaug.datasets import Dataset, read_dataset
 from dagaug.engine import batch_size_for, to_tensor
 from dagaug.flock import write_flock
 from dagaug.foreground import fill_background
 from dagaug.images import decode, encode, paste
+from dagaug.judges import CrossFitted
 from dagaug.models import TrainedModel, load_model
 from dagaug.patches import Framing, read_patches
 from dagaug.planning import random_plan

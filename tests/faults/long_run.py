@@ -16,7 +16,8 @@ from pathlib import Path
 
 import torch
 
-from dagaug.classifier import network_for, untrained
+from dagaug.backbones import network_for
+from dagaug.classifier import untrained
 from dagaug.datasets import read_dataset
 from dagaug.flock import write_flock
 from dagaug.shards import parts_of
