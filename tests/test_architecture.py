@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "dagaug"
 
 LAYERS = (
     (
-        "anatomy", "curves", "errors", "evidence", "names", "palette", "plainnet", "precision", "progress",
+        "anatomy", "curves", "errors", "evidence", "names", "options", "palette", "plainnet", "precision", "progress",
         "projection", "scenery", "sheets", "tasks", "warps", "wording",
     ),
     (
@@ -33,7 +33,7 @@ LAYERS = (
     ("arms", "augment", "results", "translate"),
     ("trainings",),
     ("validation",),
-    ("distributed", "score", "translatefile"),
+    ("distributed", "score", "tables", "translatefile"),
     ("demo",),
     ("cli",),
     ("__main__",),
@@ -41,8 +41,8 @@ LAYERS = (
 """From the lowest up; a module imports from the layers below its own and from nowhere else."""
 
 ONLY = {
-    "typer": {"cli", "console"},
-    "rich": {"cli", "console"},
+    "typer": {"cli", "console", "options"},
+    "rich": {"cli", "console", "tables"},
     "timm": {"backbones", "classifier"},
     "albumentations": {"classifier"},
     "matplotlib": {"figures", "sheets"},
