@@ -202,7 +202,10 @@ def read_classifiers(path: Path) -> tuple[list[Classifier], dict[str, Tensor], d
         CheckpointError: missing, corrupt, not a classifier of this package, or of another version.
     """
     tensors, header = _read(path)
-    return _classifiers(path, tensors, header), tensors, header
+    classifiers = _classifiers(path, tensors, header)
+    if not classifiers:
+        raise CheckpointError(f"{path}: holds no classifier; delete it to train anew")
+    return classifiers, tensors, header
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict]:

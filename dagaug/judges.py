@@ -265,7 +265,7 @@ def ready_judge(name: str, classes: Sequence[str], *, size: int, weights: Path) 
         name: timm name of the network that the weights are for.
         classes: names of its outputs.
         size: side of the images in pixels.
-        weights: see :func:`build`.
+        weights: see :func:`dagaug.backbones.build`.
 
     Returns:
         None if the weights have no head for so many classes, so that they can only be where a training starts.

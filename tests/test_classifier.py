@@ -12,7 +12,7 @@ from making_classifiers import CLASSES, TINY, Listener, coloured
 from safetensors.torch import save_file
 
 from dagaug.backbones import build
-from dagaug.classifier import Augment, Classifier, FitOptions, fit, hash_images
+from dagaug.classifier import Augment, Classifier, FitOptions, fit, hash_images, write_classifiers
 from dagaug.errors import CheckpointError, TrainingError, UsageError
 
 
@@ -43,7 +43,7 @@ def test_a_saved_classifier_judges_alike(tmp_path: Path) -> None:
     assert [file.name for file in (tmp_path / "deep").iterdir()] == ["c.safetensors"]
 
 
-@pytest.mark.parametrize("damage", ["missing", "truncated", "garbage", "empty", "other safetensors", "version"])
+@pytest.mark.parametrize("damage", ["missing", "truncated", "garbage", "empty", "other safetensors", "version", "none"])
 def test_a_damaged_file_is_a_checkpoint_error_that_names_it(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "c.safetensors"
     Classifier(build("test_resnet", 3, size=32), CLASSES, 32).save(path)
@@ -58,6 +58,8 @@ def test_a_damaged_file_is_a_checkpoint_error_that_names_it(tmp_path: Path, dama
         path.write_bytes(b"")
     elif damage == "other safetensors":
         save_file({"weight": torch.zeros(3)}, path)
+    elif damage == "none":
+        write_classifiers(path, [])
     else:
         path.write_bytes(whole.replace(b'\\"version\\": 1', b'\\"version\\": 9', 1))
     with pytest.raises(CheckpointError, match=r"c\.safetensors"):
