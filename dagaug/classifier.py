@@ -430,7 +430,7 @@ def _rate(step: int, steps: int) -> float:
 def _augmentation(options: FitOptions, seed: int) -> A.Compose:
     """Build the augmentation of single images, uint8 RGB to uint8 RGB, with random numbers of its own."""
     edge = {"border_mode": cv2.BORDER_REPLICATE}
-    # What more was added to these cost accuracy at ten images a class (README, "How the classifiers train").
+    # What more was added to these cost accuracy at ten images a class (examples/experiments.md).
     standard = [
         A.HorizontalFlip(p=0.5),
         A.Affine(scale=(1, 1), translate_percent=(-0.1, 0.1), p=0.9, **edge),

@@ -1,7 +1,7 @@
 """The default classifier of small images: four plain convolutions that keep a fine grid.
 
 Networks made for ImageNet shrink an image to a quarter of its side before they look closely. At 64 px and ten images a
-class that throws away what tells fine-grained classes apart (README, "What was measured").
+class that throws away what tells fine-grained classes apart (examples/experiments.md, "The classifier").
 """
 
 from __future__ import annotations

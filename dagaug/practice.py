@@ -2,7 +2,7 @@
 
 Morphs show poses and surroundings that no real image of their class has. A judge that knows real images alone takes
 what is unusual for what is wrong; one that has seen objects bent at random, before any background, does so less
-(README, "The judges").
+(examples/experiments.md, "The judges").
 """
 
 from __future__ import annotations

@@ -114,7 +114,7 @@ def as_sharp_as(
     """``drawn`` with as much fine detail in its object as ``image`` has in its own, by unsharp masking.
 
     Pixels that were interpolated, or drawn where the network was unsure, are softer than a photograph's, and a
-    classifier that learns from soft images learns less of fine marks (README, "What was measured").
+    classifier that learns from soft images learns less of fine marks (examples/experiments.md).
     """
     high = drawn - F.avg_pool2d(drawn, 3, 1, 1, count_include_pad=False)
     lacking = _fineness(image, mask) - _fineness(drawn, drawn_mask)
@@ -137,7 +137,7 @@ class Morpher(nn.Module):
         width: channels at half the image's side.
         instance_channels: of each instance that is painted.
         own_pixels: least share of the source's own pixels in a result. What is drawn anew is nearer to the truth pixel
-            by pixel, since it blurs what it is unsure of, and at times less recognised (README, "What was measured").
+            by pixel, since it blurs what it is unsure of, and at times less recognised (examples/experiments.md).
     """
 
     def __init__(self, *, width: int = 32, instance_channels: int = 32, own_pixels: float = 0.0) -> None:
