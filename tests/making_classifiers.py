@@ -22,15 +22,17 @@ def coloured(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 
 class Listener:
-    """A progress that remembers notes and lines."""
+    """A progress that remembers notes and lines, and counts steps."""
 
     def __init__(self) -> None:
         self.notes: list[str] = []
         self.lines: list[str] = []
-        self.units = 0
+        self.steps = 0
+        self._unit = ""
 
     def task(self, name: str, total: int, unit: str) -> Listener:
-        del name, total, unit
+        del name, total
+        self._unit = unit
         return self
 
     def __enter__(self) -> Listener:
@@ -40,7 +42,8 @@ class Listener:
         return None
 
     def advance(self, count: int = 1, note: str = "") -> None:
-        self.units += count
+        if self._unit == "steps":
+            self.steps += count
         if note:
             self.notes.append(note)
 

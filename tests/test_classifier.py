@@ -102,7 +102,7 @@ def test_the_loss_falls_and_every_step_is_told() -> None:
     options = FitOptions("test_resnet", 32, steps=41, batch_size=12, learning_rate=3e-3, augment="none")
     fit(images, labels, CLASSES, options, seed=0, progress=listener)
     losses = [float(note.removeprefix("loss ")) for note in listener.notes]
-    assert listener.units == 41
+    assert listener.steps == 41
     assert losses[0] == pytest.approx(math.log(3), abs=0.3)
     assert losses[-1] < 0.7 * losses[0]
 

@@ -104,14 +104,14 @@ def test_the_cache_is_used_for_the_same_and_replaced_for_other_options(tmp_path:
     first = cross_fit(images, labels, CLASSES, TINY, folds=2, seed=0, cache=cache)
     listener = Listener()
     again = cross_fit(images, labels, CLASSES, TINY, folds=2, seed=0, cache=cache, progress=listener)
-    assert listener.units == 0
+    assert listener.steps == 0
     assert again.accuracy == first.accuracy
     np.testing.assert_array_equal(again.fold_of, first.fold_of)
     np.testing.assert_array_equal(
         again.probabilities(images, np.arange(12)), first.probabilities(images, np.arange(12))
     )
     cross_fit(images, labels, CLASSES, TINY, folds=2, seed=1, cache=cache, progress=listener)
-    assert listener.units == 2 * 6
+    assert listener.steps == 2 * 6
     assert "other images or options" in listener.lines[-1]
 
 

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from making_classifiers import Listener
 from making_runs import dagaug
 from safetensors.torch import save_file
 
@@ -41,33 +42,6 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-class Listener:
-    """A progress that remembers lines and counts steps."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-        self.steps = 0
-        self.unit = ""
-
-    def task(self, name: str, total: int, unit: str) -> Listener:
-        del name, total
-        self.unit = unit
-        return self
-
-    def __enter__(self) -> Listener:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        return None
-
-    def advance(self, count: int = 1, note: str = "") -> None:
-        if self.unit == "steps":
-            self.steps += count
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
 
 
 def picture(label: int, seed: int) -> np.ndarray:
