@@ -898,7 +898,7 @@ def demo(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """The whole way on the built-in birds: data, train, augment, score, report. About ten minutes on two cores."""
+    """The whole way on the built-in birds: data, train, augment, score, report. About eleven minutes on two cores."""
     import json
 
     from dagaug.demo import run_demo

@@ -27,7 +27,7 @@ SCORE_ARMS = ("real", "real+dagaug", "cutout")
 
 _TRAINING_STEPS = 480  # of the GAN, unless asked otherwise; `dagaug train` takes more for as many images
 
-_SCORE_STEPS = 1 / 2  # of the usual ones: what is left of the demo's twelve minutes on two cores
+_SCORE_STEPS = 1 / 2  # of the usual ones: so that the demo takes eleven minutes on two cores
 
 
 @dataclass(frozen=True)
