@@ -25,18 +25,18 @@ __all__ = [
 ]
 
 _HOME = {
-    "AugmentOptions": "morphing",
-    "AugmentedDataset": "store",
-    "DagaugError": "errors",
-    "Framing": "patches",
-    "ScoreOptions": "score",
-    "Store": "store",
-    "TrainOptions": "training",
-    "load_model": "models",
-    "read_dataset": "datasets",
-    "train": "training",
-    "write_flock": "flock",
-    "write_report": "report",
+    "AugmentOptions": "augment.options",
+    "AugmentedDataset": "hdf5.torch_dataset",
+    "DagaugError": "runtime.errors",
+    "Framing": "data.patches",
+    "ScoreOptions": "score.options",
+    "Store": "hdf5.reader",
+    "TrainOptions": "training.options",
+    "load_model": "model.trained_model",
+    "read_dataset": "data.layouts",
+    "train": "training.train",
+    "write_flock": "birds.dataset",
+    "write_report": "report.write",
 }
 
 

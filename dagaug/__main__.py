@@ -12,11 +12,11 @@ __all__ = ["main"]
 
 def main() -> None:
     """Run the command line; exits with 0 done, 1 known error, 2 usage, 130 interrupted."""
-    from dagaug.errors import DagaugError, in_one_line
+    from dagaug.runtime.errors import DagaugError, in_one_line
 
     try:
         with _terminating_interrupts():
-            from dagaug.cli import app
+            from dagaug.cli.app import app
 
             app()
     except DagaugError as error:

@@ -6,19 +6,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from dagaug.attention import attention_of
-from dagaug.augment import Augmented, AugmentOptions, augment
-from dagaug.classifier import FitOptions
-from dagaug.cloud import cloud_of
-from dagaug.datasets import read_dataset
-from dagaug.engine import pick_device
-from dagaug.flock import write_flock
-from dagaug.models import JUDGES_FILE, load_model
-from dagaug.progress import SILENT, Progress
-from dagaug.report import sheet_of_store, write_report
-from dagaug.score import ScoreOptions, ScoreResult, score
-from dagaug.training import Trained, TrainOptions, train
-from dagaug.workloads import Snapshot
+from dagaug.augment.options import AugmentOptions
+from dagaug.augment.run import Augmented, augment
+from dagaug.birds.dataset import write_flock
+from dagaug.classifiers.fit import FitOptions
+from dagaug.compute.devices import pick_device
+from dagaug.data.layouts import read_dataset
+from dagaug.model.trained_model import JUDGES_FILE, load_model
+from dagaug.report.attention import attention_of
+from dagaug.report.data_cloud import cloud_of
+from dagaug.report.write import sheet_of_store, write_report
+from dagaug.runtime.progress import SILENT, Progress
+from dagaug.score.experiment import score
+from dagaug.score.options import ScoreOptions
+from dagaug.score.results import ScoreResult
+from dagaug.training.modes import Snapshot
+from dagaug.training.options import TrainOptions
+from dagaug.training.train import Trained, train
 
 __all__ = ["SCORE_ARMS", "Demo", "run_demo"]
 

@@ -25,9 +25,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from dagaug.classifier import FitOptions
-from dagaug.datasets import Dataset, read_dataset
-from dagaug.score import ScoreOptions, score
+from dagaug.classifiers.fit import FitOptions
+from dagaug.data.dataset import Dataset
+from dagaug.data.layouts import read_dataset
+from dagaug.score.experiment import score
+from dagaug.score.options import ScoreOptions
 
 CLASSES = ("red", "green", "cyan", "violet")
 PER_CLASS, TEST_PER_CLASS = 8, 40

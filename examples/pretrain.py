@@ -2,7 +2,7 @@
 
     python examples/pretrain.py general.safetensors              # 4,500 steps; 12,000 pairs are drawn first
 
-They learn to redraw one species in the pose of another on procedural creatures (dagaug/creatures.py), whose true
+They learn to redraw one species in the pose of another on procedural creatures (dagaug/training/creatures.py), whose true
 answers are rendered; no photograph and none of the built-in birds is used. Three in four pairs are creatures, the
 others known warps of the creatures, as in dagaug's own training. A picture (source, reference, answer, morph) is
 written beside the networks every 500 steps.
@@ -24,16 +24,17 @@ import typer
 from rich.progress import track
 from torch import Tensor, nn
 
-from dagaug import checkpoint, losses
-from dagaug.creatures import CreaturePairs, creature_pairs
-from dagaug.models import ModelCard, save_model
-from dagaug.networks import Structure
-from dagaug.patches import Framing
-from dagaug.sampling import step_generator, warped_pairs
-from dagaug.tasks import PRESETS
-from dagaug.translators import ReferenceTranslator, composite
-from dagaug.warps import jitter_colours
-from dagaug.workloads import to_pixels
+from dagaug.compute.tensors import to_pixels
+from dagaug.data.patches import Framing
+from dagaug.model import checkpoint
+from dagaug.model.networks import Structure
+from dagaug.model.presets import PRESETS
+from dagaug.model.trained_model import ModelCard, save_model
+from dagaug.model.translators import ReferenceTranslator, composite
+from dagaug.model.warps import jitter_colours
+from dagaug.training import losses
+from dagaug.training.creatures import CreaturePairs, creature_pairs
+from dagaug.training.pairs import step_generator, warped_pairs
 
 SIZE = 64
 SHARD = 256  # pairs drawn from one seed

@@ -28,17 +28,19 @@ from rich.progress import track
 from rich.table import Table
 from torch.nn import functional as F
 
-from dagaug.backbones import Network, build, network_for
-from dagaug.classifier import Classifier, FitOptions, fit
-from dagaug.datasets import Dataset, read_dataset
-from dagaug.engine import to_tensor
-from dagaug.flock import true_morph
-from dagaug.foreground import fill_background
-from dagaug.images import cut, cut_mask, decode
-from dagaug.models import load_model
-from dagaug.patches import Patches, read_patches
-from dagaug.translators import ReferenceTranslator, composite
-from dagaug.workloads import to_pixels
+from dagaug.birds.dataset import true_morph
+from dagaug.classifiers.backbones import Network, build, network_for
+from dagaug.classifiers.classifier import Classifier
+from dagaug.classifiers.fit import FitOptions, fit
+from dagaug.compute.tensors import to_pixels, to_tensor
+from dagaug.data.dataset import Dataset
+from dagaug.data.foreground import fill_background
+from dagaug.data.image_files import decode
+from dagaug.data.layouts import read_dataset
+from dagaug.data.patches import Patches, read_patches
+from dagaug.data.regions import cut, cut_mask
+from dagaug.model.trained_model import load_model
+from dagaug.model.translators import ReferenceTranslator, composite
 
 CPU = torch.device("cpu")
 POSE = {"facing": 1.0, "tilt": 35.0, "neck": 25.0, "wing": 60.0}  # degrees that count as 1 for the regressor

@@ -24,7 +24,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from dagaug.evidence import paired_difference
+from dagaug.score.statistics import paired_difference
 
 DAGAUG = (sys.executable, "-m", "dagaug")
 EXAMPLES = Path(__file__).parent

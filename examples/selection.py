@@ -36,9 +36,9 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from dagaug.evidence import paired_difference
-from dagaug.selection import KEPT, select
-from dagaug.store import Store
+from dagaug.augment.selection import KEPT, select
+from dagaug.hdf5.reader import Store
+from dagaug.score.statistics import paired_difference
 
 DAGAUG = (sys.executable, "-m", "dagaug")
 PREFIX = "by-"  # dagaug score has an arm of its own named random

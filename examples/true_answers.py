@@ -18,8 +18,8 @@ import numpy as np
 import typer
 from rich.progress import track
 
-from dagaug.flock import true_morph
-from dagaug.store import Store
+from dagaug.birds.dataset import true_morph
+from dagaug.hdf5.reader import Store
 
 
 class Spoil(StrEnum):

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import install_import_hook
 
 if TYPE_CHECKING:
-    from dagaug.datasets import Dataset
+    from dagaug.data.dataset import Dataset
 
 # Every module of the package imported after this line has its jaxtyping shapes checked at run time; but not where
 # times are measured.
@@ -45,7 +45,7 @@ def birds_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Built-in birds: 4 species, 4 training and 2 test images each, 64 px."""
     from making_runs import PER_CLASS, SPECIES, TEST_PER_CLASS
 
-    from dagaug.flock import write_flock
+    from dagaug.birds.dataset import write_flock
 
     folder = tmp_path_factory.mktemp("data") / "birds"
     write_flock(folder, species=SPECIES, per_class=PER_CLASS, test_per_class=TEST_PER_CLASS, size=64)
@@ -55,7 +55,7 @@ def birds_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def birds(birds_folder: Path) -> Dataset:
     """Those birds as a data set."""
-    from dagaug.datasets import read_dataset
+    from dagaug.data.layouts import read_dataset
 
     return read_dataset(birds_folder)
 

@@ -11,60 +11,61 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "dagaug"
 
-LAYERS = (
-    (
-        "anatomy", "curves", "errors", "evidence", "names", "options", "palette", "plainnet", "precision", "progress",
-        "projection", "scenery", "sheets", "tasks", "warps", "wording",
-    ),
-    (
-        "axes", "backbones", "checkpoint", "console", "creatures", "datasets", "flatfile", "foreground", "formats",
-        "images", "interrupts", "ledger", "losses", "metrics", "networks", "outputs", "perceptual", "plumage",
-        "sampling", "selection", "species",
-    ),
-    (
-        "alike", "classifier", "crew", "encodings", "flock", "patches", "planning", "scatter", "scoretable", "store",
-        "translators",
-    ),
-    ("figures", "frames", "gallery", "judges", "models", "objectives", "passport", "probe", "shards"),
-    ("practice",),
-    ("evaluate", "export", "finished", "reimport", "runfolder", "squares", "workloads"),
-    ("attention", "cloud", "engine", "training", "truth"),
-    ("controls", "drawing", "material", "morphing", "report"),
-    ("arms", "augment", "results", "translate"),
-    ("trainings",),
-    ("validation",),
-    ("distributed", "score", "tables", "translatefile"),
-    ("demo",),
-    ("cli",),
-    ("__main__",),
-)  # fmt: skip
-"""From the lowest up; a module imports from the layers below its own and from nowhere else."""
+PACKAGES = {
+    "runtime": "",
+    "compute": "runtime",
+    "data": "runtime",
+    "birds": "data runtime",
+    "hdf5": "runtime",
+    "exchange": "data hdf5 runtime",
+    "model": "compute data runtime",
+    "classifiers": "compute runtime",
+    "training": "classifiers compute data model runtime",
+    "augment": "classifiers compute data hdf5 model runtime",
+    "translate": "compute data hdf5 model runtime",
+    "score": "augment classifiers compute data hdf5 model runtime",
+    "metrics": "augment birds classifiers compute data hdf5 model runtime",
+    "report": "augment classifiers compute data hdf5 metrics model runtime score",
+    "cli": "augment birds classifiers compute data exchange hdf5 metrics model report runtime score training translate",
+}
+"""Each package and the packages that it may import."""
+
+TOP = {"__init__", "__main__", "demo"}
+"""Modules outside the packages; they may import everything, nothing but the command line imports them."""
 
 ONLY = {
-    "typer": {"cli", "console", "options"},
-    "rich": {"cli", "console", "tables"},
-    "timm": {"backbones", "classifier"},
-    "albumentations": {"classifier"},
-    "matplotlib": {"figures", "sheets"},
+    "typer": {"cli"},
+    "rich": {"cli"},
+    "timm": {"classifiers"},
+    "albumentations": {"classifiers"},
+    "matplotlib": {"report"},
     "jinja2": {"report"},
     "lightning": {"training"},
-    "h5py": {"flatfile"},
-    "torchmetrics": {"metrics", "perceptual"},
-    "ray": {"distributed"},
-    "sklearn": {"projection"},
+    "h5py": {"hdf5"},
+    "torchmetrics": {"metrics"},
+    "ray": {"augment"},
+    "sklearn": {"report"},
 }
-"""Where each heavy library may be imported."""
+"""The packages in which each heavy library may be imported."""
 
-WITHOUT_TORCH = ("store", "flatfile", "shards", "export", "reimport", "selection", "datasets", "images", "flock")
-"""What must work, and quickly, where a result is only read or written; with all they import."""
+WITHOUT_TORCH = {"runtime", "data", "birds", "hdf5", "exchange"}
+WITH_TORCH = {"hdf5.torch_dataset"}
+"""What must work, and quickly, where a result is only read or written; with all they import, but for these modules."""
 
-LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
-MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")
+SOURCES = {
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
+MODULES = sorted(name for name in SOURCES if name != "__init__")
+
+
+def package_of(module: str) -> str:
+    return module.split(".")[0]
 
 
 @cache
 def tree(module: str) -> ast.Module:
-    return ast.parse((PACKAGE / f"{module}.py").read_text(encoding="utf-8"))
+    return ast.parse(SOURCES[module].read_text(encoding="utf-8"))
 
 
 def at_import(node: ast.AST) -> Iterator[ast.AST]:
@@ -92,7 +93,19 @@ def imports(nodes: Iterator[ast.AST]) -> Iterator[str]:
 
 
 def of_package(names: Iterator[str]) -> set[str]:
-    return {name.split(".")[1] for name in names if name.startswith("dagaug.")}
+    """Modules of this package among full names: ``model.checkpoint`` for ``dagaug.model.checkpoint.load`` too."""
+    found = set()
+    for name in names:
+        parts = name.split(".")[1:] if name.startswith("dagaug.") else []
+        while parts and ".".join(parts) not in SOURCES:
+            parts.pop()
+        if parts:
+            found.add(".".join(parts))
+    return found
+
+
+def imported_modules(module: str, *, at_once: bool = False) -> set[str]:
+    return of_package(imports(at_import(tree(module)) if at_once else ast.walk(tree(module)))) - {module}
 
 
 def libraries(names: Iterator[str]) -> set[str]:
@@ -105,32 +118,70 @@ def needed(module: str, *, at_once: bool) -> set[str]:
     while left:
         if (name := left.pop()) not in found:
             found.add(name)
-            left += of_package(imports(at_import(tree(name)) if at_once else ast.walk(tree(name))))
+            left += imported_modules(name, at_once=at_once)
+            if at_once and "." in name:
+                left.append(package_of(name))
     return found
 
 
-# ---- layers
+# ---- packages
 
 
-def test_every_module_is_in_the_table_once() -> None:
-    named = [name for names in LAYERS for name in names]
-    assert len(named) == len(set(named))
-    assert set(MODULES) - set(named) == set()
+def test_every_package_is_in_the_table() -> None:
+    assert {package_of(module) for module in MODULES} - TOP == set(PACKAGES)
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if package_of(module) in PACKAGES])
+def test_packages_import_what_the_table_allows(module: str) -> None:
+    allowed = {*PACKAGES[package_of(module)].split(), package_of(module)}
+    if package_of(module) == "cli":
+        allowed.add("demo")
+    assert {package_of(name) for name in imported_modules(module)} <= allowed
+
+
+def test_the_table_has_no_circle() -> None:
+    done: set[str] = set()
+    while ready := {name for name, allowed in PACKAGES.items() if name not in done and set(allowed.split()) <= done}:
+        done |= ready
+    assert done == set(PACKAGES)
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_imports_go_strictly_downward(module: str) -> None:
-    upward = {name for name in of_package(imports(ast.walk(tree(module)))) if LEVEL[name] >= LEVEL[module]}
-    assert not upward, f"{module} (layer {LEVEL[module]}) imports {sorted(upward)}, which do not lie below it"
+def test_no_import_circle(module: str) -> None:
+    """What a module imports, even inside functions, never imports it; a package's ``__init__`` re-exports."""
+    below = {name for name in imported_modules(module) if name not in PACKAGES}
+    reached = set().union(*(needed(name, at_once=False) - set(PACKAGES) for name in below)) if below else set()
+    assert module not in reached
 
 
 def test_importing_the_package_imports_nothing_of_it() -> None:
-    assert of_package(imports(at_import(tree("__init__")))) == set()
+    assert imported_modules("__init__", at_once=True) == set()
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_package_says_what_it_is_for_in_its_first_line(package: str) -> None:
+    docstring = ast.get_docstring(tree(package))
+    assert docstring and docstring.splitlines()[0].endswith(".")
 
 
 @pytest.mark.parametrize("name", ["utils", "util", "helpers", "helper", "common", "misc"])
 def test_no_module_is_named_after_nothing(name: str) -> None:
-    assert name not in MODULES
+    assert name not in {module.split(".")[-1] for module in MODULES}
+
+
+# ---- sizes
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_modules_and_functions_are_short(module: str) -> None:
+    """At most 450 lines a module and 80 a function, but for the commands, whose signatures are their help."""
+    assert len(SOURCES[module].read_text(encoding="utf-8").splitlines()) <= 450
+    functions = [node for node in ast.walk(tree(module)) if isinstance(node, ast.FunctionDef)]
+    if package_of(module) == "cli":
+        lines = {f.name: (f.end_lineno or 0) - f.body[0].lineno + 1 for f in functions}
+    else:
+        lines = {f.name: (f.end_lineno or 0) - f.lineno + 1 for f in functions}
+    assert {name: count for name, count in lines.items() if count > 80} == {}
 
 
 # ---- heavy libraries
@@ -138,12 +189,12 @@ def test_no_module_is_named_after_nothing(name: str) -> None:
 
 @pytest.mark.parametrize("library", ONLY)
 def test_heavy_libraries_are_imported_where_they_belong(library: str) -> None:
-    using = {module for module in MODULES if library in libraries(imports(ast.walk(tree(module))))}
+    using = {package_of(module) for module in MODULES if library in libraries(imports(ast.walk(tree(module))))}
     assert using <= ONLY[library]
     assert using, f"nothing imports {library} any more; take it off the table and the dependencies"
 
 
-@pytest.mark.parametrize("module", WITHOUT_TORCH)
+@pytest.mark.parametrize("module", [m for m in MODULES if package_of(m) in WITHOUT_TORCH and m not in WITH_TORCH])
 def test_reading_and_writing_results_needs_no_torch(module: str) -> None:
     reached = {name for name in needed(module, at_once=False) if "torch" in libraries(imports(ast.walk(tree(name))))}
     assert reached == set()
@@ -151,7 +202,7 @@ def test_reading_and_writing_results_needs_no_torch(module: str) -> None:
 
 def test_the_command_line_starts_without_heavy_libraries() -> None:
     """``dagaug --help`` and wrong options answer at once."""
-    entry = needed("__main__", at_once=True) | needed("cli", at_once=True)
+    entry = needed("__main__", at_once=True) | needed("cli.app", at_once=True)
     loaded = {library for module in entry for library in libraries(imports(at_import(tree(module))))}
     assert loaded & {"torch", "timm", "lightning", "cv2", "numpy", "h5py", "albumentations", "matplotlib"} == set()
 
@@ -179,14 +230,13 @@ def exported(module: str) -> list[str]:
     pytest.fail(f"{module} has no __all__")
 
 
-@pytest.mark.parametrize("module", [name for name in MODULES if name != "cli"])
+@pytest.mark.parametrize("module", [name for name in MODULES if name not in PACKAGES])
 def test_every_public_name_is_in_all(module: str) -> None:
-    """But of the command line, whose names are commands and options that ``app`` gathers."""
     public = {name for name in defined(module) if not name.startswith("_")}
     assert public - set(exported(module)) == set()
 
 
-@pytest.mark.parametrize("module", MODULES)
+@pytest.mark.parametrize("module", [name for name in MODULES if name not in PACKAGES])
 def test_every_name_in_all_exists_once(module: str) -> None:
     names = exported(module)
     imported = {

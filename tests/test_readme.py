@@ -12,7 +12,7 @@ import pytest
 import typer.main
 
 import dagaug
-from dagaug.cli import app
+from dagaug.cli.app import app
 
 README = Path(__file__).parent.parent / "README.md"
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]

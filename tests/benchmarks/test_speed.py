@@ -24,23 +24,30 @@ import torch
 from making_runs import quick
 from torch.utils.data import DataLoader
 
-from dagaug.augment import AugmentOptions, augment
-from dagaug.classifier import Classifier, FitOptions, fit
-from dagaug.datasets import Dataset, read_dataset
-from dagaug.engine import batch_size_for, to_tensor
-from dagaug.flock import write_flock
-from dagaug.foreground import fill_background
-from dagaug.images import decode, encode, paste
-from dagaug.judges import CrossFitted
-from dagaug.models import TrainedModel, load_model
-from dagaug.patches import Framing, read_patches
-from dagaug.planning import random_plan
-from dagaug.precision import autocast
-from dagaug.shards import ShardContent, open_run
-from dagaug.store import AugmentedDataset, Header, Images, Store
-from dagaug.training import TrainOptions, train
-from dagaug.translators import ReferenceTranslator, composite
-from dagaug.workloads import to_pixels
+from dagaug.augment.options import AugmentOptions
+from dagaug.augment.plan import random_plan
+from dagaug.augment.run import augment
+from dagaug.birds.dataset import write_flock
+from dagaug.classifiers.classifier import Classifier
+from dagaug.classifiers.cross_fit import CrossFitted
+from dagaug.classifiers.fit import FitOptions, fit
+from dagaug.compute.devices import autocast, batch_size_for
+from dagaug.compute.tensors import to_pixels, to_tensor
+from dagaug.data.dataset import Dataset
+from dagaug.data.foreground import fill_background
+from dagaug.data.image_files import decode, encode
+from dagaug.data.layouts import read_dataset
+from dagaug.data.patches import Framing, read_patches
+from dagaug.data.regions import paste
+from dagaug.hdf5.reader import Store
+from dagaug.hdf5.run import open_run
+from dagaug.hdf5.schema import Header, Images
+from dagaug.hdf5.shards import ShardContent
+from dagaug.hdf5.torch_dataset import AugmentedDataset
+from dagaug.model.trained_model import TrainedModel, load_model
+from dagaug.model.translators import ReferenceTranslator, composite
+from dagaug.training.options import TrainOptions
+from dagaug.training.train import train
 
 SIZE = 64
 REFS = 10
@@ -207,9 +214,10 @@ import resource, sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from dagaug.augment import AugmentOptions, augment
-from dagaug.datasets import read_dataset
-from dagaug.models import load_model
+from dagaug.augment.options import AugmentOptions
+from dagaug.augment.run import augment
+from dagaug.data.layouts import read_dataset
+from dagaug.model.trained_model import load_model
 root, sources = Path(sys.argv[1]), int(sys.argv[2])
 options = AugmentOptions(refs=10, variants=("morph",), weights=root / "judge.safetensors", classifier="test_resnet",
     per_class=sources // 10)
@@ -326,7 +334,7 @@ def child_cost(*command: str) -> float:
 
 
 def test_start_up_of_every_command(benchmark: Any) -> None:
-    from dagaug.cli import app
+    from dagaug.cli.app import app
 
     names = [command.name or command.callback.__name__ for command in app.registered_commands]  # type: ignore[union-attr]
     bare = min(child_cost("-c", "import typer, rich.console, rich.progress") for _ in range(3))

@@ -1,0 +1,127 @@
+"""A finished file as the start of the next run: what stands in it already need not be made again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from dagaug.data.image_files import decode
+from dagaug.hdf5.reader import Store
+from dagaug.hdf5.run import difference
+from dagaug.hdf5.schema import Candidates, Header, Images
+from dagaug.hdf5.shards import ShardContent
+from dagaug.runtime.errors import ImageError, OutputExistsError
+
+__all__ = ["Finished"]
+
+_OWN = ("checkpoint", "judges")  # options that name what is compared by its hash
+
+
+class Finished:
+    """What a finished file holds, cut into the shards that it was made of.
+
+    Attributes:
+        path: the file.
+        skipped: the files that could not be used, as the file names them.
+        judges_sha256: of the classifiers that selected.
+        batch_size: candidates that were computed at a time, if the file tells.
+
+    Raises:
+        StoreError: it is not a file of dagaug's.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._store = Store(path)
+        header = self._store.header
+        self.skipped = frozenset(name for name, _ in header.skipped)
+        self.judges_sha256 = str(header.options.get("judges", ""))
+        size = header.options.get("batch_size")
+        self.batch_size = size if isinstance(size, int) and size > 0 else None
+
+    def readable(self) -> list[str]:
+        """Skipped files that can be read by now; nothing else is read."""
+        found = []
+        for name in sorted(self.skipped):
+            try:
+                decode(name)
+            except ImageError:
+                continue
+            found.append(name)
+        return found
+
+    def check(self, header: Header) -> None:
+        """See that a run of this header would have made this file.
+
+        Raises:
+            OutputExistsError: it would not; the option is named with both values.
+        """
+        differs = difference(_identity(self._store.header), _identity(header))
+        if differs is not None:
+            raise OutputExistsError(
+                f"{self.path} was made with {differs}; --retry-failed needs the same options and files, --overwrite "
+                "makes all of it anew"
+            )
+
+    def shard(self, expected: Mapping[str, np.ndarray]) -> ShardContent | None:
+        """The shard that has these columns, or None if the file does not hold it as it is to be."""
+        if "images/source" in expected:
+            return self._real(expected["images/source"])
+        return self._synthetic(*(expected[f"candidates/{name}"] for name in ("source", "reference", "variant")))
+
+    def _real(self, source: np.ndarray) -> ShardContent | None:
+        rows = [self._image_of.get(int(row), -1) for row in source]
+        if -1 in rows:
+            return None
+        return ShardContent(self._encoded(np.array(rows, np.int64)), self._images(np.array(rows, np.int64)))
+
+    def _synthetic(self, source: np.ndarray, reference: np.ndarray, variant: np.ndarray) -> ShardContent | None:
+        if not len(source):
+            return ShardContent([], self._images(np.zeros(0, np.int64)))
+        first = self._first_of.get(int(source[0]), -1)
+        part = slice(first, first + len(source))
+        every = self._store.candidates
+        if first < 0 or not all(
+            np.array_equal(ours[part], theirs)
+            for ours, theirs in ((every.source, source), (every.reference, reference), (every.variant, variant))
+        ):
+            return None
+        columns = {field.name: getattr(every, field.name)[part] for field in fields(Candidates)}
+        rows = columns["image"][columns["image"] >= 0]
+        columns["image"] = np.where(columns["image"] >= 0, columns["image"] - (rows[0] if len(rows) else 0), -1)
+        return ShardContent(self._encoded(rows), self._images(rows, first), Candidates(**columns))
+
+    def _encoded(self, rows: np.ndarray) -> list[bytes]:
+        return [data.tobytes() for data in self._store.pictures.encoded(rows.tolist())]
+
+    def _images(self, rows: np.ndarray, first_candidate: int = 0) -> Images:
+        columns = {field.name: getattr(self._store.images, field.name)[rows] for field in fields(Images)}
+        candidate = columns["candidate"]
+        columns["candidate"] = np.where(candidate >= 0, candidate - first_candidate, -1)
+        return Images(**columns)
+
+    @cached_property
+    def _image_of(self) -> dict[int, int]:
+        """The real image of each file."""
+        real = np.flatnonzero(~self._store.images.synthetic)
+        return {int(self._store.images.source[row]): int(row) for row in real}
+
+    @cached_property
+    def _first_of(self) -> dict[int, int]:
+        """The first candidate of each source."""
+        sources, first = np.unique(self._store.candidates.source, return_index=True)
+        return dict(zip(sources.tolist(), first.tolist(), strict=True))
+
+
+def _identity(header: Header) -> dict[str, object]:
+    """What two headers must have in common, as JSON can hold it."""
+    found = {name: value for name, value in asdict(header).items() if name not in ("skipped", "created_by", "options")}
+    plain = {
+        name: value.tolist() if isinstance(value, np.ndarray) else list(value) if isinstance(value, tuple) else value
+        for name, value in found.items()
+    }
+    return plain | {"options": {name: value for name, value in header.options.items() if name not in _OWN}}

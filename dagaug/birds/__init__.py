@@ -1,0 +1,1 @@
+"""The built-in sample data: procedural birds of any species in any pose. No torch."""

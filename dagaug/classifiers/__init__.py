@@ -1,0 +1,1 @@
+"""timm classifiers: construction, training, cross-fitting, linear probes."""

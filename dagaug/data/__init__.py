@@ -1,0 +1,1 @@
+"""Data sets on disk: layouts, image files, crops, patches and foreground masks. No torch."""

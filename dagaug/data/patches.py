@@ -1,0 +1,100 @@
+"""The square patches that networks see: a data set's images, cut to their boxes and resized."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import UInt8
+from pydantic import BaseModel, ConfigDict, Field
+
+from dagaug.data.dataset import Dataset, Sample
+from dagaug.data.image_files import Skipped
+from dagaug.data.loading import load
+from dagaug.data.regions import Region
+from dagaug.runtime.progress import SILENT, Progress
+
+__all__ = ["Framing", "Patches", "read_patches"]
+
+
+class Framing(BaseModel):
+    """How an image becomes a square patch; the same in training and in augmenting.
+
+    Attributes:
+        size: side of a patch in pixels, a multiple of 16.
+        crop: ``box`` cuts to the bounding box where there is one, ``none`` never.
+        margin: free space around a box, as a fraction of its larger side.
+        fit: how whole images become square: ``letterbox`` or ``crop``.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    size: int = Field(64, ge=32, le=1024, multiple_of=16)
+    crop: Literal["box", "none"] = "box"
+    margin: float = Field(0.15, ge=0, le=2)
+    fit: Literal["letterbox", "crop"] = "letterbox"
+
+
+@dataclass(frozen=True)
+class Patches:
+    """Patches of the samples that could be read.
+
+    Attributes:
+        images: the patches.
+        samples: what they show, in the same order.
+        regions: where each lies in its whole image.
+        skipped: the files that could not be read, and why.
+    """
+
+    images: UInt8[np.ndarray, "N S S 3"]
+    samples: tuple[Sample, ...]
+    regions: tuple[Region, ...]
+    skipped: tuple[Skipped, ...]
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Class indices, int64."""
+        return np.array([sample.label for sample in self.samples], np.int64)
+
+    def boxes(self) -> list[tuple[float, float, float, float] | None]:
+        """Each bounding box (x, y, width, height) as fractions of the patch's side; None where there is none."""
+        found: list[tuple[float, float, float, float] | None] = []
+        for sample, region in zip(self.samples, self.regions, strict=True):
+            if sample.box is None:
+                found.append(None)
+                continue
+            left, top, side = region.pixels()
+            x, y, width, height = sample.box
+            found.append(((x - left) / side, (y - top) / side, width / side, height / side))
+        return found
+
+
+def read_patches(
+    dataset: Dataset,
+    samples: Sequence[Sample],
+    framing: Framing,
+    *,
+    workers: int | None = None,
+    strict: bool = False,
+    progress: Progress = SILENT,
+) -> Patches:
+    """Decode samples and cut them; unreadable files are skipped and listed (or raised, with ``strict``).
+
+    Raises:
+        DataError: none can be read.
+        ImageError: one cannot be read, with ``strict``.
+    """
+    loaded = load(
+        [dataset.file(sample) for sample in samples],
+        size=framing.size,
+        boxes=[sample.box if framing.crop == "box" else None for sample in samples],
+        margin=framing.margin,
+        fit=framing.fit,
+        workers=workers,
+        strict=strict,
+        progress=progress,
+    )
+    kept = tuple(samples[row] for row in loaded.kept)
+    return Patches(loaded.images, kept, loaded.regions, loaded.skipped)

@@ -1,0 +1,188 @@
+"""Regions of images: crops to boxes, letterboxing, and pasting back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import cv2
+import numpy as np
+from jaxtyping import Float32, UInt8
+
+from dagaug.runtime.errors import UsageError
+
+__all__ = ["Box", "Fit", "Region", "cut", "cut_mask", "paste", "region_of"]
+
+Box = tuple[float, float, float, float]
+"""x, y, width and height in pixels of the upright image."""
+
+Fit = Literal["letterbox", "crop"]
+
+
+@dataclass(frozen=True)
+class Region:
+    """A square in pixels of the upright image; it may reach outside, and is used rounded to whole pixels."""
+
+    left: float
+    top: float
+    side: float
+
+    def pixels(self) -> tuple[int, int, int]:
+        """Left, top and side as whole numbers, the side at least 1."""
+        return round(self.left), round(self.top), max(1, round(self.side))
+
+
+def region_of(
+    height: int, width: int, *, box: Box | None = None, margin: float = 0.15, fit: Fit = "letterbox"
+) -> Region:
+    """The square that a network sees of an image, in whole pixels.
+
+    Args:
+        height: the upright image's, in pixels.
+        width: likewise.
+        box: where the object is. The square lies round it, ``1 + 2 margin`` times its larger side long, moved
+            into the image as far as it fits. A box that lies outside the image altogether is taken for none.
+        margin: free space on each side of the box, as a fraction of its larger side.
+        fit: without a box, ``letterbox`` takes the whole image and what the square has beyond it, ``crop``
+            the centre square.
+
+    Raises:
+        UsageError: the margin is negative or above 10, or ``fit`` is unknown.
+    """
+    if not 0 <= margin <= 10:
+        raise UsageError(f"margin {margin:g}: give a number from 0 to 10")
+    if fit not in ("letterbox", "crop"):
+        raise UsageError(f"fit {fit}: choose letterbox or crop")
+    clipped = None if box is None else _clipped(box, height, width)
+    if clipped is None:
+        side = max(height, width) if fit == "letterbox" else min(height, width)
+        return Region(float((width - side) // 2), float((height - side) // 2), float(side))
+    x, y, box_width, box_height = clipped
+    side = max(1, round(max(box_width, box_height) * (1 + 2 * margin)))
+    left = _moved_in(x + box_width / 2, side, width)
+    top = _moved_in(y + box_height / 2, side, height)
+    return Region(float(left), float(top), float(side))
+
+
+def _clipped(box: Box, height: int, width: int) -> Box | None:
+    """The part of a box that lies in the image."""
+    left, top = max(0.0, box[0]), max(0.0, box[1])
+    right, bottom = min(float(width), box[0] + box[2]), min(float(height), box[1] + box[3])
+    if not (right > left and bottom > top):
+        return None
+    return left, top, right - left, bottom - top
+
+
+def _moved_in(centre: float, side: int, length: int) -> int:
+    """Start of a stretch round ``centre`` that lies in 0…length, or round its middle if it is longer."""
+    if side >= length:
+        return (length - side) // 2
+    return min(max(0, round(centre - side / 2)), length - side)
+
+
+def cut(image: UInt8[np.ndarray, "H W 3"], region: Region, size: int) -> UInt8[np.ndarray, "{size} {size} 3"]:
+    """Take a region out of an image and resize it; beyond the image its border pixels are repeated."""
+    left, top, side = region.pixels()
+    height, width = image.shape[:2]
+    if left >= 0 and top >= 0 and left + side <= width and top + side <= height:
+        return _resized(image[top : top + side, left : left + side], size, cv2.INTER_CUBIC)
+    # Only what lies in the image is resized: a narrow strip of 100,000 pixels must not become a square of them.
+    rows = _edges(top, side, height, size)
+    columns = _edges(left, side, width, size)
+    part = image[rows.start : rows.stop, columns.start : columns.stop]
+    inner = cv2.resize(
+        part,
+        (columns.length, rows.length),
+        interpolation=cv2.INTER_AREA if size < side else cv2.INTER_CUBIC,
+    )
+    around = ((rows.before, size - rows.before - rows.length), (columns.before, size - columns.before - columns.length))
+    return np.pad(inner, (*around, (0, 0)), mode="edge")
+
+
+class _Stretch(NamedTuple):
+    """Along one axis: the pixels that are taken, and where they come to lie."""
+
+    start: int
+    stop: int
+    before: int
+    length: int
+
+
+def _edges(first: int, side: int, available: int, size: int) -> _Stretch:
+    """What of a stretch ``first`` … ``first + side`` lies in 0 … ``available``, scaled to ``size`` pixels."""
+    start = min(max(first, 0), available - 1)
+    stop = max(min(first + side, available), start + 1)
+    before = min(max(round((start - first) * size / side), 0), size - 1)
+    end = min(max(round((stop - first) * size / side), before + 1), size)
+    return _Stretch(start, stop, before, end - before)
+
+
+def cut_mask(mask: Float32[np.ndarray, "H W"], region: Region, size: int) -> Float32[np.ndarray, "{size} {size}"]:
+    """Take a region out of a mask in [0, 1] and resize it; beyond the image it is 0."""
+    side = region.pixels()[2]
+    square = np.zeros((side, side), np.float32)
+    inner, outer = _overlap(region, *mask.shape)
+    square[inner] = mask[outer]
+    return _resized(square, size, cv2.INTER_LINEAR)
+
+
+def paste(
+    frame: UInt8[np.ndarray, "H W 3"],
+    patch: UInt8[np.ndarray, "S S 3"],
+    alpha: Float32[np.ndarray, "S S"],
+    region: Region,
+) -> UInt8[np.ndarray, "H W 3"]:
+    """Put a patch back, blended, where :func:`cut` took ``region``; a new array.
+
+    Args:
+        frame: the whole image.
+        patch: what belongs into the region, at any resolution.
+        alpha: weight of the patch in [0, 1]; pixels where it is 0 keep their exact value.
+        region: may reach outside; what lies there is dropped.
+    """
+    side = region.pixels()[2]
+    result = frame.copy()
+    inner, outer = _overlap(region, *frame.shape[:2])
+    colours = _part_resized(patch, side, inner, cv2.INTER_CUBIC).astype(np.float32)
+    weight = np.clip(_part_resized(alpha, side, inner, cv2.INTER_LINEAR), 0, 1)[..., None]
+    below = frame[outer].astype(np.float32)
+    result[outer] = np.rint(below + weight * (colours - below)).astype(np.uint8)
+    return result
+
+
+def _part_resized(square: np.ndarray, size: int, part: tuple[slice, slice], growing: int) -> np.ndarray:
+    """A part of a square that was resized to ``size``; where it grows, no more than that part is computed."""
+    rows, columns = part
+    if size <= square.shape[0]:
+        return _resized(square, size, growing)[part]
+    height, width = rows.stop - rows.start, columns.stop - columns.start
+    if not height or not width:
+        return np.zeros((height, width, *square.shape[2:]), square.dtype)
+    scale = square.shape[0] / size
+    back = np.array(
+        [
+            [scale, 0, (columns.start + 0.5) * scale - 0.5],
+            [0, scale, (rows.start + 0.5) * scale - 0.5],
+        ]
+    )
+    flags = growing | cv2.WARP_INVERSE_MAP
+    return cv2.warpAffine(square, back, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+
+
+def _overlap(region: Region, height: int, width: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    """Where a region and an image meet: (rows, columns) within the region, and within the image."""
+    left, top, side = region.pixels()
+    rows = slice(min(max(0, top), height), min(max(0, top + side), height))
+    columns = slice(min(max(0, left), width), min(max(0, left + side), width))
+    inner = slice(rows.start - top, rows.stop - top), slice(columns.start - left, columns.stop - left)
+    if rows.start == rows.stop or columns.start == columns.stop:
+        return (slice(0, 0), slice(0, 0)), (slice(0, 0), slice(0, 0))
+    return inner, (rows, columns)
+
+
+def _resized(square: np.ndarray, size: int, growing: int) -> np.ndarray:
+    """Resize a square: by area where it shrinks, by ``growing`` where it grows."""
+    if square.shape[0] == size:
+        return square.copy()
+    method = cv2.INTER_AREA if size < square.shape[0] else growing
+    return cv2.resize(square, (size, size), interpolation=method)

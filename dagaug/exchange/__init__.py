@@ -1,0 +1,1 @@
+"""Export of the HDF5 file to other tools' formats, and the import back. No torch."""

@@ -1,0 +1,122 @@
+"""What the files of an export cannot hold: ``.dagaug-export``, with which ``dagaug import`` makes the HDF5 file again.
+
+An HDF5 file with the datasets of :mod:`dagaug.store`, read as strictly, but without the images' bytes and with these
+in their stead (N images):
+
+============================== ========= ===============================================================
+name                           type      holds
+============================== ========= ===============================================================
+/images/path                   utf8 [N]  the file that holds the image, relative to the folder
+/images/start, /images/size    int64 [N] which bytes of it are a JPEG or PNG file
+============================== ========= ===============================================================
+
+``/images/sha256`` is that of the bytes in the HDF5 file that was exported: of the RGB pixels if these were stored raw.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool
+
+from dagaug.hdf5.layout import UTF8, Bytes, Writer, create, read_layout
+from dagaug.hdf5.schema import ATTRIBUTES, ENCODINGS, SCHEMA, VERSION, digest
+from dagaug.runtime.errors import StoreError
+
+__all__ = ["FORMAT", "PASSPORT", "Columns", "Passport", "only", "read_passport", "write_passport"]
+
+PASSPORT = ".dagaug-export"
+
+
+FORMAT = "dagaug-export"
+
+Columns = dict[str, np.ndarray]
+"""Datasets by their names in the specification."""
+
+_SCHEMA = {
+    name: kind for name, kind in SCHEMA.items() if name not in ("images/data", "images/offset", "content_sha256")
+}
+
+
+_SCHEMA |= {
+    "images/path": (UTF8, "N"),
+    "images/start": ("<i8", "N"),
+    "images/size": ("<i8", "N"),
+    "content_sha256": ("|u1", "32"),
+}
+
+
+class Passport:
+    """A passport that was read.
+
+    Attributes:
+        attributes: those of the HDF5 file that was exported.
+        columns: all its datasets but for images' bytes and their offsets, and where images lie.
+        sha256: of all that, in hexadecimal.
+    """
+
+    def __init__(self, attributes: Mapping[str, str | int], columns: Columns, sha256: str) -> None:
+        self.attributes, self.columns, self.sha256 = dict(attributes), columns, sha256
+
+    def __len__(self) -> int:
+        return len(self.columns["images/label"])
+
+
+def only(columns: Columns, chosen: Bool[np.ndarray, " N"]) -> Columns:
+    """The columns without the images that are not chosen; candidates stay, and know their images' new rows."""
+    rows = np.where(chosen, np.cumsum(chosen) - 1, -1)
+    result = {name: array[chosen] if name.startswith("images/") else array for name, array in columns.items()}
+    image = columns["candidates/image"]
+    result["candidates/image"] = np.where(image >= 0, rows[image], -1).astype("<i8")
+    return result
+
+
+def write_passport(folder: Path, attributes: Mapping[str, str | int], columns: Columns) -> None:
+    """Write the passport of an export, whose datasets are all in ``columns``."""
+    path = folder / PASSPORT
+    stored = {**attributes, "format": FORMAT, "version": VERSION}
+    arrays = {name: np.asarray(columns[name], order="C") for name in _SCHEMA if name != "content_sha256"}
+    layout = {name: (array.dtype, array.shape) for name, array in arrays.items()}
+    extents = create(path, stored, layout | {"content_sha256": (np.dtype("u1"), (32,))})
+    arrays["content_sha256"] = np.frombuffer(digest(stored, _hashes(arrays), extents), np.uint8)
+    with Writer(path) as writer:
+        for name, array in arrays.items():
+            writer.write(extents[name].start, array)
+
+
+def read_passport(folder: Path) -> Passport:
+    """Read the passport of an export.
+
+    Raises:
+        StoreError: there is none, or it is damaged.
+    """
+    path = folder / PASSPORT
+    if not path.is_file():
+        raise StoreError(f"{folder}: no export of dagaug's (no {PASSPORT} in it); make one with dagaug export")
+    source = Bytes(path)
+    try:
+        attributes, extents = read_layout(path, ATTRIBUTES, _SCHEMA, source.size)
+        if (attributes["format"], attributes["version"]) != (FORMAT, VERSION):
+            raise StoreError(f"{path}: was not written by this version of dagaug")
+        if attributes["encoding"] not in ENCODINGS:
+            raise StoreError(f"{path}: unknown encoding {attributes['encoding']!r}")
+        columns = {name: source.array(extent) for name, extent in extents.items()}
+    finally:
+        source.close()
+    stamp = columns.pop("content_sha256").tobytes()
+    if digest(attributes, _hashes(columns), extents) != stamp:
+        raise StoreError(f"{path}: was changed or damaged; export again")
+    images, candidates = len(columns["images/label"]), len(columns["candidates/image"])
+    for name, count in (("images/candidate", candidates), ("candidates/image", images)):
+        rows = columns[name]
+        if len(rows) and (rows.min() < -1 or rows.max() >= count):
+            raise StoreError(f"{path}: /{name} has values outside -1 to {count - 1}")
+    del attributes["format"], attributes["version"]
+    return Passport(attributes, columns, stamp.hex())
+
+
+def _hashes(columns: Columns) -> dict[str, bytes]:
+    return {name: hashlib.sha256(np.ascontiguousarray(array).data).digest() for name, array in columns.items()}

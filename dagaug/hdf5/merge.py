@@ -1,0 +1,212 @@
+"""The merge of finished shards into one HDF5 file."""
+
+from __future__ import annotations
+
+import errno
+import glob
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from dagaug.hdf5.layout import Piece, Writer, create
+from dagaug.hdf5.reader import Store
+from dagaug.hdf5.schema import FORMAT, SCHEMA, VERSION, Header, digest
+from dagaug.hdf5.shards import COUNTED, ShardFile, as_stored, shard_path, sync_folder, write_durably
+from dagaug.runtime.errors import StoreError
+from dagaug.runtime.progress import SILENT, Progress
+
+__all__ = ["MERGED", "Merge", "merge", "read_json", "remove_others"]
+
+Merge = Literal["copy", "virtual"]
+"""One file with everything in it, or one whose images stay in the shards, in a folder beside it."""
+
+
+MERGED = "merged.json"
+
+
+def merge(
+    parts: Path, target: Path, header: Header, count: int, *, how: Merge = "copy", progress: Progress = SILENT
+) -> None:
+    """Put shards 0 to ``count`` - 1 together under the target's name; the shards stay.
+
+    With ``virtual`` the images are not copied: the shards get second names in ``TARGET.shards-HASH/``, a folder that
+    the target reads them from. Such folders of a target that is replaced go.
+
+    Raises:
+        StoreError: a shard is missing or damaged (it is then removed, so that the same command makes it
+            anew), the disk is full, a name is not text, or the header does not fit the shards.
+        ValueError: options are not what JSON can hold.
+    """
+    with write_durably(target, f"finished shards are kept in {parts}", parts / "merged.tmp") as temporary:
+        folder = _shared(target, parts, count) if how == "virtual" else None
+        _merge(temporary, parts, count, header, folder, progress)
+        with Store(temporary) as merged:
+            content = merged.column("content_sha256").tobytes().hex()
+        _note(parts, {"content_sha256": content, "folder": folder.name if folder else None, **_identity_in(parts)})
+    remove_others(target, folder.name if folder else None)
+
+
+def remove_others(target: Path, folder: str | None) -> None:
+    """Remove the folders of shards that belonged to what had the target's name before."""
+    for old in target.parent.glob(f"{glob.escape(target.name)}.shards-*"):
+        if old.name != folder:
+            _remove_shared(old)
+
+
+def _each(parts: Path, count: int) -> Iterator[ShardFile]:
+    return (ShardFile(shard_path(parts, index), index) for index in range(count))
+
+
+def _shared(target: Path, parts: Path, count: int) -> Path:
+    """Give the shards second names in a folder that stays beside the target."""
+    whole = hashlib.sha256()
+    for shard in _each(parts, count):
+        whole.update(shard.content_sha256())
+    folder = target.with_name(f"{target.name}.shards-{whole.hexdigest()[:16]}")
+    folder.mkdir(exist_ok=True)
+    for shard in _each(parts, count):
+        name = folder / shard.path.name
+        name.unlink(missing_ok=True)
+        try:
+            os.link(shard.path, name)
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EXDEV, errno.EMLINK):
+                raise
+            shutil.copyfile(shard.path, name)
+    sync_folder(folder)
+    return folder
+
+
+def _remove_shared(folder: Path) -> None:
+    with suppress(OSError):  # nothing refers to it any more
+        if not folder.is_symlink():
+            for path in folder.glob("index-*.h5"):
+                path.unlink()
+            folder.rmdir()
+
+
+def _merge(path: Path, parts: Path, count: int, header: Header, folder: Path | None, progress: Progress) -> None:
+    """Write the whole file; with ``folder`` its images are those of the shards there."""
+    attributes = _attributes(header)
+    tables = _header_arrays(header)
+    rows = dict.fromkeys(COUNTED, 0)
+    pieces = []
+    for shard in _each(parts, count):
+        first = rows["images/data"]
+        rows = {name: rows[name] + shard.rows(name) for name in COUNTED}
+        if folder is not None and shard.rows("images/data"):
+            pieces.append(Piece(first, rows["images/data"], f"{folder.name}/{shard.path.name}"))
+    layout = {name: _merged_shape(name, tables, rows) for name in SCHEMA}
+    extents = create(path, attributes, layout, {"images/data": pieces} if pieces else None)
+    hashes = {name: hashlib.sha256() for name in SCHEMA}
+    at = {name: extent.start for name, extent in extents.items()}
+    with Writer(path) as writer, progress.task("Merging", count, "shards") as task:
+
+        def append(name: str, array: np.ndarray) -> None:
+            array = np.ascontiguousarray(array)
+            if name != "images/data":
+                hashes[name].update(array.data)
+            elif pieces:
+                return
+            writer.write(at[name], array)
+            at[name] += array.nbytes
+
+        for name, table in tables.items():
+            append(name, table)
+        shift = {"images/candidate": 0, "candidates/image": 0, "images/offset": 0}
+        append("images/offset", np.zeros(1, "<i8"))
+        for shard in _each(parts, count):
+            for name, array in shard.checked():
+                if name in shift:
+                    array = np.where(array >= 0, array + shift[name], array)
+                append(name, array[1:] if name == "images/offset" else array)
+            shift["images/candidate"] += shard.rows("candidates/source")
+            shift["candidates/image"] += shard.rows("images/label")
+            shift["images/offset"] += shard.rows("images/data")
+            task.advance()
+        digests = {name: whole.digest() for name, whole in hashes.items()}
+        append("content_sha256", np.frombuffer(digest(attributes, digests, extents), np.uint8))
+
+
+def _merged_shape(
+    name: str, tables: Mapping[str, np.ndarray], rows: Mapping[str, int]
+) -> tuple[np.dtype, tuple[int, ...]]:
+    if name in tables:
+        return tables[name].dtype, tables[name].shape
+    kind, dims = SCHEMA[name]
+    if name == "content_sha256":
+        return np.dtype(kind), (32,)
+    length, *more = dims.split()
+    counted = next(other for other in COUNTED if SCHEMA[other][1] == length.partition("+")[0])
+    return np.dtype(kind), (rows[counted] + length.endswith("+1"), *map(int, more))
+
+
+def _attributes(header: Header) -> dict[str, str | int]:
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "encoding": header.encoding,
+        "quality": header.quality,
+        "checkpoint_sha256": header.checkpoint_sha256,
+        "seed": header.seed,
+        "created_by": header.created_by,
+    }
+
+
+def _header_arrays(header: Header) -> dict[str, np.ndarray]:
+    options = json.dumps(dict(header.options), sort_keys=True, allow_nan=False)
+    return {
+        "options": _texts("options", (options,)).reshape(()),
+        "classes": _texts("classes", header.classes),
+        "files": _texts("files", header.files),
+        "files_label": as_stored("files_label", header.files_label),
+        "files_split": as_stored("files_split", header.files_split),
+        "variants": _texts("variants", header.variants),
+        "verdicts": _texts("verdicts", header.verdicts),
+        "skipped/path": _texts("skipped/path", [path for path, _ in header.skipped]),
+        "skipped/reason": _texts("skipped/reason", [reason for _, reason in header.skipped]),
+    }
+
+
+def _texts(name: str, texts: Sequence[str]) -> np.ndarray:
+    encoded = []
+    for text in texts:
+        if "\0" in text:
+            raise StoreError(f"{name}: {text[:80]!r} holds a NUL character; rename it")
+        try:
+            encoded.append(text.encode("utf-8", "surrogateescape"))
+        except UnicodeEncodeError as error:
+            raise StoreError(f"{name}: {text[:80]!r} is not Unicode text; rename it") from error
+    return np.array(encoded, f"S{max([1, *map(len, encoded)])}")
+
+
+def _note(parts: Path, content: Mapping[str, object]) -> None:
+    """Write down what is about to get the target's name."""
+    with (
+        write_durably(parts / MERGED, "nothing was changed") as temporary,
+        temporary.open("w", encoding="utf-8") as file,
+    ):
+        json.dump(content, file)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _identity_in(parts: Path) -> dict[str, object]:
+    manifest = read_json(parts / "manifest.json")
+    return {"identity": manifest["identity"]} if "identity" in manifest else {}
+
+
+def read_json(path: Path) -> dict[str, object]:
+    """A file's JSON object; an empty one where there is none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}

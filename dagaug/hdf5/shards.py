@@ -1,0 +1,225 @@
+"""Shards: parts of an augmentation, each written durably to a file of its own."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+import numpy as np
+
+from dagaug.hdf5.layout import Bytes, Writer, create, read_layout
+from dagaug.hdf5.schema import SCHEMA, SHARD_FORMAT, VERSION, Candidates, Images, digest, linked
+from dagaug.runtime.errors import StoreError
+
+__all__ = [
+    "COUNTED",
+    "SHARD_SCHEMA",
+    "ShardContent",
+    "ShardFile",
+    "as_stored",
+    "finished_shards",
+    "parts_of",
+    "shard_path",
+    "sync_folder",
+    "telling_full_disk",
+    "write_durably",
+    "write_shard",
+]
+
+SHARD_SCHEMA = {name: kind for name, kind in SCHEMA.items() if name.startswith(("images/", "candidates/", "content_"))}
+"""The datasets of a shard: those of the file that are about images and candidates."""
+
+COUNTED = ("images/label", "candidates/source", "images/data")
+
+
+_SHARD_ATTRIBUTES: dict[str, type] = {"format": str, "version": int, "index": int}
+
+
+@dataclass(frozen=True)
+class ShardContent:
+    """What one shard holds.
+
+    Attributes:
+        encoded: each image's bytes, encoded as the header will say.
+        images: as many rows; ``candidate`` counts from this shard's first candidate, -1 for none.
+        candidates: ``image`` counts from this shard's first image, -1 for none.
+    """
+
+    encoded: Sequence[bytes]
+    images: Images
+    candidates: Candidates = field(default_factory=Candidates.none)
+
+
+def parts_of(target: Path | str) -> Path:
+    """The folder that holds the shards of ``target`` while it is not whole."""
+    target = Path(target)
+    return target.with_name(target.name + ".parts")
+
+
+def shard_path(parts: Path, index: int) -> Path:
+    return parts / f"index-{index:05d}.h5"
+
+
+def finished_shards(parts: Path) -> frozenset[int]:
+    """Indices of the shards that are there; shards that are damaged in their structure are not."""
+    found = set()
+    for path in parts.glob("index-*.h5"):
+        number = path.stem.removeprefix("index-")
+        if number.isdecimal() and path == shard_path(parts, int(number)):
+            with suppress(StoreError):
+                ShardFile(path, int(number))
+                found.add(int(number))
+    return frozenset(found)
+
+
+def write_shard(parts: Path, index: int, content: ShardContent) -> Path:
+    """Write one shard and rename it into place; a shard that was there is replaced.
+
+    Raises:
+        StoreError: the disk is full or the folder cannot be written; shards that are there stay.
+        ValueError: columns and images differ in number, an image is empty, or a value does not fit its type.
+    """
+    arrays = _shard_arrays(content)
+    path = shard_path(parts, index)
+    # Two processes may make one shard, if one was taken for dead; none writes into the other's.
+    own = path.with_name(f"{path.name}.{socket.gethostname()}-{os.getpid()}.tmp")
+    with write_durably(path, f"finished shards are kept in {parts}", own) as temporary:
+        attributes: dict[str, str | int] = {"format": SHARD_FORMAT, "version": VERSION, "index": index}
+        extents = create(temporary, attributes, {name: (a.dtype, a.shape) for name, a in arrays.items()})
+        hashes = {name: hashlib.sha256(array.data).digest() for name, array in arrays.items()}
+        arrays["content_sha256"] = np.frombuffer(digest(attributes, hashes, extents), np.uint8)
+        with Writer(temporary) as writer:
+            for name, array in arrays.items():
+                writer.write(extents[name].start, array)
+    return path
+
+
+def _shard_arrays(content: ShardContent) -> dict[str, np.ndarray]:
+    """The shard's columns by name, in the schema's order and types."""
+    lengths = np.array([len(data) for data in content.encoded], np.int64)
+    if len(lengths) and not lengths.all():
+        raise ValueError(f"image {int(np.argmin(lengths))} of the shard has no bytes")
+    sha256 = b"".join(hashlib.sha256(data).digest()[:16] for data in content.encoded)
+    given: dict[str, np.ndarray] = {
+        "images/data": np.frombuffer(b"".join(content.encoded), np.uint8),
+        "images/offset": np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)]),
+        "images/sha256": np.frombuffer(sha256, np.uint8).reshape(-1, 16),
+        "content_sha256": np.zeros(32, np.uint8),
+    }
+    tables: tuple[tuple[str, Images | Candidates, int], ...] = (
+        ("images", content.images, len(content.encoded)),
+        ("candidates", content.candidates, len(content.candidates)),
+    )
+    for table, columns, count in tables:
+        for column in fields(columns):
+            name, array = f"{table}/{column.name}", np.asarray(getattr(columns, column.name))
+            if array.shape != (count,):
+                raise ValueError(f"{name} has shape {array.shape} where {count} rows belong")
+            given[name] = array
+    if not linked(content.images, content.candidates):
+        raise ValueError("images.candidate and candidates.image of the shard disagree")
+    return {name: as_stored(name, given[name]) for name in SHARD_SCHEMA}
+
+
+def as_stored(name: str, array: np.ndarray) -> np.ndarray:
+    """``array`` in the type that the schema gives it; integers that do not fit are refused, not wrapped."""
+    dtype = np.dtype(SCHEMA[name][0])
+    if dtype.kind in "iu" and array.size:
+        limits = np.iinfo(dtype)
+        if array.min() < limits.min or array.max() > limits.max:
+            raise ValueError(f"{name} has values that {dtype.name} cannot hold")
+    return np.ascontiguousarray(array, dtype)
+
+
+class ShardFile:
+    """A finished shard. Raises StoreError when its structure is not a shard's."""
+
+    def __init__(self, path: Path, index: int) -> None:
+        self.path = path
+        self._bytes = Bytes(path)
+        self._attributes, self._extents = read_layout(path, _SHARD_ATTRIBUTES, SHARD_SCHEMA, self._bytes.size)
+        self._bytes.close()
+        if self._attributes != {"format": SHARD_FORMAT, "version": VERSION, "index": index}:
+            raise StoreError(f"{path}: not shard {index} of this version of dagaug")
+
+    def rows(self, name: str) -> int:
+        return self._extents[name].shape[0]
+
+    def column(self, name: str) -> np.ndarray:
+        try:
+            return self._bytes.array(self._extents[name])
+        finally:
+            self._bytes.close()
+
+    def content_sha256(self) -> bytes:
+        try:
+            return self._bytes.array(self._extents["content_sha256"]).tobytes()
+        finally:
+            self._bytes.close()
+
+    def checked(self) -> Iterator[tuple[str, np.ndarray]]:
+        """All columns and the data, after their hashes were checked."""
+        try:
+            arrays = {name: self._bytes.array(extent) for name, extent in self._extents.items()}
+        finally:
+            self._bytes.close()
+        hashes = {name: hashlib.sha256(array.data).digest() for name, array in arrays.items()}
+        whole = digest(self._attributes, hashes, self._extents) == arrays["content_sha256"].tobytes()
+        data, offset = arrays["images/data"].data, arrays["images/offset"].tolist()
+        if not whole or any(
+            hashlib.sha256(data[first:last]).digest()[:16] != sha256.tobytes()
+            for first, last, sha256 in zip(offset, offset[1:], arrays["images/sha256"], strict=False)
+        ):
+            self.path.unlink(missing_ok=True)
+            raise StoreError(f"{self.path}: was damaged and is removed; run the same command again to redo it")
+        del arrays["content_sha256"]
+        yield from arrays.items()
+
+
+@contextmanager
+def write_durably(path: Path, kept: str, temporary: Path | None = None) -> Iterator[Path]:
+    """Give a name to write under; what was written there gets the name ``path`` if nothing goes wrong."""
+    temporary = temporary or path.with_name(path.name + ".tmp")
+    with telling_full_disk(path, kept):
+        try:
+            yield temporary
+            temporary.replace(path)
+            sync_folder(path.parent)
+        except BaseException:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def telling_full_disk(path: Path, kept: str) -> Iterator[None]:
+    """Turn what goes wrong in writing ``path`` into one line; ``kept`` says what is not lost."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        raise _write_error(path, kept, error) from error
+
+
+def _write_error(path: Path, kept: str, error: OSError | RuntimeError) -> StoreError:
+    number = error.errno if isinstance(error, OSError) else None
+    # HDF5 gives the number only within its text.
+    if number in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error) or "errno = 28," in str(error):
+        return StoreError(f"{path}: the disk is full; {kept}; free some space and run the same command again")
+    reason = os.strerror(number) if number else str(error).partition("\n")[0]
+    return StoreError(f"{path}: cannot be written ({reason}); {kept}; run the same command again when it can")
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in ``folder`` outlive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # some network file systems cannot
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

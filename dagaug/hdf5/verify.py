@@ -1,0 +1,101 @@
+"""Verification of an HDF5 file: types, shapes, indices, hashes, and that every image decodes."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from dagaug.hdf5.reader import Store
+from dagaug.hdf5.schema import SCHEMA, linked
+from dagaug.runtime.errors import StoreError
+from dagaug.runtime.progress import SILENT, Progress
+
+__all__ = ["Verified", "verify"]
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What a file that passed :func:`verify` holds.
+
+    Attributes:
+        images, synthetic, real: how many images, all of whose hashes fit.
+        decoded: how many of them were decoded, too.
+        candidates: how many, kept or not.
+        classes, files, skipped: lengths of these tables.
+        datasets: how many were checked for type, shape and place.
+        data_bytes: of all images together.
+        content_sha256: that was stored and found, in hexadecimal.
+    """
+
+    images: int
+    synthetic: int
+    real: int
+    decoded: int
+    candidates: int
+    classes: int
+    files: int
+    skipped: int
+    datasets: int
+    data_bytes: int
+    content_sha256: str
+
+
+def verify(path: Path | str, *, decode: bool = True, progress: Progress = SILENT) -> Verified:
+    """Check everything that a file says of itself.
+
+    That is: the specification, the range of every index, the hash of every image's bytes, (``decode``) that every
+    image decodes to the size it declares, that every image and its candidate say the same, and the content's hash.
+
+    Raises:
+        StoreError: naming the first dataset, image or candidate that is wrong, by its row.
+    """
+    with Store(path) as store:
+        hashes = store.column("images/sha256")
+        with progress.task("Verifying", len(store), "images") as task:
+            for first in range(0, len(store), 256):
+                rows = range(first, min(first + 256, len(store)))
+                for row, data in zip(rows, store.pictures.encoded(rows), strict=True):
+                    if hashlib.sha256(data.data).digest()[:16] != hashes[row].tobytes():
+                        raise StoreError(f"{path}: /images/data: image {row} is damaged (its hash differs)")
+                if decode:
+                    store.pictures.decoded(rows)
+                task.advance(len(rows))
+        _check_agreement(store)
+        stored = store.column("content_sha256").tobytes()
+        if store.content_sha256() != stored:
+            raise StoreError(f"{path}: /content_sha256 does not fit the content; the file was changed or damaged")
+        synthetic = int(store.images.synthetic.sum())
+        return Verified(
+            images=len(store),
+            synthetic=synthetic,
+            real=len(store) - synthetic,
+            decoded=len(store) if decode else 0,
+            candidates=len(store.candidates),
+            classes=store._length("classes"),
+            files=store._length("files"),
+            skipped=store._length("skipped/path"),
+            datasets=len(SCHEMA),
+            data_bytes=store._length("images/data"),
+            content_sha256=stored.hex(),
+        )
+
+
+def _check_agreement(store: Store) -> None:
+    """See that images and candidates name each other, and say the same of each other."""
+    images, candidates = store.images, store.candidates
+    if not linked(images, candidates):
+        raise StoreError(f"{store.path}: /images/candidate and /candidates/image disagree")
+    of_a_morph = (images.reference >= 0) | (images.predicted >= 0) | (images.candidate >= 0)
+    for row in np.flatnonzero(~images.synthetic & of_a_morph)[:1]:
+        raise StoreError(f"{store.path}: /images: image {row} is real, and has a reference, prediction or candidate")
+    made = np.flatnonzero(images.candidate >= 0)
+    for name in ("source", "reference", "variant", "label", "predicted", "confidence"):
+        ours, theirs = getattr(images, name)[made], getattr(candidates, name)[images.candidate[made]]
+        same = (ours == theirs) | (np.isnan(ours) & np.isnan(theirs)) if name == "confidence" else ours == theirs
+        for row in made[~same][:1]:
+            raise StoreError(
+                f"{store.path}: /images/{name}: image {row} and its candidate {images.candidate[row]} differ"
+            )

@@ -1,0 +1,1 @@
+"""Measures of an augmented set: realism, diversity, recognisability, true answers, key points."""

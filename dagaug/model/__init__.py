@@ -1,0 +1,1 @@
+"""DA-GAN's networks, presets, checkpoints and trained models."""

@@ -1,0 +1,232 @@
+"""F = DAE ∘ G in both modes, ready to use: what a checkpoint holds.
+
+``paper`` mode is the paper's :math:`s' = G(DAE(s))`. ``reference`` mode redraws s in the pose of t: the source's
+instances are placed at the reference's centres, and the source's features and pixels are transported along a learned
+correspondence.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dagaug.model.networks import (
+    Appearance,
+    Batched,
+    DeepAttentionEncoder,
+    Generator,
+    Residual,
+    Structure,
+    conv_block,
+    resize,
+    stacked,
+    upsample,
+)
+from dagaug.model.presets import Attention
+from dagaug.model.warps import identity_grid, sample
+
+__all__ = [
+    "Morph",
+    "Morpher",
+    "PaperTranslator",
+    "ReferenceTranslator",
+    "Transport",
+    "as_sharp_as",
+    "composite",
+    "fineness",
+]
+
+
+class Transport(nn.Module):
+    """Where each pixel of the result comes from: correspondence, then refinement.
+
+    A softmax of the reference's keys against the source's, restricted to the source's object, gives a coarse flow by
+    expectation; a small network adds up to ±0.25 to it.
+    """
+
+    def __init__(self, features: int, width: int = 64, reach: float = 0.25) -> None:
+        super().__init__()
+        self.reach = reach
+        self.log_temperature = nn.Parameter(torch.tensor(2.5))
+        self.refine = nn.Sequential(conv_block(2 * features + 5, width), Residual(width))
+        last = nn.Conv2d(width // 2, 2, 3, padding=1)
+        nn.init.zeros_(last.weight)  # nothing is added at first
+        nn.init.zeros_(last.bias)  # type: ignore[arg-type]
+        self.to_half = nn.Sequential(conv_block(width, width // 2), last)
+
+    def correspondence(self, source: Structure, reference: Structure) -> Float[Tensor, "B hw hw"]:
+        """Log-probability that a cell of the reference (rows) shows a cell of the source (columns)."""
+        query, key = reference.keys.flatten(2), source.keys.flatten(2)  # B K hw
+        logits = self.log_temperature.exp() * torch.einsum("bkq,bks->bqs", query, key)
+        inside = resize(source.object, source.keys.shape[-1]).flatten(1)  # B hw
+        return (logits + torch.log(inside + 1e-4)[:, None]).log_softmax(-1)
+
+    def forward(
+        self, source: Structure, reference: Structure
+    ) -> tuple[Float[Tensor, "B H2 W2 2"], Float[Tensor, "B hw hw"]]:
+        """The flow as a sampling grid at half the image's side, and the correspondence it rests on."""
+        side = source.keys.shape[-1]
+        log_match = self.correspondence(source, reference)
+        here = identity_grid(side, log_match.device)
+        coarse = (log_match.exp() @ here.flatten(0, 1)).unflatten(1, (side, side))  # B h w 2
+        inputs = stacked(
+            (coarse - here).permute(0, 3, 1, 2),
+            sample(source.features, coarse),
+            reference.features,
+            sample(resize(source.object, side), coarse),
+            resize(reference.object, side),
+            log_match.amax(-1).exp().view(-1, 1, side, side),
+        )
+        delta = self.reach * torch.tanh(self.to_half(upsample(self.refine(inputs))).float())
+        flow = resize(coarse.permute(0, 3, 1, 2), 2 * side) + delta
+        return flow.permute(0, 2, 3, 1), log_match
+
+
+@dataclass(frozen=True)
+class Morph(Batched):
+    """A source redrawn in a reference's pose.
+
+    Attributes:
+        object: the drawn object; only meaningful inside the mask.
+        mask: where the result shows the object.
+        flow: where each pixel of the result comes from in the source (a sampling grid at half the side).
+        log_match: log-probabilities of the correspondence, reference cells × source cells.
+        blend: share of the source's own pixels in the result.
+    """
+
+    object: Float[Tensor, "B 3 H W"]
+    mask: Float[Tensor, "B 1 H W"]
+    flow: Float[Tensor, "B H2 W2 2"]
+    log_match: Float[Tensor, "B hw hw"]
+    blend: Float[Tensor, "B 1 H W"]
+
+
+def composite(morph: Morph, background: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
+    """The morph on a background."""
+    return morph.mask * morph.object + (1 - morph.mask) * background
+
+
+_SHARPEST = 2.0  # amount of unsharp masking at most; more would raise noise
+
+
+def as_sharp_as(
+    image: Float[Tensor, "B 3 H W"],
+    mask: Float[Tensor, "B 1 H W"],
+    drawn: Float[Tensor, "B 3 H W"],
+    drawn_mask: Float[Tensor, "B 1 H W"],
+) -> Float[Tensor, "B 3 H W"]:
+    """``drawn`` with as much fine detail in its object as ``image`` has in its own, by unsharp masking.
+
+    Pixels that were interpolated, or drawn where the network was unsure, are softer than a photograph's, and a
+    classifier that learns from soft images learns less of fine marks (examples/experiments.md).
+    """
+    high = drawn - F.avg_pool2d(drawn, 3, 1, 1, count_include_pad=False)
+    lacking = _fineness(image, mask) - _fineness(drawn, drawn_mask)
+    amount = (lacking / (_fineness(high, drawn_mask) + 1e-4)).clamp(0, _SHARPEST)
+    return (drawn + amount * high).clamp(-1, 1)
+
+
+def _fineness(image: Float[Tensor, "B 3 H W"], mask: Float[Tensor, "B 1 H W"]) -> Float[Tensor, "B 1 1 1"]:
+    """Of the object as a whole, less its outline, which is no detail of its own."""
+    return fineness(image, -F.max_pool2d(-mask, 3, 1, 1), image.shape[-1])
+
+
+_MOST_CHANGE = 1.0  # of the reference's mask (log odds); with more, a folded wing keeps the outline of a raised one
+
+
+class Morpher(nn.Module):
+    """F of ``reference`` mode: G with the source's instances placed at the reference's centres.
+
+    Args:
+        width: channels at half the image's side.
+        instance_channels: of each instance that is painted.
+        own_pixels: least share of the source's own pixels in a result. What is drawn anew is nearer to the truth pixel
+            by pixel, since it blurs what it is unsure of, and at times less recognised (examples/experiments.md).
+    """
+
+    def __init__(self, *, width: int = 32, instance_channels: int = 32, own_pixels: float = 0.0) -> None:
+        super().__init__()
+        self.own_pixels = own_pixels
+        features = 2 * width
+        self.transport = Transport(features)
+        self.instance = nn.Linear(features, instance_channels)
+        self.generator = Generator(
+            2 * features + instance_channels + 1, half_skip=width + 1, full_skip=3 + 2, outputs=5
+        )
+
+    def forward(self, appearance: Appearance, source: Structure, reference: Structure) -> Morph:
+        """Redraw each source in the pose of the reference at its place in the batch."""
+        flow, log_match = self.transport(source, reference)
+        grid = flow.permute(0, 3, 1, 2)  # B 2 H/2 W/2
+        size = appearance.image.shape[-1]
+        full_grid = resize(grid, size).permute(0, 2, 3, 1)
+        quarter_grid = resize(grid, size // 4).permute(0, 2, 3, 1)
+        pixels = sample(appearance.image, full_grid, mode="bicubic").clamp(-1, 1)
+        object_here = sample(source.object, full_grid)
+        # the instances of the source, painted into the regions of the reference
+        place = reference.masks / (reference.masks.sum(1, keepdim=True) + 0.1)  # B N h w
+        painted = torch.einsum("bnhw,bnc->bchw", place, self.instance(appearance.vectors).float())
+        object_quarter = resize(reference.object, size // 4)
+        drawn = self.generator(
+            stacked(
+                sample(appearance.quarter, quarter_grid), painted * object_quarter, reference.features, object_quarter
+            ),
+            stacked(sample(appearance.half, flow), resize(reference.object, size // 2)),
+            stacked(pixels, object_here, reference.object),
+        )
+        blend = self.own_pixels + (1 - self.own_pixels) * drawn[:, 3:4].sigmoid()
+        colour = blend * pixels + (1 - blend) * drawn[:, :3].tanh()
+        # the outline is the reference's: what is drawn decides only where its mask is unsure
+        prior = torch.logit(reference.object.clamp(0.02, 0.98))
+        change = _MOST_CHANGE * torch.tanh(drawn[:, 4:5] / _MOST_CHANGE)
+        return Morph(colour, (prior + change).sigmoid(), flow, log_match, blend)
+
+
+class ReferenceTranslator(nn.Module):
+    """DAE and G of ``reference`` mode; ``own_pixels`` as in :class:`Morpher`."""
+
+    def __init__(self, attention: Attention, own_pixels: float = 0.0) -> None:
+        super().__init__()
+        self.dae = DeepAttentionEncoder(attention)
+        self.morpher = Morpher(own_pixels=own_pixels)
+
+    def read(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Structure, Appearance]:
+        """Encode images once, for use as references (structure) and as sources (both)."""
+        structure, _ = self.dae.structure(images)
+        return structure, self.dae.appearance(images, structure)
+
+    def forward(self, appearance: Appearance, source: Structure, reference: Structure) -> Morph:
+        """F(s; t): redraw encoded sources in the poses of encoded references."""
+        return self.morpher(appearance, source, reference)
+
+    def finished(self, appearance: Appearance, source: Structure, reference: Structure) -> Morph:
+        """F(s; t) as it is shown and kept: as sharp as the sources."""
+        morph = self(appearance, source, reference)
+        return replace(morph, object=as_sharp_as(appearance.image, source.object, morph.object, morph.mask))
+
+
+class PaperTranslator(nn.Module):
+    """DAE and G of ``paper`` mode."""
+
+    def __init__(self, attention: Attention) -> None:
+        super().__init__()
+        self.dae = DeepAttentionEncoder(attention)
+        self.generator = Generator(attention.regions * self.dae.channels)
+
+    def draw(self, instances: Float[Tensor, "B C h w"]) -> Float[Tensor, "B 3 H W"]:
+        """G: from concatenated instances to an image in [-1, 1]."""
+        return self.generator(instances).tanh()
+
+    def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
+        """F = DAE ∘ G."""
+        return self.draw(self.dae(images))
+
+
+def fineness(images: Float[Tensor, "B C H W"], mask: Float[Tensor, "B 1 H W"], cell: int) -> Float[Tensor, "B 1 h w"]:
+    """How much fine detail there is in each cell: mean distance of its pixels from the mean of their neighbours."""
+    fine = (images - F.avg_pool2d(images, 3, 1, 1, count_include_pad=False)).abs().mean(1, keepdim=True)
+    return F.avg_pool2d(fine * mask, cell) / (F.avg_pool2d(mask, cell) + 1e-3)

@@ -1,0 +1,1 @@
+"""The HTML report, contact sheets and figures."""

@@ -1,0 +1,271 @@
+"""Figures fit for a paper: each plot a file, PDF (vectors, fonts embedded) or PNG. Nothing here reads a file.
+
+Axes have units, intervals are drawn, an arm keeps the colour that it has on the page.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, get_args
+
+import matplotlib
+import numpy as np
+from jaxtyping import UInt8
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patheffects import Normal, Stroke
+from matplotlib.ticker import NullLocator
+
+from dagaug.report.palette import ARMS, GAIN, HARM, PALETTE, arm_places
+from dagaug.report.scatter import Scatter
+from dagaug.report.svg_plots import Metrics, stretches
+from dagaug.report.wording import names_of
+from dagaug.score.results import Estimated, ScoreFile
+
+__all__ = ["FORMS", "Form", "cloud_figure", "picture_figure", "score_figures", "training_figure"]
+
+Form = Literal["png", "pdf"]
+
+
+FORMS: tuple[Form, ...] = get_args(Form)
+
+_STYLE: dict[Any, Any] = {
+    "font.family": "sans-serif",
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "grid.linewidth": 0.4,
+    "grid.color": "#dddddd",
+    "lines.linewidth": 1.2,
+    "legend.frameon": False,
+    "pdf.fonttype": 42,  # TrueType, which journals ask for
+    "pdf.compression": 9,
+    "savefig.bbox": "tight",
+    "savefig.pad_inches": 0.03,
+}
+
+
+_WHOLE: dict[Any, Any] = {"savefig.bbox": None, "pdf.compression": 9}
+
+
+_COLUMN, _PAGE = 3.4, 7.0  # widths in inches of a column and of a page
+
+
+_DPI = 300
+
+
+_LONGEST_NAME = 40
+
+
+_CLOUD_LOOKS: tuple[dict[str, Any], ...] = (
+    {"marker": "o", "filled": True, "size": 9, "alpha": 0.75},
+    {"marker": "D", "filled": False, "size": 16, "alpha": 1},
+    {"marker": "o", "filled": False, "size": 16, "alpha": 1},
+)  # of the kinds of images in a data cloud
+
+
+def _colour(place: int) -> str:
+    return PALETTE[place][0]
+
+
+def _printable(name: str) -> str:
+    """A name as one line that is not too long and that fonts and files can take."""
+    line = " ".join(name.encode("utf-8", "replace").decode().split())
+    return line if len(line) <= _LONGEST_NAME else line[: _LONGEST_NAME - 1] + "…"
+
+
+def _saved(figure: Figure, form: Form) -> bytes:
+    """The figure's bytes; the same for the same figure, so nothing of the time of day."""
+    metadata = {"CreationDate": None, "Creator": None, "Producer": None} if form == "pdf" else {"Software": None}
+    out = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph", category=UserWarning)  # boxes stand for missing ones
+        figure.savefig(out, format=form, dpi=_DPI, metadata=metadata)
+    return out.getvalue()
+
+
+def _plain(width: float | int, height: float | int) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height))
+    return figure, figure.add_subplot()
+
+
+def _rows(axes: Axes, names: Sequence[str]) -> None:
+    """Names down the left side, the first on top."""
+    axes.set_yticks(range(len(names)), labels=[_printable(name) for name in names], parse_math=False)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x")
+    axes.set_axisbelow(True)
+
+
+def _estimate(axes: Axes, row: float | int, one: Estimated, colour: str, *, filled: bool = True) -> None:
+    """A mean and its interval, in per cent, along a row."""
+    axes.errorbar(
+        100 * one.mean, row, xerr=[[100 * (one.mean - one.low)], [100 * (one.high - one.mean)]], fmt="o", color=colour,
+        markerfacecolor=colour if filled else "white", elinewidth=1, capsize=2, markersize=4,
+    )  # fmt: skip
+
+
+def _arms(score: ScoreFile) -> Figure:
+    names = [arm.arm for arm in score.arms]
+    places = arm_places(names)
+    figure, axes = _plain(_COLUMN, 0.5 + 0.26 * len(names))
+    for row, arm in enumerate(score.arms):
+        colour = _colour(places[arm.arm])
+        axes.plot([100 * one for one in arm.accuracies], [row + 0.22] * len(arm.accuracies), "|", color=colour,
+                  markersize=4, markeredgewidth=0.8)  # fmt: skip
+        _estimate(axes, row, arm.accuracy, colour)
+        if arm.arm == "real":
+            axes.axvline(100 * arm.accuracy.mean, color=colour, linewidth=0.6, linestyle=":")
+    _rows(axes, names)
+    axes.set_xlabel(f"top-1 accuracy on {score.test:,} test images (%)")
+    return figure
+
+
+def _differences(score: ScoreFile) -> Figure:
+    places = arm_places([one.arm for one in score.comparisons])
+    figure, axes = _plain(_COLUMN, 0.5 + 0.22 * len(score.comparisons))
+    for row, one in enumerate(score.comparisons):
+        _estimate(axes, row, one.difference, _colour(places[one.arm]), filled=one.verdict != "no measurable effect")
+    axes.axvline(0, color="black", linewidth=0.6)
+    _rows(axes, [f"{one.arm} against {one.baseline}" for one in score.comparisons])
+    axes.set_xlabel("difference of accuracy, paired by seed (points)")
+    return figure
+
+
+def _classes(score: ScoreFile) -> Figure:
+    first = score.comparisons[0]
+    named = sorted(
+        zip(names_of([one.name for one in first.classes]), first.classes, strict=True),
+        key=lambda pair: -pair[1].difference.mean,
+    )
+    figure, axes = _plain(_COLUMN, 0.5 + 0.16 * len(named))
+    for row, (_, one) in enumerate(named):
+        colour = (GAIN if one.difference.mean > 0 else HARM)[0]
+        _estimate(axes, row, one.difference, colour, filled=one.sure)
+    axes.axvline(0, color="black", linewidth=0.6)
+    _rows(axes, [name for name, _ in named])
+    axes.set_xlabel(f"change of accuracy, {_printable(first.arm)} against {_printable(first.baseline)} (points)")
+    return figure
+
+
+def _line(axes: Axes, x: Sequence[float | int], y: Sequence[Estimated], name: str, arm: str, style: str = "-") -> None:
+    """A line through means with its intervals."""
+    mean, low, high = (100 * np.array([getattr(one, end) for one in y]) for end in ("mean", "low", "high"))
+    colour = _colour(ARMS[arm])
+    axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
+    axes.errorbar(
+        x, mean, yerr=[mean - low, high - mean], fmt=f"o{style}", color=colour, label=name, elinewidth=1, capsize=2,
+        markersize=4,
+    )  # fmt: skip
+
+
+def _fractions(score: ScoreFile) -> Figure:
+    figure, axes = _plain(_COLUMN, 2.4)
+    counts = [float(point.real) for point in score.fractions]
+    _line(axes, counts, [point.without for point in score.fractions], "real", "real", "--")
+    _line(axes, counts, [point.with_synthetic for point in score.fractions], "real + synthetic", "real+dagaug")
+    axes.set_xscale("log")
+    axes.set_xticks(counts, labels=[f"{count:,.0f}" for count in counts])
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel("real training images (log scale)")
+    axes.set_ylabel(f"top-1 accuracy on {score.test:,} test images (%)")
+    axes.grid(axis="y")
+    axes.legend()
+    return figure
+
+
+def _ratios(score: ScoreFile) -> Figure:
+    figure, axes = _plain(_COLUMN, 2.4)
+    shares = [100 * one.share for one in score.ratios]
+    _line(axes, shares, [one.accuracy for one in score.ratios], "real + synthetic", "real+dagaug")
+    real = next((arm.accuracy for arm in score.arms if arm.arm == "real"), None)
+    if real is not None:
+        _line(axes, [shares[0], shares[-1]], [real, real], "real", "real", "--")
+    axes.set_xlabel("synthetic share of a batch (%)")
+    axes.set_ylabel(f"top-1 accuracy on {score.test:,} test images (%)")
+    axes.grid(axis="y")
+    axes.legend()
+    return figure
+
+
+def score_figures(score: ScoreFile, form: Form) -> Iterator[tuple[str, bytes]]:
+    """The plots of a score that it has the numbers for: name and content of each file."""
+    wanted = {
+        "accuracy": (_arms, bool(score.arms)),
+        "differences": (_differences, bool(score.comparisons)),
+        "classes": (_classes, bool(score.comparisons and score.comparisons[0].classes)),
+        "fractions": (_fractions, len(score.fractions) > 1),
+        "ratios": (_ratios, len(score.ratios) > 1),
+    }
+    with matplotlib.rc_context(_STYLE):
+        for name, (draw, there) in wanted.items():
+            if there:
+                yield name, _saved(draw(score), form)
+
+
+def training_figure(metrics: Metrics, form: Form) -> bytes | None:
+    """The terms of the training's loss, small, side by side; None without any."""
+    terms = {name: points for name, points in metrics.terms.items() if len(points[0]) > 1}
+    if not terms:
+        return None
+    columns = min(4, len(terms))
+    rows = math.ceil(len(terms) / columns)
+    with matplotlib.rc_context({**_STYLE, "font.size": 7, "axes.titlesize": 7}):
+        figure = Figure(figsize=(_PAGE, 0.3 + 1.45 * rows), layout="constrained")
+        grid = figure.subplots(rows, columns, squeeze=False)
+        for place, axes in enumerate(grid.flat):
+            axes.set_visible(place < len(terms))
+        for axes, (name, points) in zip(grid.flat, terms.items(), strict=False):
+            steps, mean, low, high = stretches(*points)
+            axes.fill_between(steps, low, high, color=_colour(2), alpha=0.2, linewidth=0)
+            axes.plot(steps, mean, color=_colour(2))
+            axes.set_title(_printable(name), parse_math=False, loc="left")
+        for axes in grid[-1]:
+            axes.set_xlabel("step")
+        return _saved(figure, form)
+
+
+def cloud_figure(cloud: Scatter, form: Form) -> bytes:
+    """The data cloud, square and without axes, which would mean nothing; each class named where it lies."""
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(_PAGE, _PAGE))
+        axes = figure.add_subplot()
+        axes.set_axis_off()
+        axes.set_aspect("equal")
+        axes.invert_yaxis()
+        colours = np.array([_colour(group.colour) for group in cloud.groups])[cloud.group]
+        for place, (kind, look) in enumerate(zip(cloud.kinds, _CLOUD_LOOKS, strict=True)):
+            chosen = cloud.kind == place
+            if chosen.any():
+                filled = colours[chosen] if look["filled"] else "white"
+                shape: dict[str, Any] = {"s": look["size"], "marker": look["marker"], "linewidths": 0.7}
+                x, y = cloud.points[chosen].T
+                axes.scatter(x, y, c=filled, edgecolors=colours[chosen], alpha=look["alpha"], **shape)
+                grey = "#444444" if look["filled"] else "white"
+                axes.scatter([], [], c=grey, edgecolors="#444444", label=kind, **shape)
+        for group in cloud.groups:
+            axes.text(
+                group.x, group.y, _printable(group.name), fontsize=6.5, ha="center", va="center", parse_math=False,
+                path_effects=[Stroke(linewidth=2, foreground="white"), Normal()],
+            )  # fmt: skip
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, 0), ncols=len(cloud.kinds))
+        return _saved(figure, form)
+
+
+def picture_figure(pixels: UInt8[np.ndarray, "H W 3"], form: Form) -> bytes:
+    """A sheet of images as a figure of a page's width, pixel for pixel."""
+    height, width = pixels.shape[:2]
+    with matplotlib.rc_context(_WHOLE):
+        figure = Figure(figsize=(_PAGE, _PAGE * height / width))
+        axes = figure.add_axes((0, 0, 1, 1))
+        axes.set_axis_off()
+        axes.imshow(pixels, interpolation="none", aspect="auto")
+        return _saved(figure, form)

@@ -1,0 +1,193 @@
+"""Pictures of morphs and originals, read from the HDF5 file and the data folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float, Int64, Integer, UInt8
+
+from dagaug.augment.plan import variant_name
+from dagaug.augment.provenance import backgrounds_of
+from dagaug.data import image_files as imaging
+from dagaug.hdf5.reader import Store
+from dagaug.runtime.errors import ImageError
+
+__all__ = [
+    "KEPT",
+    "MIRROR",
+    "Attended",
+    "Morphs",
+    "Originals",
+    "Picture",
+    "Shown",
+    "encoded_small",
+    "evenly",
+    "random_of_each_class",
+    "spread",
+]
+
+KEPT = "kept"
+
+Picture = UInt8[np.ndarray, "_ _ 3"]
+
+
+MIRROR = "mirror"
+"""The variant whose pose is that of the reference's mirror image."""
+
+
+@dataclass(frozen=True)
+class Morphs:
+    """The synthetic images of a file as columns, in the file's order.
+
+    Attributes:
+        row: in the file's table of images.
+        source, reference: rows in its table of files; reference -1 if there is none.
+        label: class that the morph is to show.
+        reference_label: class of the reference, -1 if there is none.
+        predicted: the classifier's first choice, -1 if unknown.
+        confidence: the classifier's p(label).
+        background: row in the table of files of the image that gave the background, -1 if there is none.
+        kind: name of the variant.
+        mirrored: whether pose and background are those of mirror images.
+        verdict: index into ``verdicts``.
+        verdicts: their names.
+    """
+
+    row: Int64[np.ndarray, " N"]
+    source: Int64[np.ndarray, " N"]
+    reference: Int64[np.ndarray, " N"]
+    label: Int64[np.ndarray, " N"]
+    reference_label: Int64[np.ndarray, " N"]
+    predicted: Int64[np.ndarray, " N"]
+    confidence: Float[np.ndarray, " N"]
+    background: Int64[np.ndarray, " N"]
+    kind: tuple[str, ...]
+    mirrored: Bool[np.ndarray, " N"]
+    verdict: Int64[np.ndarray, " N"]
+    verdicts: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    @classmethod
+    def of(cls, store: Store) -> Morphs:
+        """Read the tables; a morph that stands for no candidate counts as kept."""
+        table, header = store.images, store.header
+        rows = np.flatnonzero(table.synthetic)
+        verdicts = header.verdicts if KEPT in header.verdicts else (*header.verdicts, KEPT)
+        verdict = np.full(len(rows), verdicts.index(KEPT), np.int64)
+        judged = table.candidate[rows] >= 0
+        verdict[judged] = store.candidates.verdict[table.candidate[rows][judged]]
+        kinds = [variant_name(name) for name in header.variants] or ["morph"]
+        reference = table.reference[rows].astype(np.int64)
+        reference_label = np.full(len(rows), -1, np.int64)
+        reference_label[reference >= 0] = header.files_label[reference[reference >= 0]]
+        return cls(
+            row=rows.astype(np.int64),
+            source=table.source[rows].astype(np.int64),
+            reference=reference,
+            label=table.label[rows].astype(np.int64),
+            reference_label=reference_label,
+            predicted=table.predicted[rows].astype(np.int64),
+            confidence=table.confidence[rows].astype(np.float64),
+            background=backgrounds_of(store)[rows],
+            kind=tuple(kinds[code] for code in table.variant[rows].tolist()),
+            mirrored=np.array([kind == MIRROR for kind in kinds], bool)[table.variant[rows]],
+            verdict=verdict,
+            verdicts=verdicts,
+        )
+
+    @property
+    def kept(self) -> Bool[np.ndarray, " N"]:
+        """Which of them the selection kept."""
+        return self.verdict == self.verdicts.index(KEPT)
+
+
+class Originals:
+    """Sources and references by their row in the table of files: from the file itself or the data folder."""
+
+    def __init__(self, store: Store, data: Path | None = None) -> None:
+        self._store, self._data = store, data
+        real = np.flatnonzero(~store.images.synthetic)
+        self._rows = dict(zip(store.images.source[real].tolist(), real.tolist(), strict=True))
+
+    def picture(self, file: int, *, mirrored: bool = False) -> Picture | None:
+        """The image (or its mirror image), or None where there is none or it cannot be read."""
+        if mirrored:
+            found = self.picture(file)
+            return None if found is None else np.ascontiguousarray(found[:, ::-1])
+        if file < 0:
+            return None
+        if file in self._rows:
+            return self._store.image(self._rows[file])
+        if self._data is None:
+            return None
+        path = self._data / self._store.header.files[file]
+        try:
+            # The file may be a stranger's: what lies outside the data folder is none of its business.
+            if not path.resolve().is_relative_to(self._data.resolve()):
+                return None
+            return imaging.decode(path)
+        except (ImageError, OSError, ValueError):
+            return None
+
+
+def random_of_each_class(morphs: Morphs, among: Integer[np.ndarray, " n"], count: int, seed: int) -> list[int]:
+    """Draw up to ``count`` of the morphs ``among``, evenly over their classes, in the order of the classes."""
+    chosen = among[evenly(morphs.label[among], count, seed)]
+    return chosen[np.lexsort((chosen, morphs.label[chosen]))].tolist()
+
+
+def evenly(labels: Integer[np.ndarray, " N"], count: int, seed: int) -> Int64[np.ndarray, " M"]:
+    """Draw up to ``count`` rows at random, evenly over the classes."""
+    drawn = np.random.default_rng(seed).permutation(len(labels))
+    return drawn[spread(labels[drawn])[:count]]
+
+
+def spread(labels: Integer[np.ndarray, " N"]) -> Int64[np.ndarray, " N"]:
+    """An order that takes the first of every class, then the second of every class, and so on."""
+    by_class = np.argsort(labels, kind="stable")
+    grouped = labels[by_class]
+    first = np.searchsorted(grouped, grouped)
+    turn = np.empty(len(labels), np.int64)
+    turn[by_class] = np.arange(len(labels)) - first
+    return np.argsort(turn, kind="stable")
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A picture of a file: a ``result`` by its row in the table of images; an ``original`` or its ``mirrored`` image by
+    its row in the table of files.
+    """
+
+    kind: Literal["result", "original", "mirrored"]
+    number: int
+
+
+@dataclass(frozen=True)
+class Attended:
+    """The attended regions (eqs. 1, 2) of a picture.
+
+    Attributes:
+        size: height and width of the picture.
+        centres: x and y in its pixels.
+        half: half the side of a region's box, in its pixels.
+    """
+
+    size: tuple[int, int]
+    centres: Float[np.ndarray, "N 2"]
+    half: float
+
+
+def encoded_small(image: Picture, side: int, quality: int) -> bytes:
+    """JPEG of an image, shrunk so that its longer side has at most ``side`` pixels."""
+    height, width = image.shape[:2]
+    scale = side / max(height, width)
+    if scale < 1:
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    return imaging.encode(image, "jpeg", quality)

@@ -1,0 +1,284 @@
+"""Writes reports, contact sheets and figures to files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+
+from dagaug.data import image_files as imaging
+from dagaug.hdf5.reader import Store
+from dagaug.report import figures as figuring
+from dagaug.report import pictures
+from dagaug.report.contact_sheets import Triple, triple_sheet
+from dagaug.report.data_cloud import Cloud
+from dagaug.report.figures import Form
+from dagaug.report.page import Page, installed_version, printable, render_page
+from dagaug.report.page_content import Look, cloud_plot, count_candidates, gallery_section, scatter_groups
+from dagaug.report.pictures import Morphs, Originals
+from dagaug.report.score_view import score_table
+from dagaug.report.svg_plots import read_metrics
+from dagaug.report.training_run import Training, read_training, run_options
+from dagaug.report.wording import names_of
+from dagaug.runtime.errors import DataError, StoreError
+from dagaug.score.results import read_score
+
+__all__ = ["sheet_of_store", "write_figures", "write_report", "write_run_report"]
+
+
+_SKIPPED_ROWS = 200
+
+
+_LONGEST_VALUE = 600
+
+
+def sheet_of_store(
+    path: Path | str,
+    out: Path | str,
+    *,
+    rows: int = 24,
+    seed: int = 0,
+    kept_only: bool = True,
+    data: Path | None = None,
+) -> None:
+    """Write a PNG of random morphs, evenly over the classes: source, reference, result with its confidence.
+
+    Args:
+        path: HDF5 file of ``dagaug augment``.
+        out: PNG to write; replaced if it is there.
+        rows: how many morphs.
+        seed: which ones.
+        kept_only: only what the selection kept.
+        data: the data folder, for sources and references where the file has no real images.
+
+    Raises:
+        StoreError: the file is missing, does not read, or holds no such morph.
+        DataError: ``out`` cannot be written.
+    """
+    sheet = _sheet(Path(path), rows=rows, seed=seed, kept_only=kept_only, data=data)
+    _write(Path(out), imaging.encode(sheet, "png"))
+
+
+def _sheet(
+    path: Path, *, rows: int, seed: int, kept_only: bool = True, data: Path | None
+) -> UInt8[np.ndarray, "H W 3"]:
+    with Store(path) as store:
+        morphs, names = Morphs.of(store), names_of(store.classes)
+        among = np.flatnonzero(morphs.kept) if kept_only else np.arange(len(morphs))
+        if not len(among):
+            raise StoreError(f"{path}: no synthetic images to show; make some: dagaug augment DATA")
+        originals = Originals(store, data)
+        chosen = pictures.random_of_each_class(morphs, among, max(1, rows), seed)
+        triples = [_triple(store, originals, morphs, names, morph) for morph in chosen]
+        return triple_sheet(triples)
+
+
+def _triple(store: Store, originals: Originals, morphs: Morphs, names: Sequence[str], morph: int) -> Triple:
+    reference_label = int(morphs.reference_label[morph])
+    confidence = morphs.confidence[morph]
+    parts = [f"{confidence:.2f}" if np.isfinite(confidence) else "–"]
+    parts += [kind] if (kind := morphs.kind[morph]) != "morph" else []
+    if not morphs.kept[morph]:
+        parts.append(morphs.verdicts[morphs.verdict[morph]])
+    return Triple(
+        source=originals.picture(int(morphs.source[morph])),
+        reference=originals.picture(int(morphs.reference[morph]), mirrored=bool(morphs.mirrored[morph])),
+        result=store.image(int(morphs.row[morph])),
+        source_name=printable(names[morphs.label[morph]]),
+        reference_name=printable(names[reference_label]) if reference_label >= 0 else "",
+        note=printable("  ".join(parts)),
+    )
+
+
+def write_report(
+    store: Path | str,
+    out: Path | str,
+    *,
+    run: Path | None = None,
+    score: Path | None = None,
+    data: Path | None = None,
+    attention: Look | None = None,
+    unattended: str = "",
+    cloud: Cloud | None = None,
+    unclouded: str = "",
+) -> None:
+    """Write the report of an HDF5 file: one HTML file that needs nothing else.
+
+    Args:
+        store: HDF5 file of ``dagaug augment``.
+        out: HTML file to write; replaced if it is there.
+        run: folder of the training run, for curves, sheets and attention.
+        score: JSON of ``dagaug score``.
+        data: the data folder, for sources and references where the file has no real images.
+        attention: finds the attended regions of pictures (:class:`dagaug.attention.Attention`).
+        unattended: why there is no ``attention``.
+        cloud: the data cloud (:func:`dagaug.cloud.cloud_of`).
+        unclouded: why there is none.
+
+    Raises:
+        StoreError: the HDF5 file is missing or does not read.
+        DataError: the run or the score is missing or no such thing, or ``out`` cannot be written.
+    """
+    store = Path(store)
+    scored = None if score is None else read_score(score)
+    training = Training() if run is None else read_training(run)
+    with Store(store) as opened:
+        header, morphs = opened.header, Morphs.of(opened)
+        names = names_of(header.classes)
+        made = f"{len(morphs):,} synthetic images of {len(names)} classes"
+        options = [("Options of dagaug augment", _flat(header.options))]
+        if run is not None:
+            options.append(("Options of dagaug train", _flat(run_options(run))))
+        if scored is not None:
+            options.append(("Options of dagaug score", _flat(scored.options)))
+        page = Page(
+            kind="Augmented data set",
+            title=store.name,
+            about=made + (f", made by {header.created_by}" if header.created_by else ""),
+            version=installed_version(),
+            score=None if scored is None else score_table(scored),
+            counts=count_candidates(opened, morphs, names),
+            gallery=gallery_section(opened, morphs, names, data, attention, unattended),
+            cloud=None if cloud is None else cloud_plot(opened, names, cloud),
+            unclouded=unclouded,
+            provenance=_store_provenance(opened, run, score),
+            options=tuple((title, rows) for title, rows in options if rows),
+            skipped=header.skipped[:_SKIPPED_ROWS],
+            skipped_total=len(header.skipped),
+            training=training,
+        )
+    _write(Path(out), render_page(page))
+
+
+def write_figures(
+    store: Path | str,
+    folder: Path,
+    form: Form,
+    *,
+    run: Path | None = None,
+    score: Path | None = None,
+    data: Path | None = None,
+    cloud: Cloud | None = None,
+    rows: int = 24,
+    seed: int = 0,
+) -> tuple[Path, ...]:
+    """Write each plot, and a contact sheet, to a file of its own, fit for a paper.
+
+    Args:
+        store: HDF5 file of ``dagaug augment``.
+        folder: for the figures; made if it is not there, files of the same names are replaced.
+        form: ``png`` or ``pdf``.
+        run: folder of the training run, for its curves.
+        score: JSON of ``dagaug score``, for its plots.
+        data: the data folder, for sources and references where the file has no real images.
+        cloud: the data cloud (:func:`dagaug.cloud.cloud_of`).
+        rows: morphs on the contact sheet.
+        seed: which ones.
+
+    Returns:
+        The files.
+
+    Raises:
+        StoreError: the HDF5 file is missing, does not read, or has no synthetic images.
+        DataError: the score is missing or no such thing, or the folder cannot be written.
+    """
+    figures = [] if score is None else list(figuring.score_figures(read_score(score), form))
+    sheet = _sheet(Path(store), rows=rows, seed=seed, data=data)
+    figures.append(("morphs", imaging.encode(sheet, "png") if form == "png" else figuring.picture_figure(sheet, form)))
+    if cloud is not None:
+        with Store(store) as opened:
+            figures.append(("cloud", figuring.cloud_figure(scatter_groups(cloud, names_of(opened.classes)), form)))
+    curves = figuring.training_figure(read_metrics(run / "metrics.jsonl"), form) if run is not None else None
+    if curves is not None:
+        figures.append(("training", curves))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be made ({error.strerror}); choose another --out") from error
+    files = tuple(folder / f"{name}.{form}" for name, _ in figures)
+    for file, (_, content) in zip(files, figures, strict=True):
+        _write(file, content)
+    return files
+
+
+def write_run_report(run: Path | str, out: Path | str) -> None:
+    """Write the report of a training run without an HDF5 file: curves, sheets, attention, options.
+
+    Raises:
+        DataError: no such run, or ``out`` cannot be written.
+    """
+    run = Path(run)
+    training, options = read_training(run), _flat(run_options(run))
+    provenance = [("Run", str(run))]
+    model = run / "model.safetensors"
+    if model.is_file():
+        provenance.append(("Checkpoint, SHA-256", _sha256(model)))
+    page = Page(
+        kind="Training run",
+        title=run.resolve().name,
+        about="" if model.is_file() else "Not finished: no model.safetensors yet.",
+        version=installed_version(),
+        provenance=tuple(provenance),
+        options=(("Options of dagaug train", options),) if options else (),
+        training=training,
+    )
+    _write(Path(out), render_page(page))
+
+
+# Provenance
+
+
+def _store_provenance(store: Store, run: Path | None, score: Path | None) -> tuple[tuple[str, str], ...]:
+    header = store.header
+    encoding = f"jpeg, quality {header.quality}" if header.encoding == "jpeg" else header.encoding
+    rows = [
+        ("File", str(store.path)),
+        ("Written by", header.created_by),
+        ("Content, SHA-256", store.column("content_sha256").tobytes().hex()),
+        ("Checkpoint, SHA-256", header.checkpoint_sha256),
+        ("Seed", str(header.seed)),
+        ("Images stored as", encoding),
+        ("Run", "" if run is None else str(run)),
+        ("Score", "" if score is None else str(score)),
+    ]
+    return tuple((name, value) for name, value in rows if value)
+
+
+def _flat(options: Mapping[str, object], before: str = "") -> tuple[tuple[str, str], ...]:
+    """Nested options as (dotted name, value)."""
+    return tuple(_flattened(options, before))
+
+
+def _flattened(options: Mapping[str, object], before: str) -> Iterator[tuple[str, str]]:
+    for name, value in options.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flattened(value, f"{before}{name}.")
+        else:
+            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+            yield f"{before}{name}", text if len(text) <= _LONGEST_VALUE else text[:_LONGEST_VALUE] + "…"
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write(out: Path, content: bytes) -> None:
+    """Write a file that appears under its name only when it is whole."""
+    temporary = out.with_name(out.name + ".tmp")
+    try:
+        try:
+            with temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(out)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise DataError(f"{out}: cannot be written ({error.strerror}); choose another --out") from error

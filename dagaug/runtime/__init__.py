@@ -1,0 +1,1 @@
+"""Errors, progress, signals, files written atomically, and safe file names."""

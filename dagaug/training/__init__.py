@@ -1,0 +1,1 @@
+"""The training of DA-GAN: options, loop, losses, pairs of images, run folder."""

@@ -1,0 +1,294 @@
+"""What each mode trains on: its images in memory, its batches, its objective, and what to show of it.
+
+The loop in :mod:`dagaug.training` knows nothing of modes; it asks a :class:`Work` for one step after the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor, nn
+
+from dagaug.compute.tensors import to_pixels
+from dagaug.data.dataset import Dataset, Domains
+from dagaug.data.foreground import backgrounds, grabcut_masks
+from dagaug.data.image_files import Skipped
+from dagaug.data.loading import load
+from dagaug.data.patches import Framing, read_patches
+from dagaug.model.networks import Structure
+from dagaug.model.translators import PaperTranslator, ReferenceTranslator, composite
+from dagaug.runtime.errors import DataError
+from dagaug.runtime.progress import SILENT, Progress
+from dagaug.training.distances import make_distance
+from dagaug.training.objectives import Fakes, PaperObjective, Part, Phase, ReferenceObjective
+from dagaug.training.pairs import PairSampler, TrainingData, step_generator
+
+__all__ = ["PaperWork", "ReferenceWork", "Snapshot", "StepResult", "Work"]
+
+_SHOWN = 8  # sources and references on a sample sheet
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Pictures of a training's state, uint8 RGB.
+
+    Attributes:
+        sources: first column of the sample sheet.
+        references: its top row; empty in ``paper`` mode.
+        morphs: the sheet; one column in ``paper`` mode.
+        attended: images on which the attended regions are shown.
+        centres: of these regions, in [-1, 1].
+        half_size: of these regions, in the same units.
+    """
+
+    sources: UInt8[np.ndarray, "R S S 3"]
+    references: UInt8[np.ndarray, "C S S 3"]
+    morphs: UInt8[np.ndarray, "R K S S 3"]
+    attended: UInt8[np.ndarray, "A S S 3"]
+    centres: Float[np.ndarray, "A N 2"]
+    half_size: float
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one step's forward pass gives.
+
+    Attributes:
+        terms: unweighted loss terms.
+        fakes: what the discriminators judge, in the phase ``full``.
+        real, real_label: what they are to find real.
+    """
+
+    terms: dict[str, Tensor]
+    fakes: Fakes | None
+    real: Float[Tensor, "B 3 H W"]
+    real_label: Int[Tensor, " B"] | None
+
+
+@runtime_checkable
+class Work(Protocol):
+    """A mode's share of the training loop."""
+
+    classes: tuple[str, ...]
+    skipped: tuple[Skipped, ...]
+
+    @property
+    def objective(self) -> nn.Module:
+        """F and d, as one module whose forward pass gives the loss terms."""
+
+    @property
+    def images(self) -> int:
+        """How many images there are to train on."""
+
+    @property
+    def label_count(self) -> int:
+        """Number of classes that a discriminator may ask for; 0 without labels."""
+
+    def to(self, device: torch.device) -> None:
+        """Move the images."""
+
+    def step(self, objective: Callable[..., Any], step: int, phase: Phase, batch_size: int) -> StepResult:
+        """The forward pass of a step."""
+
+    def use(self, translator: nn.Module, step: int, batch_size: int) -> None:
+        """Run the translator on a batch as users will, to take batch-norm statistics."""
+
+    def snapshot(self, translator: nn.Module) -> Snapshot:
+        """Pictures of the translator's state, always of the same images."""
+
+
+class ReferenceWork:
+    """Pose morphing on a labelled data set.
+
+    Args:
+        dataset: its training images are used, no others.
+        framing: how images become patches.
+        translator: F.
+        distance: name of d.
+        weights: for d, where it is a timm network.
+        without: parts that are switched off.
+        seed: of the pairs.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        framing: Framing,
+        translator: ReferenceTranslator,
+        *,
+        distance: str,
+        weights: Path | None,
+        without: frozenset[Part],
+        seed: int,
+        workers: int,
+        strict: bool = False,
+        progress: Progress = SILENT,
+    ) -> None:
+        d = make_distance(distance, translator.dae.channels, len(dataset.classes), size=framing.size, weights=weights)
+        patches = read_patches(dataset, dataset.train, framing, workers=workers, strict=strict, progress=progress)
+        labels = patches.labels
+        if len(set(labels.tolist())) < 2:
+            raise DataError(f"{dataset.root}: training needs readable images of at least two classes")
+        masks = grabcut_masks(patches.images, patches.boxes(), workers=workers, progress=progress)
+        behind = backgrounds(patches.images, masks, workers=workers, progress=progress)
+        self.data = TrainingData.of(patches.images, behind, masks, labels)
+        self.sampler = PairSampler(self.data, seed)
+        self.classes, self.skipped, self.seed = dataset.classes, patches.skipped, seed
+        self.objective: nn.Module = ReferenceObjective(translator, d, without)
+
+    @property
+    def images(self) -> int:
+        """How many images there are to train on."""
+        return len(self.data.images)
+
+    @property
+    def label_count(self) -> int:
+        """Number of classes."""
+        return len(self.classes)
+
+    def to(self, device: torch.device) -> None:
+        """Move the images."""
+        self.data = self.sampler.data = self.data.to(device)
+
+    def step(self, objective: Callable[..., Any], step: int, phase: Phase, batch_size: int) -> StepResult:
+        """The forward pass of a step; the phase ``structure`` is cheap and takes half as many pairs more."""
+        alone = phase == "structure"
+        batch = self.sampler.batch(step, batch_size + batch_size // 2 if alone else batch_size, only_exact=alone)
+        terms, fakes = objective(batch, phase, step_generator(self.seed, step, 1))
+        return StepResult(terms, fakes, batch.source, batch.source_label)
+
+    def use(self, translator: nn.Module, step: int, batch_size: int) -> None:
+        """Encode and morph a batch."""
+        assert isinstance(translator, ReferenceTranslator)
+        batch = self.sampler.batch(step, batch_size)
+        source, appearance = translator.read(batch.source)
+        reference, _ = translator.read(batch.reference)
+        translator(appearance, source, reference)
+
+    def snapshot(self, translator: nn.Module) -> Snapshot:
+        """Sources of different classes in the poses of random references."""
+        assert isinstance(translator, ReferenceTranslator)
+        rng = np.random.default_rng(self.seed)
+        labels = self.data.labels.cpu().numpy()
+        shown = rng.permutation(np.unique(labels))[:_SHOWN]
+        sources = torch.tensor([int(rng.choice(np.flatnonzero(labels == label))) for label in shown])
+        references = torch.from_numpy(rng.permutation(len(labels))[:_SHOWN])
+        device = self.data.images.device
+        sources, references = sources.to(device), references.to(device)
+        source_image = self.data.images[sources].float() / 127.5 - 1
+        reference_image = self.data.images[references].float() / 127.5 - 1
+        behind = self.data.backgrounds[references].float() / 127.5 - 1
+        structure, appearance = translator.read(source_image)
+        wanted, _ = translator.read(reference_image)
+        rows = []
+        for row in range(len(sources)):
+            same = torch.full((len(references),), row, device=device)
+            rows.append(composite(translator.finished(appearance[same], structure[same], wanted), behind))
+        return Snapshot(
+            to_pixels(source_image),
+            to_pixels(reference_image),
+            to_pixels(torch.stack(rows)),
+            to_pixels(reference_image),
+            wanted.centres.cpu().numpy(),
+            translator.dae.attention.half_size,
+        )
+
+
+class PaperWork:
+    """Translation between two unpaired domains.
+
+    Where both domains' images lie in folders of the same names, these are their labels Y; otherwise there are none
+    and d(Y, ·) falls away (Table 4, "None").
+    """
+
+    def __init__(
+        self,
+        domains: Domains,
+        framing: Framing,
+        translator: PaperTranslator,
+        *,
+        distance: str,
+        weights: Path | None,
+        without: frozenset[Part],
+        seed: int,
+        workers: int,
+        strict: bool = False,
+        progress: Progress = SILENT,
+    ) -> None:
+        read = [
+            load(paths, size=framing.size, fit=framing.fit, workers=workers, strict=strict, progress=progress)
+            for paths in (domains.source, domains.target)
+        ]
+        self.skipped = read[0].skipped + read[1].skipped
+        self.domain = [torch.from_numpy(loaded.images.transpose(0, 3, 1, 2).copy()) for loaded in read]
+        folders = [
+            [paths[row].parent.name for row in loaded.kept]
+            for paths, loaded in zip((domains.source, domains.target), read, strict=True)
+        ]
+        common = sorted(set(folders[0]) & set(folders[1]))
+        labelled = len(common) > 1 and set(folders[0]) == set(folders[1])
+        self.classes = tuple(common) if labelled else ()
+        self.labels = [torch.tensor([common.index(name) for name in names]) if labelled else None for names in folders]
+        self.seed = seed
+        channels = translator.dae.attention.regions * translator.dae.channels
+        d = make_distance(distance, channels, max(len(self.classes), 1), size=framing.size, weights=weights)
+        self.objective: nn.Module = PaperObjective(translator, d, labelled=labelled, without=without)
+
+    @property
+    def images(self) -> int:
+        """How many images there are to train on, in both domains."""
+        return len(self.domain[0]) + len(self.domain[1])
+
+    @property
+    def label_count(self) -> int:
+        """Number of classes; 0 without labels."""
+        return len(self.classes)
+
+    def to(self, device: torch.device) -> None:
+        """Move the images."""
+        self.domain = [images.to(device) for images in self.domain]
+        self.labels = [None if labels is None else labels.to(device) for labels in self.labels]
+
+    def _batch(self, step: int, size: int) -> tuple[list[Tensor], list[Tensor | None]]:
+        generator = step_generator(self.seed, step)
+        images, labels = [], []
+        for pixels, names in zip(self.domain, self.labels, strict=True):
+            index = torch.randint(len(pixels), (size,), generator=generator).to(pixels.device)
+            images.append(pixels[index].float() / 127.5 - 1)
+            labels.append(None if names is None else names[index])
+        return images, labels
+
+    def step(self, objective: Callable[..., Any], step: int, phase: Phase, batch_size: int) -> StepResult:
+        """The forward pass of a step."""
+        del phase  # the paper trains all at once
+        (source, target), (source_label, target_label) = self._batch(step, batch_size)
+        terms, fakes = objective(source, target, source_label, target_label)
+        return StepResult(terms, fakes, target, target_label)
+
+    def use(self, translator: nn.Module, step: int, batch_size: int) -> None:
+        """Translate a batch of both domains."""
+        images, _ = self._batch(step, batch_size)
+        translator(torch.cat(images))
+
+    def snapshot(self, translator: nn.Module) -> Snapshot:
+        """Sources, from all over the domain, whose files often lie class by class, and what they become."""
+        assert isinstance(translator, PaperTranslator)
+        count = len(self.domain[0])
+        shown = torch.linspace(0, count - 1, min(_SHOWN, count)).round().long().to(self.domain[0].device)
+        source = self.domain[0][shown].float() / 127.5 - 1
+        structure: Structure = translator.dae.structure(source)[0]
+        pixels = to_pixels(source)
+        return Snapshot(
+            pixels,
+            pixels[:0],
+            to_pixels(translator(source))[:, None],
+            pixels,
+            structure.centres.cpu().numpy(),
+            translator.dae.attention.half_size,
+        )

@@ -1,0 +1,143 @@
+"""Options of a training run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from dagaug.data.patches import Framing
+from dagaug.model.presets import PRESETS, Attention, Mode
+from dagaug.model.trained_model import GENERAL, SCRATCH
+from dagaug.runtime.errors import UsageError
+from dagaug.training.objectives import Part
+
+__all__ = ["TrainOptions"]
+
+# Weights of the terms that the paper does not have (README, "How it learns").
+_EXACT_WEIGHTS = {
+    "object": 1.0,
+    "equivariance": 0.3,
+    "separation": 0.5,
+    "inside": 0.7,
+    "flow": 2.0,
+    "match": 0.3,
+    "mask": 0.5,
+    "label": 0.3,
+    "cycle": 1.0,
+    "silhouette": 0.25,
+    "detail": 2.0,
+}
+
+
+class TrainOptions(BaseModel):
+    """Everything that decides what a training gives, besides the data.
+
+    ``None`` takes the preset's value; :meth:`resolved` fills all in.
+
+    Attributes:
+        preset: name of a task preset.
+        framing: how images become patches.
+        per_class: use only the first so many training images of each class.
+        steps: optimiser steps in all.
+        minutes: choose the steps so that training takes about so long on this machine; ``steps`` are the most then.
+        start: weights to begin with: ``general`` (the networks that come with the package, ``pose`` only),
+            ``scratch``, or a run or model file of the same networks.
+        batch_size: images (pairs) a step.
+        learning_rate: of Adam.
+        seed: of everything random.
+        without: parts that are switched off (Table 1a).
+        regions, half_size, sharpness: the attended regions.
+        distance: d of Table 4: ``resblock``, ``l2`` or ``timm:NAME``.
+        weights: file of weights for the timm network of d.
+        consistency, symmetry: α and β of eq. 9.
+        adversarial, label: weights of the GAN losses and of d(Y, s′).
+        own_pixels: least share of the source's own pixels in a morph (``pose`` only): where marks count for more than
+            what a pose hides, as on aircraft, 0.9; G may draw all at 0.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    preset: str = "pose"
+    framing: Framing = Field(default_factory=Framing)
+    per_class: int | None = Field(None, ge=1)
+    steps: int | None = Field(None, ge=1)
+    minutes: float | None = Field(None, gt=0)
+    start: str | None = None
+    batch_size: int | None = Field(None, ge=4)
+    learning_rate: float | None = Field(None, gt=0)
+    seed: int = Field(0, ge=0)
+    without: tuple[Part, ...] = ()
+    regions: int | None = Field(None, ge=1, le=1024)
+    half_size: float | None = Field(None, gt=0)
+    sharpness: float | None = Field(None, gt=0)
+    distance: str | None = None
+    weights: Path | None = None
+    consistency: float | None = Field(None, ge=0)
+    symmetry: float | None = Field(None, ge=0)
+    adversarial: float | None = Field(None, ge=0)
+    label: float | None = Field(None, ge=0)
+    own_pixels: float = Field(0.0, ge=0, le=1)
+
+    @property
+    def mode(self) -> Mode:
+        """``reference`` or ``paper``, by the preset."""
+        return PRESETS[self.preset].mode
+
+    def resolved(self) -> TrainOptions:
+        """The same options with the preset's values where none are given.
+
+        Raises:
+            UsageError: there is no such preset.
+        """
+        if self.preset not in PRESETS:
+            raise UsageError(f"--preset {self.preset}: choose one of {', '.join(PRESETS)}")
+        preset = PRESETS[self.preset]
+        if preset.mode == "paper" and self.start == GENERAL:
+            raise UsageError(f"--start {GENERAL}: holds networks of pose morphing; --preset {self.preset} has others")
+        if preset.mode == "paper" and self.own_pixels:
+            raise UsageError(f"--own-pixels {self.own_pixels}: is for pose morphing; --preset {self.preset} draws all")
+        start = self.start or (GENERAL if preset.mode == "reference" else SCRATCH)
+        known: dict[str, Any] = {
+            "start": start,
+            "batch_size": preset.batch_size,
+            "learning_rate": preset.learning_rate,
+            "regions": preset.attention.regions,
+            "half_size": preset.attention.half_size,
+            "sharpness": preset.attention.sharpness,
+            "distance": preset.distance,
+            "consistency": preset.consistency,
+            "symmetry": preset.symmetry,
+            "adversarial": preset.adversarial,
+            "label": preset.label,
+        }
+        given = {name: value for name, value in self.model_dump().items() if value is not None}
+        return TrainOptions.model_validate({**known, **given, "without": tuple(sorted(set(self.without)))})
+
+    @property
+    def attention(self) -> Attention:
+        """The attended regions; one that covers the image without ``dae``."""
+        if "dae" in self.without:
+            return Attention(1, 4.0, 20.0)
+        preset = PRESETS[self.preset].attention
+        return Attention(
+            self.regions or preset.regions,
+            self.half_size or preset.half_size,
+            self.sharpness or preset.sharpness,
+        )
+
+    def weight_of(self) -> dict[str, float]:
+        """The weight of every term."""
+        options = self.resolved()
+        weights = dict(_EXACT_WEIGHTS)
+        weights |= {
+            "symmetry": options.symmetry or 0.0,
+            "consistency": options.consistency or 0.0,
+            "pose": options.consistency or 0.0,
+            "identity": options.label or 0.0,
+            "adversarial": options.adversarial or 0.0,
+        }
+        if options.mode == "paper":
+            weights["label"] = 1.0
+        return weights

@@ -1,0 +1,264 @@
+"""Which sources meet which references in a training step, and how the images of a data set wait for it in memory.
+
+Everything random about a step is drawn from its own seed, so that a resumed training continues with the very pairs
+that an uninterrupted one would have seen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from dagaug.model.warps import identity_grid, random_limb, random_warp, sample
+
+__all__ = ["ExactPairs", "PairBatch", "PairSampler", "TrainingData", "folded_pairs", "step_generator", "warped_pairs"]
+
+_AUGMENT = 0.35  # of the warp's full strength: 12° of rotation, 10% of scale, 9% of shift
+
+
+_FOLDED = 0.5  # of the exact pairs have a limb turned, the others are warped smoothly
+
+
+def step_generator(seed: int, step: int, stream: int = 0) -> torch.Generator:
+    """The random numbers of one step; different streams of one step are independent."""
+    state = np.random.SeedSequence([seed, step, stream]).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(state >> np.uint64(1)))
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """All training images of a data set, cut to the networks' size.
+
+    Attributes:
+        images, backgrounds: with and without their objects, channels first.
+        masks: 255 on the object.
+        labels: class indices.
+    """
+
+    images: UInt8[Tensor, "M 3 S S"]
+    backgrounds: UInt8[Tensor, "M 3 S S"]
+    masks: UInt8[Tensor, "M 1 S S"]
+    labels: Int[Tensor, " M"]
+
+    @classmethod
+    def of(
+        cls,
+        images: UInt8[np.ndarray, "M S S 3"],
+        backgrounds: UInt8[np.ndarray, "M S S 3"],
+        masks: UInt8[np.ndarray, "M S S"],
+        labels: Int[np.ndarray, " M"],
+    ) -> TrainingData:
+        """From arrays with channels last."""
+        first = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+        behind = torch.from_numpy(np.ascontiguousarray(backgrounds.transpose(0, 3, 1, 2)))
+        return cls(first, behind, torch.from_numpy(masks)[:, None], torch.from_numpy(labels.astype(np.int64)))
+
+    def to(self, device: torch.device) -> TrainingData:
+        """The same data on another device."""
+        return TrainingData(*(getattr(self, name).to(device) for name in ("images", "backgrounds", "masks", "labels")))
+
+
+class PairBatch(NamedTuple):
+    """Sources and references of one step, in the order class pairs, exact pairs, cross pairs.
+
+    Attributes:
+        source, reference: images.
+        source_mask, reference_mask: where their objects are.
+        background: the reference without its object.
+        source_label, reference_label: class indices.
+        grid: for exact pairs, where each pixel of the reference comes from in the source.
+        seen: for exact pairs, where in the reference that is known.
+        class_pairs, exact_pairs: how many of each; the rest are cross pairs.
+    """
+
+    source: Float[Tensor, "B 3 H W"]
+    reference: Float[Tensor, "B 3 H W"]
+    source_mask: Float[Tensor, "B 1 H W"]
+    reference_mask: Float[Tensor, "B 1 H W"]
+    background: Float[Tensor, "B 3 H W"]
+    source_label: Int[Tensor, " B"]
+    reference_label: Int[Tensor, " B"]
+    grid: Float[Tensor, "E H W 2"]
+    seen: Float[Tensor, "E 1 H W"]
+    class_pairs: int
+    exact_pairs: int
+
+    @property
+    def exact(self) -> slice:
+        """The exact pairs."""
+        return slice(self.class_pairs, self.class_pairs + self.exact_pairs)
+
+    @property
+    def known(self) -> slice:
+        """The class and exact pairs: those with an answer."""
+        return slice(0, self.class_pairs + self.exact_pairs)
+
+    @property
+    def cross(self) -> slice:
+        """The pairs of different classes, without an answer."""
+        return slice(self.class_pairs + self.exact_pairs, len(self.source))
+
+
+class ExactPairs(NamedTuple):
+    """Pairs of a source and a known change of it.
+
+    Attributes:
+        source, source_mask: the source and where its object is.
+        reference, reference_mask: the object changed, before another background.
+        grid: where each pixel of the reference comes from in the source.
+        seen: where in the reference that is known: what the source shows.
+    """
+
+    source: Float[Tensor, "B 3 H W"]
+    source_mask: Float[Tensor, "B 1 H W"]
+    reference: Float[Tensor, "B 3 H W"]
+    reference_mask: Float[Tensor, "B 1 H W"]
+    grid: Float[Tensor, "B H W 2"]
+    seen: Float[Tensor, "B 1 H W"]
+
+
+def warped_pairs(
+    source: Float[Tensor, "B 3 H W"],
+    mask: Float[Tensor, "B 1 H W"],
+    background: Float[Tensor, "B 3 H W"],
+    *,
+    generator: torch.Generator | None = None,
+) -> ExactPairs:
+    """Cut each source out, warp it smoothly at random, paste it on another background."""
+    grid = random_warp(mask, generator=generator)
+    warped_mask = sample(mask, grid, padding="zeros")
+    image = warped_mask * sample(source, grid) + (1 - warped_mask) * background
+    return ExactPairs(source, mask, image, warped_mask, grid, warped_mask)
+
+
+def folded_pairs(
+    source: Float[Tensor, "B 3 H W"],
+    mask: Float[Tensor, "B 1 H W"],
+    own_background: Float[Tensor, "B 3 H W"],
+    background: Float[Tensor, "B 3 H W"],
+    *,
+    generator: torch.Generator | None = None,
+) -> ExactPairs:
+    """Turn a limb of each source, then move, turn or mirror the whole; every second pair goes the other way.
+
+    The other way, the source has the turned limb and the reference is the image as it was: what the limb hides in the
+    source is not seen.
+    """
+    limb = random_limb(mask, generator=generator)
+    here = identity_grid(mask.shape[-1], mask.device).expand(len(mask), -1, -1, 2)
+    body = mask * (1 - limb.part)
+    over = sample(limb.part, limb.unturned(here), padding="zeros") * torch.where(limb.behind, 1 - body, 1.0)
+    folded_mask = over + (1 - over) * body
+    empty = (1 - limb.part) * source + limb.part * own_background
+    folded = over * sample(source, limb.unturned(here)) + (1 - over) * empty
+    hidden = torch.where(limb.part > 0.5, 1 - sample(over, limb.turned(here), padding="zeros"), over)
+
+    back = (torch.arange(len(mask), device=mask.device) % 2 == 1)[:, None, None, None]
+    before, before_mask = torch.where(back, folded, source), torch.where(back, folded_mask, mask)
+    after, after_mask = torch.where(back, source, folded), torch.where(back, mask, folded_mask)
+    seen = after_mask * torch.where(back, 1 - hidden, 1.0)
+
+    grid = random_warp(after_mask, articulated=False, generator=generator)
+    image_mask = sample(after_mask, grid, padding="zeros")
+    image = image_mask * sample(after, grid) + (1 - image_mask) * background
+    on_limb = sample(torch.where(back, limb.part, over), grid, padding="zeros").permute(0, 2, 3, 1) > 0.5
+    total = torch.where(on_limb, torch.where(back, limb.turned(grid), limb.unturned(grid)), grid)
+    return ExactPairs(before, before_mask, image, image_mask, total, sample(seen, grid, padding="zeros"))
+
+
+class PairSampler:
+    """Draws the pairs of each step of pose morphing.
+
+    Args:
+        data: the training images.
+        seed: of all draws.
+        shares: parts of a batch that are class pairs and exact pairs; the rest are cross pairs.
+    """
+
+    def __init__(self, data: TrainingData, seed: int, shares: tuple[float, float] = (0.375, 0.3125)) -> None:
+        self.data, self.seed, self.shares = data, seed, shares
+        labels = data.labels.cpu()
+        self.members = [torch.nonzero(labels == label)[:, 0] for label in range(int(labels.max()) + 1)]
+        self.several = [label for label, members in enumerate(self.members) if len(members) > 1]
+        self.all = torch.arange(len(labels))
+        self.label_of = labels
+
+    def batch(self, step: int, size: int, *, only_exact: bool = False) -> PairBatch:
+        """The pairs of a step.
+
+        Args:
+            step: number of the step.
+            size: number of pairs.
+            only_exact: make all pairs exact ones.
+        """
+        generator = step_generator(self.seed, step)
+        class_pairs = 0 if only_exact or not self.several else round(self.shares[0] * size)
+        exact_pairs = size if only_exact else round(self.shares[1] * size)
+        source, reference = self._pairs(class_pairs, exact_pairs, size, generator)
+        source_image, source_mask, own_background = self._views(source, generator)
+        image, mask, background = self._views(reference, generator)
+        exact = slice(class_pairs, class_pairs + exact_pairs)
+        made = self._exact(source_image[exact], source_mask[exact], own_background[exact], background[exact], generator)
+        source_image, source_mask = source_image.clone(), source_mask.clone()
+        image, mask = image.clone(), mask.clone()
+        source_image[exact], source_mask[exact] = made.source, made.source_mask
+        image[exact], mask[exact] = made.reference, made.reference_mask
+        labels = self.data.labels
+        reference_label = labels[reference.to(labels.device)].clone()
+        source_label = labels[source.to(labels.device)]
+        reference_label[exact] = source_label[exact]
+        return PairBatch(
+            source_image, image, source_mask, mask, background, source_label, reference_label, made.grid, made.seen,
+            class_pairs, exact_pairs,
+        )  # fmt: skip
+
+    def _pairs(
+        self, class_pairs: int, exact_pairs: int, size: int, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        sources, references = [], []
+        for index in range(size):
+            if index < class_pairs:
+                label = self.several[self._draw(len(self.several), generator)]
+                order = torch.randperm(len(self.members[label]), generator=generator)
+                first, second = (int(self.members[label][order[k]]) for k in (0, 1))
+            else:
+                first = second = self._draw(len(self.all), generator)
+                wanted_other = index >= class_pairs + exact_pairs
+                while second == first or (wanted_other and self.label_of[second] == self.label_of[first]):
+                    second = self._draw(len(self.all), generator)
+            sources.append(first)
+            references.append(second)
+        return torch.tensor(sources), torch.tensor(references)
+
+    @staticmethod
+    def _exact(
+        source: Tensor, mask: Tensor, own_background: Tensor, background: Tensor, generator: torch.Generator
+    ) -> ExactPairs:
+        """Exact pairs of both kinds."""
+        folds = round(_FOLDED * len(source))
+        folded = folded_pairs(
+            source[:folds], mask[:folds], own_background[:folds], background[:folds], generator=generator
+        )
+        warped = warped_pairs(source[folds:], mask[folds:], background[folds:], generator=generator)
+        return ExactPairs(*(torch.cat(both) for both in zip(folded, warped, strict=True)))
+
+    @staticmethod
+    def _draw(count: int, generator: torch.Generator) -> int:
+        return int(torch.randint(count, (1,), generator=generator))
+
+    def _views(
+        self, index: Tensor, generator: torch.Generator
+    ) -> tuple[Float[Tensor, "B 3 S S"], Float[Tensor, "B 1 S S"], Float[Tensor, "B 3 S S"]]:
+        """Image, mask and background, each under one random flip and slight affine change."""
+        index = index.to(self.data.images.device)
+        image = self.data.images[index].float() / 127.5 - 1
+        background = self.data.backgrounds[index].float() / 127.5 - 1
+        mask = self.data.masks[index].float() / 255
+        grid = random_warp(mask, strength=_AUGMENT, articulated=False, generator=generator)
+        moved = sample(torch.cat([image, background], 1), grid)
+        return moved[:, :3], sample(mask, grid, padding="zeros"), moved[:, 3:]

@@ -1,0 +1,128 @@
+"""The score's JSON as a page shows it: what a score writes is read, and every mark stands where its number says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from making_scores import SCORE
+
+from dagaug.report.palette import ARMS, PALETTE, arm_places
+from dagaug.report.score_view import ScoreTable, score_table
+from dagaug.report.svg_plots import ticks
+from dagaug.report.write import write_report
+from dagaug.score.results import ScoreFile, read_score
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> ScoreTable:
+    (tmp_path / "score.json").write_text(json.dumps(SCORE))
+    return score_table(read_score(tmp_path / "score.json"))
+
+
+def test_rows_are_against_real_and_all_else_stands_apart(table: ScoreTable) -> None:
+    assert [row.difference for row in table.rows] == ["", "+20.0", "+10.0"]
+    assert [row.synthetic for row in table.rows] == ["", "1,234", "1,234"]
+    assert [row.calibration for row in table.rows] == ["10.0", "", ""]
+    (row,) = table.compared
+    assert (row.arm, row.baseline, row.difference, row.p_images) == ("real+dagaug", "cutout", "−30.0", "0.002")
+    assert [verdict for verdict, _ in table.sentences] == ["helps", "no measurable effect", "harms"]
+    assert table.ratios == (("50%", "65.0%", "+5.0"),)
+
+
+def test_classes_are_bars_from_the_middle_the_greatest_gain_first(table: ScoreTable) -> None:
+    assert table.question == "real+dagaug"
+    # ±40 points, the farthest end of an interval
+    assert [(tick.place, tick.text) for tick in table.class_ticks] == [
+        (0, "−40"), (25, "−20"), (50, "0"), (75, "+20"), (100, "+40")
+    ]  # fmt: skip
+    assert table.sure == (1, 0)
+    first, nothing, last = table.classes
+    assert (first.name, first.difference, first.sure, first.sign) == ("b", "+30.0", True, "up")
+    assert (first.left, first.width) == (50, pytest.approx(37.5))
+    assert (first.low, first.reach) == (pytest.approx(75), pytest.approx(25))
+    assert nothing.difference == "+0.0"
+    assert (last.left, last.width, last.sign) == (pytest.approx(37.5), pytest.approx(12.5), "down")
+    assert table.better == ("b taken for <i>a: 50% before, 25% now",)
+
+
+def test_the_answer_says_both_accuracies_and_what_the_control_says(table: ScoreTable) -> None:
+    assert (table.headline, table.verdict) == ("Yes, they help.", "helps")
+    asked, control = table.answer
+    for text in ("70.0% of 30 test images", "on 60.0%", "+20.0 points (95% interval +10.0 to +30.0"):
+        assert text in asked
+    assert "does better (−30.0 points, −40.0 to −20.0)" in control
+
+
+def test_leaks_are_told(table: ScoreTable) -> None:
+    assert table.guards == ()
+    alike = {"real": {"by_hash": 0, "by_features": 0}, "dagaug": {"by_hash": 1, "by_features": 3}}
+    guards = {"alike": alike, "selector": {"learned": 200, "test": 30, "seen": 2}}
+    (_, near), (_, selector) = found = score_table(ScoreFile.model_validate(SCORE | {"guards": guards})).guards
+    assert [well for well, _ in found] == [False, False]
+    assert "by features): 3 of dagaug." in near
+    assert "2 of the 30 test images were among them" in selector
+    usual = {"images": 1000, "by_hash": 0, "by_features": 520, "usual": 0.55, "suspicious": False}
+    guards = {"alike": {"dagaug": usual}, "selector": None}
+    ((well, near),) = score_table(ScoreFile.model_validate(SCORE | {"guards": guards})).guards
+    assert well
+    assert near.endswith("520 of 1,000 dagaug; of the test images, 55% look like another one.")
+    alike = {"real": {"by_hash": 0, "by_features": None}, "dagaug": {"by_hash": 0, "by_features": None}}
+    guards = {"alike": alike, "selector": {"learned": 200, "test": 30, "seen": 0}}
+    assert [well for well, _ in score_table(ScoreFile.model_validate(SCORE | {"guards": guards})).guards] == [True] * 2
+
+
+def test_an_arm_keeps_its_colour_whoever_else_is_there(table: ScoreTable) -> None:
+    colours = {row.arm: row.colour for row in table.rows}
+    assert len(set(colours.values())) == 3
+    alone = arm_places(["cutout"])
+    assert alone["cutout"] == colours["cutout"]
+    many = arm_places([*ARMS, "mine"])
+    assert len(set(many.values())) == len(many)
+    assert set(arm_places([f"arm {number}" for number in range(30)]).values()) == set(range(len(PALETTE)))
+
+
+def test_marks_stand_on_the_axis_of_accuracies(table: ScoreTable) -> None:
+    # from 0.49 to 0.81: a per cent round all that is drawn
+    first = table.rows[0]
+    assert first.low == pytest.approx(100 * (0.50 - 0.49) / 0.32, abs=0.01)
+    assert first.mean == table.zero == pytest.approx(100 * (0.60 - 0.49) / 0.32, abs=0.01)
+    assert [tick.text for tick in table.ticks] == ["50%", "60%", "70%", "80%"]
+
+
+def test_the_plot_against_real_images_has_marks_where_the_numbers_say(table: ScoreTable) -> None:
+    plot = table.fraction_plot
+    assert plot is not None
+    assert [tick.text for tick in plot.x_ticks] == ["100", "200"]
+    without, with_synthetic = plot.series
+    assert (without.dashed, with_synthetic.dashed) == (True, False)
+    assert [mark.x for mark in without.marks] == [5, 95]
+    low, high = 0.3 - 0.06 * 0.6, 0.9 + 0.06 * 0.6  # the ends of the intervals and a margin
+    for series, means in ((without, (0.4, 0.6)), (with_synthetic, (0.5, 0.8))):
+        for mark, mean in zip(series.marks, means, strict=True):
+            assert mark.y == pytest.approx(100 * (high - mean) / (high - low), abs=0.01)
+            assert mark.high == pytest.approx(100 * (high - mean - 0.1) / (high - low), abs=0.01)
+            assert mark.low == pytest.approx(100 * (high - mean + 0.1) / (high - low), abs=0.01)
+    assert [row.worth for row in table.fractions] == ["150", ""]
+    assert table.ratio_plot is None  # one point is no line
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [(0, 1, [0, 0.5, 1]), (0.42, 0.61, [0.45, 0.5, 0.55, 0.6]), (-0.84, 0.84, [-0.5, 0, 0.5]), (3, 3, [3])],
+)
+def test_ticks_are_round_numbers_within_the_axis(low: float, high: float, expected: list[float]) -> None:
+    assert ticks(low, high) == pytest.approx(expected)
+
+
+def test_everything_is_on_the_page_and_nothing_escapes(tmp_path: Path) -> None:
+    from making_reports import write_store
+
+    (tmp_path / "score.json").write_text(json.dumps(SCORE))
+    write_report(write_store(tmp_path / "s.h5"), tmp_path / "page.html", score=tmp_path / "score.json")
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    for text in ("one", "+30.0", "taken for", "beware", "real training images (log scale)", "50% of a batch: 65.0%"):
+        assert text in page
+    assert "<i>a" not in page
+    assert page.index("Gain of each class") < page.index('id="h-counts"')

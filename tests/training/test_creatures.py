@@ -1,0 +1,88 @@
+"""Creatures: the answers that networks learn from are right."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+import pytest
+import torch
+from torch import Tensor
+
+from dagaug.model.warps import identity_grid, sample
+from dagaug.training import creatures
+from dagaug.training.creatures import PARTS, CreaturePairs, creature_pairs
+
+SIZE = 32
+
+
+@pytest.fixture(scope="module")
+def pairs() -> CreaturePairs:
+    return creature_pairs(48, SIZE, generator=torch.Generator().manual_seed(3))
+
+
+def inside(difference: Tensor, where: Tensor) -> Tensor:
+    """Mean absolute difference of each image where something is."""
+    return (difference.abs() * where).sum((1, 2, 3)) / (3 * where.sum((1, 2, 3)) + 1e-6)
+
+
+def test_the_same_seed_gives_the_same_pairs(pairs: CreaturePairs) -> None:
+    again = creature_pairs(48, SIZE, generator=torch.Generator().manual_seed(3))
+    other = creature_pairs(48, SIZE, generator=torch.Generator().manual_seed(4))
+    for field in fields(CreaturePairs):
+        assert torch.equal(getattr(again, field.name), getattr(pairs, field.name))
+        assert not torch.equal(getattr(other, field.name), getattr(pairs, field.name))
+
+
+def test_values_keep_to_their_ranges_and_every_creature_is_seen(pairs: CreaturePairs) -> None:
+    for name in ("source", "reference", "answer", "background"):
+        assert getattr(pairs, name).abs().max() <= 1
+    for name in ("source_mask", "reference_mask", "answer_mask"):
+        mask = getattr(pairs, name)
+        assert mask.min() >= 0
+        assert mask.max() <= 1
+        assert (mask.mean((1, 2, 3)) > 0.01).all()
+
+
+def test_where_the_source_shows_a_place_its_colours_are_those_of_the_answer(pairs: CreaturePairs) -> None:
+    """Up to light and noise: the grid leads to nearer colours than staying in place."""
+    seen = pairs.seen
+    moved = inside(sample(pairs.source, pairs.grid) - pairs.answer, seen).mean()
+    stayed = inside(pairs.source - pairs.answer, seen).mean()
+    assert moved < 0.6 * stayed
+    assert seen.sum() > 0.5 * pairs.answer_mask.sum()
+
+
+def test_the_answer_is_the_reference_where_both_show_one_species(pairs: CreaturePairs) -> None:
+    alike = (pairs.answer_mask - pairs.reference_mask).abs().sum((1, 2, 3)) == 0
+    assert 4 <= alike.sum() <= 24  # a quarter of 48
+    assert (pairs.answer - pairs.reference)[alike].abs().max() < 0.3  # noise
+
+
+def test_the_answer_stands_on_the_references_background(pairs: CreaturePairs) -> None:
+    free = ((pairs.answer_mask == 0) & (pairs.reference_mask == 0)).float()
+    assert inside(pairs.answer - pairs.reference, free).max() < 0.06
+
+
+def test_a_creature_that_has_not_moved_shows_every_place_where_it_was() -> None:
+    draw = creatures._Draw(torch.Generator().manual_seed(0))
+    family, pose = creatures._family(draw, 6), creatures._pose(creatures._habits(draw, 6), draw)
+    placed = creatures._assemble(family, pose)
+    placed = creatures._moved(placed, *creatures._framed(placed, pose))
+    surface = creatures._cast(placed, SIZE)
+    grid, seen = creatures._came_from(surface, placed, surface, torch.ones(6))
+    assert torch.equal(seen > 0, surface.hit)
+    error = (grid - identity_grid(SIZE)).abs().amax(-1)
+    assert error[surface.hit].max() < 1e-3
+
+
+def test_limbs_of_both_sides_are_mirror_images() -> None:
+    draw = creatures._Draw(torch.Generator().manual_seed(0))
+    family = creatures._family(draw, 5)
+    mirror = torch.tensor([1.0, -1.0, 1.0])
+    for left, right in ((6, 7), (8, 9), (10, 11)):
+        assert torch.equal(family.radii[:, left], family.radii[:, right])
+        assert torch.allclose(family.base[:, right], mirror * family.base[:, left])
+        turned = mirror[:, None] * family.rest[:, left] * mirror
+        assert torch.allclose(family.rest[:, right], turned)
+    determinant = torch.linalg.det(family.rest.view(-1, 3, 3))
+    assert torch.allclose(determinant, torch.ones(5 * PARTS), atol=1e-4)
