@@ -1,11 +1,15 @@
 """The exception tree: every error that a user can cause or meet.
 
 A message names the file or the option and the next step, in one line. The command line prints it without a
-traceback and exits with :attr:`DagaugError.exit_code`; anything else is a bug and keeps its traceback.
+traceback and exits with :attr:`DagaugError.exit_code`. Every other exception is a bug and keeps its traceback.
+
+The library does not know command-line flags. An error names options as Python does (``refs``, ``keep_size``); the
+command line writes them as the flags of the command that failed.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 __all__ = [
@@ -19,14 +23,45 @@ __all__ = [
     "StoreError",
     "TrainingError",
     "UsageError",
+    "as_keyword",
     "in_one_line",
 ]
 
 
+def as_keyword(option: str, value: object) -> str:
+    """An option as Python writes it: ``refs=0``, or ``another out`` where the value is None."""
+    return f"another {option}" if value is None else f"{option}={value}"
+
+
 class DagaugError(Exception):
-    """Base of all errors that are told to the user in one line."""
+    """Base of all errors that the command line prints in one line.
+
+    Args:
+        message: what is wrong, without the option at fault; it begins with the file, if there is one.
+        option: the Python name of the option at fault, or "".
+        value: that option's value.
+        remedies: options that help, with the value to give them; None for "another value".
+    """
 
     exit_code = 1
+
+    def __init__(
+        self, message: str, *, option: str = "", value: object = None, remedies: Mapping[str, object] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.option = option
+        self.value = value
+        self.remedies = dict(remedies or {})
+
+    def describe(self, write: Callable[[str, object], str] = as_keyword) -> str:
+        """The whole message: option at fault, what is wrong, remedies. ``write`` formats an option and its value."""
+        head = f"{write(self.option, self.value)}: " if self.option else ""
+        tail = "; try " + " or ".join(write(*remedy) for remedy in self.remedies.items()) if self.remedies else ""
+        return f"{head}{self.message}{tail}"
+
+    def __str__(self) -> str:
+        return self.describe()
 
 
 class UsageError(DagaugError):
