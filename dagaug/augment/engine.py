@@ -1,18 +1,18 @@
-"""The arithmetic of augmenting: every image encoded once, morphs in full batches, the classifier in the same breath.
+"""Batched generation of morphs and their classification.
 
-References' structures and backdrops are made once and kept on disk (:mod:`dagaug.encodings`); a source's appearance is
-read once, for all its morphs, when its turn comes. While a batch is computed, the next one's references are read and
-the one before goes back to the host.
+References are encoded once and stored on disk (:mod:`dagaug.augment.image_encoder`). The appearance of a source is
+computed once for all of its morphs. While a batch is computed, a thread reads the references of the next batch, and
+the results of the previous batch are copied from the device.
 
-Structures are always computed in the same blocks of images and sources in the same groups, so that what comes out
-does not depend on who computes it, in which order, or after how many interruptions.
+Sources are always grouped and encoded in the same way, so results do not depend on who computes them, in which order,
+or on interruptions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,30 +20,28 @@ import torch
 from jaxtyping import Bool, Float, Float32, Int64, UInt8
 from torch import Tensor
 
-from dagaug.augment.encodings import Encodings, record_type
-from dagaug.augment.plan import UNMORPHED, VIEW_OF, VIEWS, Plan
+from dagaug.augment.encodings import Encodings
+from dagaug.augment.image_encoder import ImageEncoder, object_masks
+from dagaug.augment.plan import IS_CUTOUT, MorphPlan
 from dagaug.classifiers.cross_fit import CrossFitted
 from dagaug.compute.devices import autocast, batch_size_for, fitting
 from dagaug.compute.tensors import to_bytes, to_tensor
-from dagaug.data.foreground import cut_out, fill_background
+from dagaug.data.foreground import cut_out
 from dagaug.model.networks import Appearance, Structure
 from dagaug.model.translators import ReferenceTranslator, composite
-from dagaug.runtime.files import telling_writes
-from dagaug.runtime.progress import SILENT, Progress
+from dagaug.runtime.prefetch import map_ahead
 
-__all__ = ["Engine", "Morphs"]
-
-_BLOCK = 64  # images that are encoded at a time
+__all__ = ["Engine", "MorphBatch"]
 
 
 @dataclass(frozen=True)
-class Morphs:
-    """Candidates as they were generated.
+class MorphBatch:
+    """Generated candidates.
 
     Attributes:
-        images: patches, on the plan's backgrounds.
-        cover: where a patch differs from the image that gave its background, 255 wholly; for blending it into that.
-        probabilities: of each class, by the classifier that did not learn from the source.
+        images: patches, RGB, on the plan's backgrounds.
+        cover: opacity of the patch over the background image, 0 to 255; used to blend it into the whole image.
+        probabilities: class probabilities from the classifier that was not trained on the source.
     """
 
     images: UInt8[np.ndarray, "M S S 3"]
@@ -52,44 +50,50 @@ class Morphs:
 
 
 @dataclass(frozen=True)
-class _Drawn:
-    """A batch's results, still on the device; fields as in :class:`Morphs`."""
+class _DeviceBatch:
+    """A batch of results on the device; fields as in :class:`MorphBatch`."""
 
     images: UInt8[Tensor, "B S S 3"]
     cover: UInt8[Tensor, "B S S"]
     probabilities: Float32[Tensor, "B K"]
 
-    def fetch(self) -> Morphs:
-        return Morphs(self.images.cpu().numpy(), self.cover.cpu().numpy(), self.probabilities.cpu().numpy())
+    def fetch(self) -> MorphBatch:
+        return MorphBatch(self.images.cpu().numpy(), self.cover.cpu().numpy(), self.probabilities.cpu().numpy())
 
 
 @dataclass(frozen=True)
-class _Sources:
-    """What a part's sources give to its morphs, and which of them each candidate is made of."""
+class _EncodedSources:
+    """Encodings of the different sources of a part of the plan.
+
+    Attributes:
+        rows: patch index of each source.
+        index: for each candidate, its source's place in ``rows``.
+        structure, appearance: encodings of the sources.
+    """
 
     rows: Int64[np.ndarray, " U"]
-    of: Int64[np.ndarray, " M"]
+    index: Int64[np.ndarray, " M"]
     structure: Structure
     appearance: Appearance
 
 
 @dataclass(frozen=True)
-class _Wanted:
-    """What a batch's candidates are to be like.
+class _BatchInputs:
+    """Inputs of a batch besides the sources.
 
     Attributes:
-        references: their records.
-        behind, hole: backgrounds, and where those were painted over (255).
-        unmorphed: which of them are cut-outs.
+        references: records of the references.
+        background, inpainted: background images, RGB, and their inpainted area (255).
+        cutout: which candidates are cut-outs.
     """
 
     references: np.ndarray
-    behind: UInt8[np.ndarray, "B S S 3"]
-    hole: UInt8[np.ndarray, "B S S"]
-    unmorphed: Bool[np.ndarray, " B"]
+    background: UInt8[np.ndarray, "B S S 3"]
+    inpainted: UInt8[np.ndarray, "B S S"]
+    cutout: Bool[np.ndarray, " B"]
 
-    def __getitem__(self, rows: slice | np.ndarray) -> _Wanted:
-        return _Wanted(self.references[rows], self.behind[rows], self.hole[rows], self.unmorphed[rows])
+    def __getitem__(self, rows: slice | np.ndarray) -> _BatchInputs:
+        return _BatchInputs(self.references[rows], self.background[rows], self.inpainted[rows], self.cutout[rows])
 
 
 class Engine:
@@ -97,11 +101,13 @@ class Engine:
 
     Args:
         translator: the networks, in evaluation mode.
-        patches: of all images that the plan may name.
+        patches: all images that a plan may name, RGB.
         judges: the classifiers, on the networks' device.
-        judged_by: for each patch the row of the classifiers' images, -1 for an image that none has seen.
-        batch_size: candidates that are computed at a time; halved when memory runs out. None: what suits the device.
-        scratch: folder for the table of encodings, or the name of a table that other processes use too.
+        judge_rows: for each patch its row among the classifiers' images; -1 if no classifier was trained on it.
+        device: where to compute.
+        batch_size: candidates computed at a time; halved when memory runs out. None picks a size for the device.
+        scratch: folder for the table of encodings, or the name of a table that other processes use, too.
+        block_size: images encoded at a time.
     """
 
     def __init__(
@@ -109,26 +115,27 @@ class Engine:
         translator: ReferenceTranslator,
         patches: UInt8[np.ndarray, "N S S 3"],
         judges: CrossFitted,
-        judged_by: np.ndarray,
+        judge_rows: np.ndarray,
         *,
         device: torch.device,
         batch_size: int | None,
         scratch: Path,
+        block_size: int = 64,
     ) -> None:
-        # Measured on two CPU cores: images are read 1.5 and morphed 1.3 times as fast as channels first.
+        # Channels last was measured on two CPU cores: encoding is 1.5 times and morphing 1.3 times as fast.
         self.translator = translator.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.patches, self.judges, self.judged_by = patches, judges, judged_by
-        self.device, self._batch_size, self._scratch = device, batch_size, scratch
-        self._table: Encodings | None = None
+        self.patches, self.judges, self.judge_rows, self.device = patches, judges, judge_rows, device
+        self.encoder = ImageEncoder(self.translator, patches, device=device, scratch=scratch, block_size=block_size)
+        self._batch_size = batch_size
 
     @property
     def batch_size(self) -> int:
-        """Candidates that are computed at a time; found at the first use where none was given."""
+        """Candidates computed at a time; measured at the first use if none was given."""
         if self._batch_size is None:
-            self._batch_size = batch_size_for(self.device, self._try)
+            self._batch_size = batch_size_for(self.device, self._try_batch)
         return self._batch_size
 
-    def _try(self, count: int) -> None:
+    def _try_batch(self, count: int) -> None:
         images = to_tensor(self.patches[np.arange(count) % len(self.patches)], self.device)
         with torch.inference_mode():
             with autocast(self.device):
@@ -136,157 +143,45 @@ class Engine:
                 result = composite(self.translator.finished(appearance, structure, structure), images)
             self.judges.probabilities_of_tensor(result, np.zeros(count, np.int64))
 
-    @property
-    def table(self) -> Encodings:
-        """The encodings."""
-        if self._table is None:
-            with torch.inference_mode():
-                structure, _ = self.translator.dae.structure(to_tensor(self.patches[:1], self.device))
-            record = record_type(structure, self.patches.shape[1])
-            self._table = Encodings(record, len(VIEWS) * len(self.patches), self._scratch)
-        return self._table
+    def morph(self, plan: MorphPlan, part: slice) -> MorphBatch:
+        """Generate and classify the candidates of a part of a plan, which may be empty.
 
-    # encoding
-
-    def blocks(self, plan: Plan, parts: Sequence[slice]) -> list[int]:
-        """The blocks of :meth:`encode_block` that these parts of a plan need."""
-        needed = [np.zeros(0, np.int64)]
-        for part in parts:
-            view = VIEW_OF[plan.variant[part]]
-            needed += [self._record(plan.source[part], 0), self._record(plan.reference[part], view)]
-            if plan.background is not None:
-                needed.append(self._record(plan.background[part], view))
-        rows = np.unique(np.concatenate(needed))
-        view, row = np.divmod(rows, len(self.patches))
-        return np.unique(view * self._blocks + row // _BLOCK).tolist()
-
-    @property
-    def _blocks(self) -> int:
-        return -(-len(self.patches) // _BLOCK)
-
-    def _record(self, row: np.ndarray, view: np.ndarray | int) -> np.ndarray:
-        return np.asarray(np.asarray(view, np.int64) * len(self.patches) + row)
-
-    def encode(self, progress: Progress = SILENT, blocks: Sequence[int] | None = None) -> None:
-        """Encode every image once in each view, or only some blocks of them."""
-        chosen = range(len(VIEWS) * self._blocks) if blocks is None else blocks
-        with telling_writes(self._scratch, "what was finished is kept"):
-            for number in chosen:
-                first, patches = self._patches_of(number)
-                self.table.reserve(first, len(patches))
-        with (
-            ThreadPoolExecutor(1) as painter,
-            progress.task("Encoding", sum(map(self.block_length, chosen)), "images") as task,
-        ):
-            pending: Future[None] | None = None
-            for number in chosen:
-                first, patches, structure = self._encoded(number)
-                if pending is not None:
-                    pending.result()
-                pending = painter.submit(self._finish, first, patches, structure)
-                task.advance(len(patches))
-            if pending is not None:
-                pending.result()
-
-    def encode_block(self, number: int) -> int:
-        """Encode one block; returns how many images it has."""
-        first, patches, structure = self._encoded(number)
-        self._finish(first, patches, structure)
-        return len(patches)
-
-    def block_length(self, number: int) -> int:
-        """How many images a block has."""
-        return len(self._patches_of(number)[1])
-
-    def _patches_of(self, number: int) -> tuple[int, UInt8[np.ndarray, "B S S 3"]]:
-        view, block = divmod(number, self._blocks)
-        patches = self.patches[block * _BLOCK : (block + 1) * _BLOCK]
-        if VIEWS[view] == "mirrored":
-            patches = patches[:, :, ::-1]
-        return int(self._record(np.array(block * _BLOCK), view)), patches
-
-    def _encoded(self, number: int) -> tuple[int, UInt8[np.ndarray, "B S S 3"], Structure]:
-        first, patches = self._patches_of(number)
-
-        # The last block is filled up: the last bits of an image's structure may depend on how many are computed.
-        filled = patches[np.minimum(np.arange(_BLOCK), len(patches) - 1)]
-
-        def compute(start: int, stop: int) -> Structure:
-            with autocast(self.device):
-                return self.translator.dae.structure(to_tensor(filled[start:stop], self.device))[0]
-
-        with torch.inference_mode():
-            structure = Structure.joined(fitting(compute, 0, _BLOCK, self.device))
-        return first, patches, structure[torch.arange(len(patches), device=self.device)]
-
-    def _finish(self, first: int, patches: UInt8[np.ndarray, "B S S 3"], structure: Structure) -> None:
-        """Paint the objects over and write."""
-        objects = structure.object[:, 0].cpu().numpy()
-        behind, holes = [], []
-        for patch, mask in zip(patches, objects, strict=True):
-            image, hole = fill_background(np.ascontiguousarray(patch), mask)
-            behind.append(image)
-            holes.append(hole)
-        self.table.put(first, structure, np.stack(behind), np.stack(holes))
-
-    def backdrops(
-        self, rows: Int64[np.ndarray, " B"], variant: UInt8[np.ndarray, " B"]
-    ) -> tuple[UInt8[np.ndarray, "B S S 3"], UInt8[np.ndarray, "B S S"]]:
-        """Images without their objects, as variants see them, and where those were painted over (255)."""
-        return Encodings.backdrops(self.table.take(self._record(rows, VIEW_OF[variant])))
-
-    def objects(self, rows: Int64[np.ndarray, " B"]) -> Float32[np.ndarray, "B S S"]:
-        """The learned masks of images, in [0, 1]."""
-        return _masks(Encodings.structure(self.table.take(self._record(rows, 0)), torch.device("cpu")))
-
-    # morphing
-
-    def morph(self, plan: Plan, part: slice) -> Morphs:
-        """Generate and judge the candidates of a part of the plan, which may be empty; its blocks are encoded."""
+        The part's blocks must be encoded; see :meth:`ImageEncoder.blocks`.
+        """
         if part.start == part.stop:
             size = self.patches.shape[1]
             nothing = np.zeros((0, len(self.judges.classes)), np.float32)
-            return Morphs(np.zeros((0, size, size, 3), np.uint8), np.zeros((0, size, size), np.uint8), nothing)
-        done: list[Morphs] = []
+            return MorphBatch(np.zeros((0, size, size, 3), np.uint8), np.zeros((0, size, size), np.uint8), nothing)
+        batches = [
+            slice(start, min(start + self.batch_size, part.stop))
+            for start in range(part.start, part.stop, self.batch_size)
+        ]
+        done: list[MorphBatch] = []
         with torch.inference_mode(), ThreadPoolExecutor(1) as reader:
-            sources = self._sources(plan.source[part])
-            waiting: list[_Drawn] = []
-            for start, stop, wanted in self._wanted(plan, part, reader):
-                drawn = self._morph(sources, start - part.start, stop - part.start, wanted.result())
-                # the batch before is fetched only now, when this one keeps the device busy
-                done += [batch.fetch() for batch in waiting]
-                waiting = drawn
-            done += [batch.fetch() for batch in waiting]
-        return Morphs(
+            sources = self._encode_sources(plan.source[part])
+            waiting: list[_DeviceBatch] = []
+            inputs_of = map_ahead(partial(self._read_inputs, plan), batches, reader, ahead=1)
+            for batch, inputs in zip(batches, inputs_of, strict=True):
+                morphed = self._morph_batch(sources, batch.start - part.start, batch.stop - part.start, inputs)
+                # Fetch the previous batch only now, while the device computes this one.
+                done += [previous.fetch() for previous in waiting]
+                waiting = morphed
+            done += [previous.fetch() for previous in waiting]
+        return MorphBatch(
             np.concatenate([batch.images for batch in done]),
             np.concatenate([batch.cover for batch in done]),
             np.concatenate([batch.probabilities for batch in done]),
         )
 
-    def _wanted(
-        self, plan: Plan, part: slice, reader: ThreadPoolExecutor
-    ) -> Iterator[tuple[int, int, Future[_Wanted]]]:
-        """Batches, each with what its candidates are to be like, of which the next one's is being read."""
-        ahead: tuple[int, int, Future[_Wanted]] | None = None
-        for start in range(part.start, part.stop, self.batch_size):
-            stop = min(start + self.batch_size, part.stop)
-            following = (start, stop, reader.submit(self._read, plan, slice(start, stop)))
-            if ahead is not None:
-                yield ahead
-            ahead = following
-        if ahead is not None:
-            yield ahead
-
-    def _read(self, plan: Plan, part: slice) -> _Wanted:
+    def _read_inputs(self, plan: MorphPlan, part: slice) -> _BatchInputs:
         variant = plan.variant[part]
-        view = VIEW_OF[variant]
-        references = self.table.take(self._record(plan.reference[part], view))
-        behind = references if plan.background is None else self.table.take(self._record(plan.background[part], view))
-        return _Wanted(references, *Encodings.backdrops(behind), UNMORPHED[variant])
+        references = self.encoder.records(plan.reference[part], variant)
+        behind = references if plan.background is None else self.encoder.records(plan.background[part], variant)
+        return _BatchInputs(references, *Encodings.backgrounds(behind), IS_CUTOUT[variant])
 
-    def _sources(self, source: Int64[np.ndarray, " M"]) -> _Sources:
-        rows, of = np.unique(source, return_inverse=True)
-        records = self.table.take(self._record(rows, 0))
+    def _encode_sources(self, source: Int64[np.ndarray, " M"]) -> _EncodedSources:
+        rows, index = np.unique(source, return_inverse=True)
+        records = self.encoder.original_records(rows)
 
         def compute(start: int, stop: int) -> tuple[Structure, Appearance]:
             structure = Encodings.structure(records[start:stop], self.device)
@@ -294,53 +189,52 @@ class Engine:
             with autocast(self.device):
                 return structure, self.translator.dae.appearance(images, structure)
 
+        block = self.encoder.block_size
         pieces = [
             piece
-            for first in range(0, len(rows), _BLOCK)
-            for piece in fitting(compute, first, min(first + _BLOCK, len(rows)), self.device)
+            for first in range(0, len(rows), block)
+            for piece in fitting(compute, first, min(first + block, len(rows)), self.device)
         ]
         structure = Structure.joined([structure for structure, _ in pieces])
-        return _Sources(rows, of, structure, Appearance.joined([appearance for _, appearance in pieces]))
+        return _EncodedSources(rows, index, structure, Appearance.joined([appearance for _, appearance in pieces]))
 
-    def _morph(self, sources: _Sources, start: int, stop: int, wanted: _Wanted) -> list[_Drawn]:
-        """One batch, or its halves: candidates ``start`` to ``stop`` of the part that ``sources`` are of."""
+    def _morph_batch(self, sources: _EncodedSources, start: int, stop: int, inputs: _BatchInputs) -> list[_DeviceBatch]:
+        """Candidates ``start`` to ``stop`` of the part: one batch, or smaller ones if memory runs out."""
         return fitting(
-            lambda first, last: self._draw(sources, sources.of[first:last], wanted[first - start : last - start]),
+            lambda first, last: self._generate(sources, sources.index[first:last], inputs[first - start : last - start]),
             start, stop, self.device,
         )  # fmt: skip
 
-    def _draw(self, sources: _Sources, of: Int64[np.ndarray, " B"], wanted: _Wanted) -> _Drawn:
-        if not wanted.unmorphed.any():
-            result, cover = self._redrawn(sources, of, wanted)
+    def _generate(self, sources: _EncodedSources, index: Int64[np.ndarray, " B"], inputs: _BatchInputs) -> _DeviceBatch:
+        if not inputs.cutout.any():
+            images, cover = self._morphs(sources, index, inputs)
         else:
-            result = torch.empty((len(of), 3, *wanted.hole.shape[1:]), device=self.device)
-            result = result.contiguous(memory_format=torch.channels_last)
-            cover = torch.empty(wanted.hole.shape, dtype=torch.uint8, device=self.device)
-            for chosen, make in ((wanted.unmorphed, self._cut_out), (~wanted.unmorphed, self._redrawn)):
+            images = torch.empty((len(index), 3, *inputs.inpainted.shape[1:]), device=self.device)
+            images = images.contiguous(memory_format=torch.channels_last)
+            cover = torch.empty(inputs.inpainted.shape, dtype=torch.uint8, device=self.device)
+            for chosen, make in ((inputs.cutout, self._cutouts), (~inputs.cutout, self._morphs)):
                 rows = np.flatnonzero(chosen)
                 if len(rows):
-                    result[rows], cover[rows] = make(sources, of[rows], wanted[rows])
-        judge = np.maximum(self.judged_by[sources.rows[of]], 0)
-        return _Drawn(to_bytes(result), cover, self.judges.probabilities_of_tensor(result, judge))
+                    images[rows], cover[rows] = make(sources, index[rows], inputs[rows])
+        judge = np.maximum(self.judge_rows[sources.rows[index]], 0)
+        return _DeviceBatch(to_bytes(images), cover, self.judges.probabilities_of_tensor(images, judge))
 
-    def _redrawn(
-        self, sources: _Sources, of: Int64[np.ndarray, " B"], wanted: _Wanted
+    def _morphs(
+        self, sources: _EncodedSources, index: Int64[np.ndarray, " B"], inputs: _BatchInputs
     ) -> tuple[Float[Tensor, "B 3 S S"], UInt8[Tensor, "B S S"]]:
-        chosen = torch.from_numpy(of).to(self.device)
-        structure = Encodings.structure(wanted.references, self.device)
+        """Sources in the poses of the references, in [-1, 1], and their opacity."""
+        chosen = torch.from_numpy(index).to(self.device)
+        structure = Encodings.structure(inputs.references, self.device)
         with autocast(self.device):
             morph = self.translator.finished(sources.appearance[chosen], sources.structure[chosen], structure)
-        result = composite(morph, to_tensor(wanted.behind, self.device))
+        images = composite(morph, to_tensor(inputs.background, self.device))
         cover = (255 * morph.mask[:, 0].clamp(0, 1)).round().to(torch.uint8)
-        return result, torch.maximum(cover, torch.from_numpy(wanted.hole).to(self.device))
+        return images, torch.maximum(cover, torch.from_numpy(inputs.inpainted).to(self.device))
 
-    def _cut_out(
-        self, sources: _Sources, of: Int64[np.ndarray, " B"], wanted: _Wanted
+    def _cutouts(
+        self, sources: _EncodedSources, index: Int64[np.ndarray, " B"], inputs: _BatchInputs
     ) -> tuple[Float[Tensor, "B 3 S S"], UInt8[Tensor, "B S S"]]:
-        masks = _masks(sources.structure[torch.from_numpy(of).to(self.device)])
-        images, cover = cut_out(self.patches[sources.rows[of]], masks, wanted.behind, wanted.hole)
+        """Sources without morphing, in [-1, 1], and their opacity."""
+        masks = object_masks(sources.structure[torch.from_numpy(index).to(self.device)])
+        images, cover = cut_out(self.patches[sources.rows[index]], masks, inputs.background, inputs.inpainted)
         return to_tensor(images, self.device), torch.from_numpy(cover).to(self.device)
-
-
-def _masks(structure: Structure) -> Float32[np.ndarray, "B S S"]:
-    return structure.object[:, 0].clamp(0, 1).float().cpu().numpy()

@@ -27,7 +27,7 @@ from dagaug.hdf5.reader import Store
 from dagaug.hdf5.run import Run, begun, difference, open_run, settle
 from dagaug.hdf5.shards import parts_of
 from dagaug.model.trained_model import TrainedModel
-from dagaug.runtime.files import telling_writes, write_whole
+from dagaug.runtime.files import explain_write_errors, write_atomically
 from dagaug.runtime.progress import SILENT, Progress
 from dagaug.runtime.signals import Interrupted, stop_on_signals
 
@@ -128,7 +128,7 @@ def augment(
         if before is not None:
             _take_over(job, run, before, progress)
         with stop_on_signals() as stop:
-            with telling_writes(out, f"finished shards are kept in {parts_of(out)}"):
+            with explain_write_errors(out, f"finished shards are kept in {parts_of(out)}"):
                 makes.make(job, judges, judged_by, run, stop, progress)
             if stop.requested:
                 raise Interrupted(f"stopped; finished shards are kept in {parts_of(out)}; the same command goes on")
@@ -175,9 +175,9 @@ def _log_skipped(out: Path, job: Job) -> None:
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerows([("path", "reason"), *((str(skip.path), skip.reason) for skip in skipped)])
-    with telling_writes(path, f"finished shards are kept in {parts_of(out)}"):
+    with explain_write_errors(path, f"finished shards are kept in {parts_of(out)}"):
         if skipped:
-            write_whole(path, table.getvalue().encode("utf-8", "surrogateescape"))
+            write_atomically(path, table.getvalue().encode("utf-8", "surrogateescape"))
         else:
             path.unlink(missing_ok=True)
 

@@ -28,7 +28,7 @@ from dagaug.exchange.manifest import PASSPORT, only, write_passport
 from dagaug.hdf5.reader import Store
 from dagaug.hdf5.schema import ATTRIBUTES, SCHEMA
 from dagaug.runtime.errors import DataError, OutputExistsError, StoreError, UsageError
-from dagaug.runtime.files import locked, telling_writes
+from dagaug.runtime.files import locked, explain_write_errors
 from dagaug.runtime.progress import SILENT, Progress
 from dagaug.runtime.safe_names import safe_name
 from dagaug.runtime.signals import Interrupted, Stop, stop_on_signals
@@ -125,7 +125,7 @@ def export(
             what = "synthetic " if synthetic_only else ""
             raise DataError(f"{store}: holds no {what}images of the split {split}; nothing to export")
         nothing = "nothing was exported"
-        with telling_writes(out, nothing):
+        with explain_write_errors(out, nothing):
             _refuse_existing(out, target, store, overwrite)
             target.parent.mkdir(parents=True, exist_ok=True)
             with locked(target.parent / f".{target.name}.dagaug-lock", out), stop_on_signals() as stop:

@@ -25,7 +25,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from dagaug.runtime.safe_names import safe_names, shown, unique_name
+from dagaug.runtime.errors import in_one_line
+from dagaug.runtime.safe_names import safe_names, unique_name
 
 __all__ = [
     "COLUMNS",
@@ -170,7 +171,8 @@ def _csv(plan: Plan, records: Iterator[Record]) -> Iterator[Place]:
             table.writerow(
                 (
                     place.file, labels[record.label], record.split, "yes" if record.synthetic else "no",
-                    shown(record.source), shown(record.reference), shown(record.variant), _number(record.confidence),
+                    in_one_line(record.source), in_one_line(record.reference), in_one_line(record.variant),
+                    _number(record.confidence),
                     "" if record.predicted is None else labels[record.predicted],
                 )
             )  # fmt: skip
@@ -240,9 +242,9 @@ class _Tar:
             "label": labels[record.label],
             "split": record.split,
             "synthetic": record.synthetic,
-            "source": shown(record.source),
-            "reference": shown(record.reference),
-            "variant": shown(record.variant),
+            "source": in_one_line(record.source),
+            "reference": in_one_line(record.reference),
+            "variant": in_one_line(record.variant),
             "confidence": -1.0 if record.confidence is None else record.confidence,
             "predicted": "" if record.predicted is None else labels[record.predicted],
         }

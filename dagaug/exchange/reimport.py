@@ -25,7 +25,7 @@ from dagaug.hdf5.layout import Bytes, Writer, create
 from dagaug.hdf5.reader import Store
 from dagaug.hdf5.schema import ATTRIBUTES, FORMAT, MAX_PIXELS, SCHEMA, VERSION, digest
 from dagaug.runtime.errors import DataError, ImageError, OutputExistsError, StoreError
-from dagaug.runtime.files import locked, telling_writes
+from dagaug.runtime.files import locked, explain_write_errors
 from dagaug.runtime.progress import SILENT, Progress
 from dagaug.runtime.signals import Interrupted, Stop, stop_on_signals
 
@@ -88,7 +88,7 @@ def reimport(
         raise DataError(f"{folder}: none of its {len(passport)} images is there any more; export again")
     columns = passport.columns if there.all() else _without(passport, there)
     target = Path(os.path.realpath(out))
-    with telling_writes(out, "nothing was imported"):
+    with explain_write_errors(out, "nothing was imported"):
         _refuse_existing(out, target, overwrite)
         target.parent.mkdir(parents=True, exist_ok=True)
         with locked(target.parent / f".{target.name}.dagaug-lock", out), stop_on_signals() as stop:

@@ -18,8 +18,9 @@ import numpy as np
 from dagaug.hdf5.layout import Piece, Writer, create
 from dagaug.hdf5.reader import Store
 from dagaug.hdf5.schema import FORMAT, SCHEMA, VERSION, Header, digest
-from dagaug.hdf5.shards import COUNTED, ShardFile, as_stored, shard_path, sync_folder, write_durably
+from dagaug.hdf5.shards import COUNTED, ShardFile, as_stored, shard_path, write_durably
 from dagaug.runtime.errors import StoreError
+from dagaug.runtime.files import sync_folder
 from dagaug.runtime.progress import SILENT, Progress
 
 __all__ = ["MERGED", "Merge", "merge", "read_json", "remove_others"]
@@ -194,8 +195,6 @@ def _note(parts: Path, content: Mapping[str, object]) -> None:
         temporary.open("w", encoding="utf-8") as file,
     ):
         json.dump(content, file)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _identity_in(parts: Path) -> dict[str, object]:

@@ -14,10 +14,7 @@ disk is an ordinary error with nothing half-buffered, and memory grows with one 
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-import socket
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -38,7 +35,8 @@ from dagaug.hdf5.shards import (
     write_durably,
     write_shard,
 )
-from dagaug.runtime.errors import LockedError, OutputExistsError, StoreError
+from dagaug.runtime.errors import OutputExistsError, StoreError
+from dagaug.runtime.files import acquire_lock
 from dagaug.runtime.progress import SILENT, Progress
 
 __all__ = ["Run", "begun", "difference", "open_run", "settle"]
@@ -147,7 +145,7 @@ def settle(target: Path | str) -> Mapping[str, object] | None:
     parts = parts_of(target)
     if not target.exists() or not (parts.is_dir() and _left_over(target, parts)):
         return None
-    with suppress(OSError), _locked(target, parts):  # what cannot be removed does no harm
+    with suppress(OSError), acquire_lock(parts / "lock", target):  # what cannot be removed does no harm
         # Looked at again, now that nobody can be writing.
         note = read_json(parts / MERGED)
         if _left_over(target, parts):
@@ -192,7 +190,7 @@ def open_run(target: Path | str, identity: Mapping[str, object], *, overwrite: b
     if target.exists() and not overwrite:
         raise OutputExistsError(f"{target} exists; --overwrite replaces it")
     try:
-        lock = _locked(target, parts)  # first: whoever is writing now may be about to finish
+        lock = acquire_lock(parts / "lock", target)  # first: whoever is writing now may be about to finish
         try:
             _claim(target, parts, json.loads(json.dumps(dict(identity))), overwrite)
             return Run(target, parts, lock)
@@ -203,42 +201,6 @@ def open_run(target: Path | str, identity: Mapping[str, object], *, overwrite: b
         raise StoreError(
             f"{error.filename or parts}: cannot be written ({error.strerror}); write elsewhere: --out FILE"
         ) from error
-
-
-def _locked(target: Path, parts: Path) -> IO[str]:
-    """Take the lock of a run's folder, making both. The lock goes when the process does, however it ends."""
-    while True:
-        parts.mkdir(parents=True, exist_ok=True)
-        try:
-            lock = (parts / "lock").open("a+", encoding="utf-8")
-        except FileNotFoundError:
-            continue  # the run before was just removing the folder
-        try:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                lock.seek(0)
-                holder = lock.read(200).strip() or "unknown"
-                raise LockedError(
-                    f"{target}: another run is writing to it ({holder}); wait for it or choose another --out"
-                ) from error
-            # Locked but removed meanwhile, with its folder, by the run that held it: try again.
-            if _same_file(lock, parts / "lock"):
-                lock.truncate(0)
-                lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-                lock.flush()
-                return lock
-        except BaseException:
-            lock.close()
-            raise
-        lock.close()
-
-
-def _same_file(file: IO[str], path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except FileNotFoundError:
-        return False
 
 
 def _claim(target: Path, parts: Path, identity: dict[str, object], overwrite: bool) -> None:
@@ -258,8 +220,6 @@ def _claim(target: Path, parts: Path, identity: dict[str, object], overwrite: bo
     _clear(parts)
     with write_durably(manifest, "nothing was begun") as temporary, temporary.open("w", encoding="utf-8") as file:
         json.dump({"version": _MANIFEST_VERSION, "identity": identity}, file, indent=1, sort_keys=True)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _clear(parts: Path) -> None:

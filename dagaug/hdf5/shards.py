@@ -16,6 +16,7 @@ import numpy as np
 from dagaug.hdf5.layout import Bytes, Writer, create, read_layout
 from dagaug.hdf5.schema import SCHEMA, SHARD_FORMAT, VERSION, Candidates, Images, digest, linked
 from dagaug.runtime.errors import StoreError
+from dagaug.runtime.files import atomic_replace
 
 __all__ = [
     "COUNTED",
@@ -26,7 +27,6 @@ __all__ = [
     "finished_shards",
     "parts_of",
     "shard_path",
-    "sync_folder",
     "telling_full_disk",
     "write_durably",
     "write_shard",
@@ -186,15 +186,8 @@ class ShardFile:
 def write_durably(path: Path, kept: str, temporary: Path | None = None) -> Iterator[Path]:
     """Give a name to write under; what was written there gets the name ``path`` if nothing goes wrong."""
     temporary = temporary or path.with_name(path.name + ".tmp")
-    with telling_full_disk(path, kept):
-        try:
-            yield temporary
-            temporary.replace(path)
-            sync_folder(path.parent)
-        except BaseException:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
-            raise
+    with telling_full_disk(path, kept), atomic_replace(path, temporary):
+        yield temporary
 
 
 @contextmanager
@@ -213,13 +206,3 @@ def _write_error(path: Path, kept: str, error: OSError | RuntimeError) -> StoreE
         return StoreError(f"{path}: the disk is full; {kept}; free some space and run the same command again")
     reason = os.strerror(number) if number else str(error).partition("\n")[0]
     return StoreError(f"{path}: cannot be written ({reason}); {kept}; run the same command again when it can")
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a rename in ``folder`` outlive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):  # some network file systems cannot
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,1 +1,1 @@
-"""Errors, progress, signals, files written atomically, and safe file names."""
+"""Errors, progress, signals, atomic files and locks, prefetching, safe file names."""

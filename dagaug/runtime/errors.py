@@ -65,20 +65,20 @@ class DagaugError(Exception):
 
 
 class UsageError(DagaugError):
-    """An option or argument has a value that cannot work."""
+    """An option or argument has an invalid value."""
 
     exit_code = 2
 
 
 class DataError(DagaugError):
-    """A data folder or list file is missing, empty, malformed or does not fit."""
+    """A data folder or list file is missing, empty, malformed, or does not fit to the other inputs."""
 
 
 class ImageError(DagaugError):
-    """One image cannot be used; usually listed as skipped rather than raised to the user.
+    """One image cannot be used; usually it is skipped and listed, and the error is not raised to the user.
 
     Attributes:
-        path: the image's file, as it was asked for.
+        path: the image file, as the caller named it.
         reason: what is wrong with it, without the path.
     """
 
@@ -87,17 +87,20 @@ class ImageError(DagaugError):
         self.path = Path(path)
         self.reason = reason
 
+    def __reduce__(self) -> tuple[type[ImageError], tuple[Path, str]]:  # worker processes send it by pickle
+        return type(self), (self.path, self.reason)
+
 
 class CheckpointError(DagaugError):
-    """A checkpoint is missing, corrupt, or made for other classes."""
+    """A checkpoint is missing, corrupt, or for other classes."""
 
 
 class StoreError(DagaugError):
-    """An HDF5 file is missing, corrupt, of an unknown version, or breaks its specification."""
+    """An HDF5 file is missing, corrupt, of an unknown version, or violates its specification."""
 
 
 class OutputExistsError(DagaugError):
-    """The output is already there and was made with other options."""
+    """The output exists already, or was made with other options."""
 
 
 class LockedError(DagaugError):
@@ -105,15 +108,15 @@ class LockedError(DagaugError):
 
 
 class TrainingError(DagaugError):
-    """Training cannot go on: too few images or classes, or losses that stay not finite."""
+    """Training cannot continue: too few images or classes, losses that stay non-finite, or a dead process."""
 
 
 class MissingExtraError(DagaugError):
-    """An optional package is not installed; the message holds the command that installs it."""
+    """An optional package is not installed; the message names the command that installs it."""
 
 
 def in_one_line(text: str) -> str:
-    """``text`` with line breaks and what else would act on a terminal written as escapes; names may hold anything."""
+    """The text with all unprintable characters, line breaks included, written as Python escapes."""
     if text.isprintable():
         return text
     return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode("ascii") for sign in text)

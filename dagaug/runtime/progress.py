@@ -1,7 +1,7 @@
-"""How long work tells what it is doing, without knowing who listens.
+"""Progress reports of long work: the interface that library functions call.
 
-Library functions take a :class:`Progress`; the command line passes one that draws bars, tests and library users
-pass nothing and get :data:`SILENT`.
+Library functions take a :class:`Progress`. The command line passes one that draws progress bars; the default,
+:data:`SILENT`, ignores all reports.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ __all__ = ["SILENT", "Progress", "Task", "TaskContext"]
 
 @runtime_checkable
 class Task(Protocol):
-    """One piece of work that is counted."""
+    """One piece of work, counted in units."""
 
     def advance(self, count: int = 1, note: str = "") -> None:
-        """Count ``count`` more units as done; ``note`` stands beside the bar until the next one."""
+        """Count ``count`` more units as done; ``note`` is shown beside the bar until the next note."""
 
 
 @runtime_checkable
@@ -24,15 +24,15 @@ class Progress(Protocol):
     """Receives the progress of long work."""
 
     def task(self, name: str, total: int, unit: str) -> TaskContext:
-        """Open a task of ``total`` units (``unit`` in the plural: images, steps); closed on leaving the block."""
+        """Open a task of ``total`` units (``unit`` in the plural: images, steps); it ends with its ``with`` block."""
 
     def say(self, text: str) -> None:
-        """Tell one line that is worth keeping on the screen."""
+        """Print one line that stays on the screen."""
 
 
 @runtime_checkable
 class TaskContext(Protocol):
-    """What opening a task gives: the task, until the block is left."""
+    """A context manager that gives the task and closes it at the end of the block."""
 
     def __enter__(self) -> Task: ...
 
@@ -60,4 +60,4 @@ class _Silent:
 
 
 SILENT: Progress = _Silent()
-"""A :class:`Progress` that tells nobody."""
+"""A :class:`Progress` that ignores all reports."""

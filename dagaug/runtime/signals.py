@@ -1,4 +1,4 @@
-"""Stopping long work between two steps, so that nothing is half done when it stops."""
+"""Stop requests by SIGINT and SIGTERM, checked by long work between two steps."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from dagaug.runtime.errors import DagaugError
 __all__ = ["Interrupted", "Stop", "stop_on_signals"]
 
 
-class Interrupted(DagaugError):  # noqa: N818 (it is no fault of anybody's)
-    """The user or the system asked to stop; the message says what is kept and how to go on."""
+class Interrupted(DagaugError):  # noqa: N818 (no error of the program or the user)
+    """The user or the system asked to stop; the message says what is kept and how to continue."""
 
     exit_code = 130
 
 
 class Stop:
-    """Whether somebody asked to stop."""
+    """A flag: ``requested`` is True after a signal asked to stop."""
 
     def __init__(self) -> None:
         self.requested = False
@@ -28,9 +28,10 @@ class Stop:
 
 @contextmanager
 def stop_on_signals() -> Iterator[Stop]:
-    """Turn the first SIGINT or SIGTERM into a request that the work looks at between two steps.
+    """In the block, the first SIGINT or SIGTERM sets ``requested`` of the yielded :class:`Stop`.
 
-    A second SIGINT interrupts at once. Outside the main thread, where Python takes no signals, nothing changes.
+    A second signal raises KeyboardInterrupt. Outside the main thread nothing changes, since Python handles signals
+    only there.
     """
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():

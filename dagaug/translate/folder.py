@@ -24,7 +24,7 @@ from dagaug.compute.devices import pick_device
 from dagaug.data.image_files import Skipped, encode
 from dagaug.model.trained_model import TrainedModel
 from dagaug.runtime.errors import DataError, ImageError, OutputExistsError, UsageError
-from dagaug.runtime.files import locked, telling_writes, write_whole
+from dagaug.runtime.files import locked, explain_write_errors, write_atomically
 from dagaug.runtime.progress import SILENT, Progress, Task
 from dagaug.runtime.signals import Interrupted, Stop, stop_on_signals
 from dagaug.translate.batches import Cut, Drawer, Originals, count_images, images_below
@@ -112,7 +112,7 @@ def translate(
         strict=strict, progress=progress,
     )  # fmt: skip
     identity = {"model": model.sha256, "source": os.path.realpath(source), "keep_size": keep_size}
-    with telling_writes(out, job.kept):
+    with explain_write_errors(out, job.kept):
         out.mkdir(parents=True, exist_ok=True)
         with locked(out / _LOCK, out):
             _claim(out, source, identity, overwrite)
@@ -207,7 +207,7 @@ def _write_manifest(
 ) -> None:
     listed = [[str(skip.path), skip.reason] for skip in skipped]
     content = {"version": 1, **identity, "finished": finished, "skipped": listed}
-    write_whole(out / MANIFEST, json.dumps(content, indent=1).encode())
+    write_atomically(out / MANIFEST, json.dumps(content, indent=1).encode())
 
 
 # The work
@@ -322,7 +322,7 @@ class _Job:
         try:
             whole = self.originals.put_back(item, image) if self.keep_size else image
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(path, encode(whole, "png"))
+            write_atomically(path, encode(whole, "png"), durable=False)
         except ImageError as error:
             return Skipped(error.path, error.reason)
         except OSError as error:

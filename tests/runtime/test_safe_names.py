@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dagaug.runtime.safe_names import safe_names, shown
+from dagaug.runtime.safe_names import safe_names
 
 RESERVED = ("train", "provenance.csv")
 
@@ -58,14 +58,3 @@ def test_hostile_class_names_become_distinct_safe_folders() -> None:
 @given(st.lists(st.text(st.characters(), max_size=300), max_size=12))
 def test_any_class_names_become_distinct_safe_folders(names: list[str]) -> None:
     safe(names, safe_names(names))
-
-
-@given(st.text(st.characters(), max_size=50))
-def test_text_for_tables_is_printable_and_nothing_else_is_changed(text: str) -> None:
-    assert shown(text).isprintable()
-    assert (shown(text) == text) == text.isprintable()
-    shown(text).encode()
-
-
-def test_what_is_no_text_is_escaped() -> None:
-    assert shown("Zaunkönig\r\n\udcff") == "Zaunkönig\\r\\n\\udcff"

@@ -1,5 +1,3 @@
-"""Requests to stop, sent to this very process."""
-
 from __future__ import annotations
 
 import signal
@@ -14,7 +12,7 @@ BOTH = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["
 
 
 @BOTH
-def test_the_first_signal_is_a_request_and_the_work_goes_on(number: signal.Signals) -> None:
+def test_the_first_signal_sets_the_flag_and_work_continues(number: signal.Signals) -> None:
     steps = 0
     with stop_on_signals() as stop:
         assert not stop.requested
@@ -24,7 +22,7 @@ def test_the_first_signal_is_a_request_and_the_work_goes_on(number: signal.Signa
     assert steps == 1
 
 
-def test_a_second_interrupt_stops_at_once() -> None:
+def test_a_second_signal_interrupts_immediately() -> None:
     reached: list[str] = []
 
     def work() -> None:
@@ -41,7 +39,7 @@ def test_a_second_interrupt_stops_at_once() -> None:
 
 @BOTH
 @pytest.mark.parametrize("fails", [False, True])
-def test_afterwards_signals_mean_what_they_meant_before(number: signal.Signals, fails: bool) -> None:
+def test_the_former_handlers_are_restored_after_the_block(number: signal.Signals, fails: bool) -> None:
     heard: list[int] = []
     before = signal.signal(number, lambda which, _: heard.append(which))
     try:
@@ -57,7 +55,7 @@ def test_afterwards_signals_mean_what_they_meant_before(number: signal.Signals, 
     assert heard == [number]
 
 
-def test_each_piece_of_work_begins_without_a_request() -> None:
+def test_each_block_begins_without_a_request() -> None:
     with stop_on_signals() as first:
         signal.raise_signal(signal.SIGINT)
     with stop_on_signals() as second:
@@ -78,7 +76,7 @@ def test_outside_the_main_thread_nothing_changes() -> None:
     assert seen == [False]
 
 
-def test_being_interrupted_is_told_in_one_line_and_exits_as_shells_expect() -> None:
+def test_interruption_has_the_exit_code_of_sigint_in_shells() -> None:
     """128 + SIGINT."""
     assert issubclass(Interrupted, DagaugError)
     assert Interrupted.exit_code == 128 + signal.SIGINT
