@@ -15,6 +15,7 @@ from jaxtyping import Float, Float32, Int64, UInt8
 
 from dagaug.classifiers.cross_fit import Practice
 from dagaug.compute.devices import autocast
+from dagaug.compute.tensors import scale_pixels, to_tensor
 from dagaug.data.foreground import cut_out, fill_background
 from dagaug.model.translators import ReferenceTranslator, as_sharp_as
 from dagaug.model.warps import random_warp, sample
@@ -41,7 +42,7 @@ def bent(
         masks: of their objects, in [0, 1].
         seeds: one for each warp.
     """
-    image = torch.from_numpy(pixels).permute(0, 3, 1, 2) / 127.5 - 1
+    image = scale_pixels(torch.from_numpy(pixels).permute(0, 3, 1, 2))
     mask = torch.from_numpy(masks)[:, None]
     grids = []
     for row, seed in enumerate(seeds):
@@ -89,7 +90,7 @@ def practice_images(
     with progress.task("Making practice images for the judges", count + len(rows), "images") as task:
         for start in range(0, count, _BATCH):
             part = slice(start, min(start + _BATCH, count))
-            shown = torch.from_numpy(patches[chosen[part]]).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
+            shown = to_tensor(patches[chosen[part]], device)
             with torch.inference_mode(), autocast(device):
                 masks[part] = translator.dae.structure(shown)[0].object[:, 0].float().cpu().numpy()
             for row in range(part.start, part.stop):

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from dagaug.classifiers.backbones import build
 from dagaug.classifiers.fit import Augment, FitOptions, augmented
+from dagaug.compute.tensors import to_tensor
 from dagaug.runtime.progress import SILENT, Progress
 
 __all__ = ["RATE", "VIEWS", "Features", "Probe"]
@@ -78,9 +79,9 @@ class Probe:
 
     @torch.inference_mode()
     def _read(self, images: UInt8[np.ndarray, "B S S 3"]) -> Float32[Tensor, "B D"]:
-        x = torch.from_numpy(np.ascontiguousarray(images)).to(self._device).permute(0, 3, 1, 2).float() / 127.5 - 1
+        x = to_tensor(images, self._device)
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._device.type == "cuda"):
-            return self._network(x.to(memory_format=torch.channels_last)).float().cpu()
+            return self._network(x).float().cpu()
 
     def probabilities(
         self,

@@ -28,7 +28,7 @@ from dagaug.exchange.manifest import PASSPORT, only, write_passport
 from dagaug.hdf5.reader import Store
 from dagaug.hdf5.schema import ATTRIBUTES, SCHEMA
 from dagaug.runtime.errors import DataError, OutputExistsError, StoreError, UsageError
-from dagaug.runtime.files import locked, explain_write_errors
+from dagaug.runtime.files import explain_write_errors, locked
 from dagaug.runtime.progress import SILENT, Progress
 from dagaug.runtime.safe_names import safe_name
 from dagaug.runtime.signals import Interrupted, Stop, stop_on_signals

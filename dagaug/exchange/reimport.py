@@ -25,7 +25,7 @@ from dagaug.hdf5.layout import Bytes, Writer, create
 from dagaug.hdf5.reader import Store
 from dagaug.hdf5.schema import ATTRIBUTES, FORMAT, MAX_PIXELS, SCHEMA, VERSION, digest
 from dagaug.runtime.errors import DataError, ImageError, OutputExistsError, StoreError
-from dagaug.runtime.files import locked, explain_write_errors
+from dagaug.runtime.files import explain_write_errors, locked
 from dagaug.runtime.progress import SILENT, Progress
 from dagaug.runtime.signals import Interrupted, Stop, stop_on_signals
 

@@ -18,7 +18,7 @@ from jaxtyping import Float, Float64, Int64, Integer, UInt8
 
 from dagaug.classifiers.backbones import LITE0, Network, build
 from dagaug.classifiers.classifier import Classifier
-from dagaug.compute.tensors import stacked_to_tensor
+from dagaug.compute.tensors import to_tensor
 from dagaug.data.dataset import Dataset
 from dagaug.data.patches import read_patches
 from dagaug.hdf5.reader import Store
@@ -167,7 +167,7 @@ class _Eyes:
         features, probabilities = [], []
         with progress.task(title, total, "images") as task:
             for batch in batches:
-                features.append(self.features(stacked_to_tensor(batch, self.judge.device)).double().cpu().numpy())
+                features.append(self.features(to_tensor(batch, self.judge.device)).double().cpu().numpy())
                 probabilities.append(self.judge.probabilities(batch))
                 task.advance(len(batch))
         return np.concatenate(features), np.concatenate(probabilities)

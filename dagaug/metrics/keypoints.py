@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from dagaug.compute.tensors import stacked_to_tensor
+from dagaug.compute.tensors import to_tensor
 from dagaug.data.dataset import Dataset
 from dagaug.data.patches import Patches, read_patches
 from dagaug.metrics import measures as metrics
@@ -127,7 +127,7 @@ def _locate(model: TrainedModel, patches: Patches, numbers: list[int], device: t
     dae = model.translator.to(device).eval().dae
     with torch.inference_mode():
         found = [
-            dae.structure(stacked_to_tensor(part, device))[0].centres.cpu().numpy()
+            dae.structure(to_tensor(part, device))[0].centres.cpu().numpy()
             for part in held_images(patches.images)
         ]
     squares = np.array([region.pixels() for region in patches.regions], np.float64)

@@ -16,6 +16,7 @@ from jaxtyping import Float64, UInt8
 from torch import Tensor, nn
 from torchmetrics.functional.image.lpips import _LPIPS
 
+from dagaug.compute.tensors import to_tensor
 from dagaug.runtime.errors import CheckpointError
 
 __all__ = ["FILES", "Lpips", "find_weights"]
@@ -82,12 +83,9 @@ class Lpips:
         """LPIPS of each image of ``first`` and its neighbour in ``second``; 0 for equal ones."""
         found = []
         for start in range(0, len(first), _BATCH):
-            ours, theirs = (self._tensor(images[start : start + _BATCH]) for images in (first, second))
+            ours, theirs = (to_tensor(images[start : start + _BATCH], self._device) for images in (first, second))
             found.append(self._network(ours, theirs).flatten().double().cpu().numpy())
         return np.concatenate(found) if found else np.zeros(0)
-
-    def _tensor(self, images: UInt8[np.ndarray, "B H W 3"]) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(images)).to(self._device).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def _read(path: Path) -> dict[str, Tensor]:

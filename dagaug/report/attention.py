@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 
+from dagaug.compute.tensors import to_tensor
 from dagaug.data.dataset import Dataset
 from dagaug.hdf5.reader import Store
 from dagaug.model.trained_model import TrainedModel, load_model
@@ -58,7 +59,7 @@ class Attention:
 
     @torch.inference_mode()
     def _centres(self, images: UInt8[np.ndarray, "B S S 3"]) -> Float[np.ndarray, "B N 2"]:
-        tensor = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2).float() / 127.5 - 1
+        tensor = to_tensor(images, torch.device(self.device))
         dae = self.model.translator.to(self.device).dae
         return dae.structure(tensor)[0].centres.float().cpu().numpy()
 

@@ -20,6 +20,7 @@ from scipy.spatial.distance import cdist
 
 from dagaug.classifiers.classifier import Classifier
 from dagaug.classifiers.cross_fit import CrossFitted
+from dagaug.compute.tensors import to_tensor
 from dagaug.data.dataset import Dataset, Sample
 from dagaug.data.patches import Framing, Patches, read_patches
 from dagaug.hdf5.reader import Store
@@ -222,8 +223,7 @@ def _features(judge: Classifier, images: UInt8[np.ndarray, "N S S 3"]) -> Float6
     network = judge.network.without_head()
     found = [np.zeros((0, 0))]
     for start in range(0, len(images), _BATCH):
-        tensor = torch.from_numpy(images[start : start + _BATCH]).to(judge.device)
-        found.append(network(tensor.permute(0, 3, 1, 2).float() / 127.5 - 1).double().cpu().numpy())
+        found.append(network(to_tensor(images[start : start + _BATCH], judge.device)).double().cpu().numpy())
     return np.concatenate(found[1:] or found)
 
 

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
-from dagaug.compute.tensors import to_pixels
+from dagaug.compute.tensors import scale_pixels, to_pixels
 from dagaug.data.dataset import Dataset, Domains
 from dagaug.data.foreground import backgrounds, grabcut_masks
 from dagaug.data.image_files import Skipped
@@ -181,9 +181,9 @@ class ReferenceWork:
         references = torch.from_numpy(rng.permutation(len(labels))[:_SHOWN])
         device = self.data.images.device
         sources, references = sources.to(device), references.to(device)
-        source_image = self.data.images[sources].float() / 127.5 - 1
-        reference_image = self.data.images[references].float() / 127.5 - 1
-        behind = self.data.backgrounds[references].float() / 127.5 - 1
+        source_image = scale_pixels(self.data.images[sources])
+        reference_image = scale_pixels(self.data.images[references])
+        behind = scale_pixels(self.data.backgrounds[references])
         structure, appearance = translator.read(source_image)
         wanted, _ = translator.read(reference_image)
         rows = []
@@ -260,7 +260,7 @@ class PaperWork:
         images, labels = [], []
         for pixels, names in zip(self.domain, self.labels, strict=True):
             index = torch.randint(len(pixels), (size,), generator=generator).to(pixels.device)
-            images.append(pixels[index].float() / 127.5 - 1)
+            images.append(scale_pixels(pixels[index]))
             labels.append(None if names is None else names[index])
         return images, labels
 
@@ -281,7 +281,7 @@ class PaperWork:
         assert isinstance(translator, PaperTranslator)
         count = len(self.domain[0])
         shown = torch.linspace(0, count - 1, min(_SHOWN, count)).round().long().to(self.domain[0].device)
-        source = self.domain[0][shown].float() / 127.5 - 1
+        source = scale_pixels(self.domain[0][shown])
         structure: Structure = translator.dae.structure(source)[0]
         pixels = to_pixels(source)
         return Snapshot(

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from dagaug.compute.tensors import scale_pixels
 from dagaug.model.warps import identity_grid, random_limb, random_warp, sample
 
 __all__ = ["ExactPairs", "PairBatch", "PairSampler", "TrainingData", "folded_pairs", "step_generator", "warped_pairs"]
@@ -256,8 +257,8 @@ class PairSampler:
     ) -> tuple[Float[Tensor, "B 3 S S"], Float[Tensor, "B 1 S S"], Float[Tensor, "B 3 S S"]]:
         """Image, mask and background, each under one random flip and slight affine change."""
         index = index.to(self.data.images.device)
-        image = self.data.images[index].float() / 127.5 - 1
-        background = self.data.backgrounds[index].float() / 127.5 - 1
+        image = scale_pixels(self.data.images[index])
+        background = scale_pixels(self.data.backgrounds[index])
         mask = self.data.masks[index].float() / 255
         grid = random_warp(mask, strength=_AUGMENT, articulated=False, generator=generator)
         moved = sample(torch.cat([image, background], 1), grid)

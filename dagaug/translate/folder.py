@@ -24,7 +24,7 @@ from dagaug.compute.devices import pick_device
 from dagaug.data.image_files import Skipped, encode
 from dagaug.model.trained_model import TrainedModel
 from dagaug.runtime.errors import DataError, ImageError, OutputExistsError, UsageError
-from dagaug.runtime.files import locked, explain_write_errors, write_atomically
+from dagaug.runtime.files import explain_write_errors, locked, write_atomically
 from dagaug.runtime.progress import SILENT, Progress, Task
 from dagaug.runtime.signals import Interrupted, Stop, stop_on_signals
 from dagaug.translate.batches import Cut, Drawer, Originals, count_images, images_below
