@@ -1,4 +1,4 @@
-"""Checks that a model, a classifier and a data set fit each other."""
+"""Check that a checkpoint fits a data set."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ __all__ = ["check_classes"]
 
 
 def check_classes(model: TrainedModel, dataset: Dataset) -> None:
-    """See that a checkpoint is for these classes, and that it learned from none of the test images.
+    """Check that a pose-morphing checkpoint has the data set's classes and was not trained on its test images.
 
     Raises:
-        CheckpointError: it is not, it did, or it is no checkpoint of pose morphing.
+        CheckpointError: the mode, the classes or the split differ.
     """
     if model.card.mode != "reference":
         raise CheckpointError(f"{model.path}: was trained to translate between two folders; use dagaug translate")
@@ -23,12 +23,12 @@ def check_classes(model: TrainedModel, dataset: Dataset) -> None:
             (name for name in ours if name not in theirs), "their order"
         )
         raise CheckpointError(
-            f"{model.path}: was trained on the {len(theirs)} classes of {model.card.data}, "
-            f"{dataset.root} has {len(ours)} (first difference: {name}); train one on it: dagaug train {dataset.root}"
+            f"{model.path}: was trained on the {len(theirs)} classes of {model.card.data}, but {dataset.root} has "
+            f"{len(ours)} (first difference: {name}); train a model on it: dagaug train {dataset.root}"
         )
     drawn = model.card.split_seed
     if drawn is not None and dataset.split_seed != drawn:
         raise CheckpointError(
-            f"{model.path}: was trained on the split that seed {drawn} draws, so it has seen test images of this one; "
-            f"read the data with that seed, or train on this split: dagaug train {dataset.root}"
+            f"{model.path}: was trained on the split drawn with seed {drawn}, so it has seen test images of this "
+            f"split; read the data with that seed, or train on this split: dagaug train {dataset.root}"
         )

@@ -1,8 +1,7 @@
-"""The whole images that patches are put back into, so that their surroundings go on beyond the patch."""
+"""Compositing of generated patches into the whole images that their backgrounds come from."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
@@ -10,66 +9,61 @@ from typing import Literal
 import numpy as np
 from jaxtyping import UInt8
 
-from dagaug.augment.plan import VIEW_OF, VIEWS
+from dagaug.augment.plan import ORIENTATION_OF, ORIENTATIONS
 from dagaug.data.dataset import Dataset
 from dagaug.data.image_files import decode
 from dagaug.data.patches import Patches
 from dagaug.data.regions import Region, paste
 from dagaug.runtime.errors import DataError, ImageError
 
-__all__ = ["Frame", "Frames"]
+__all__ = ["Compositor", "OutputFrame"]
 
-Frame = Literal["whole", "crop"]
-"""What is stored of a morph: the whole image that gives its background, with the morph in it, or the patch."""
+OutputFrame = Literal["whole", "crop"]
+"""What is stored of a morph: the whole background image with the morph in it, or the patch alone."""
 
-_FRAMES = 128  # whole images that are kept decoded
+_CACHED_IMAGES = 128
 
 
-class Frames:
-    """Puts patches where the patches that gave their backgrounds came from.
+class Compositor:
+    """Blends patches into the images that their backgrounds come from. Keeps the last images decoded.
 
     Args:
-        dataset: where the files are.
-        patches: of those images; rows of :meth:`put` are rows of it.
-        frame: ``whole`` or ``crop``.
-        read: how a file becomes RGB pixels.
+        dataset: gives the image files.
+        patches: the patches of those images.
+        frame: ``whole`` blends, ``crop`` returns patches unchanged.
     """
 
-    def __init__(
-        self,
-        dataset: Dataset,
-        patches: Patches,
-        frame: Frame,
-        *,
-        read: Callable[[Path], UInt8[np.ndarray, "H W 3"]] = decode,
-    ) -> None:
+    def __init__(self, dataset: Dataset, patches: Patches, frame: OutputFrame) -> None:
         self._dataset, self._patches, self._frame = dataset, patches, frame
-        self._read = lru_cache(_FRAMES)(read)
+        self._read = lru_cache(_CACHED_IMAGES)(_decode)
 
-    def put(
-        self, patch: UInt8[np.ndarray, "S S 3"], cover: UInt8[np.ndarray, "S S"], behind: int, variant: int
+    def composite(
+        self, patch: UInt8[np.ndarray, "S S 3"], cover: UInt8[np.ndarray, "S S"], background_row: int, variant: int
     ) -> UInt8[np.ndarray, "H W 3"]:
-        """A patch as it is stored: itself, or blended into the whole image that its background is from.
+        """The image to store for a patch.
 
         Args:
-            patch: what was made.
-            cover: where it differs from that image's own patch, 255 wholly.
-            behind: row of that image, which is the reference if nothing else was asked for.
-            variant: row in :data:`~dagaug.planning.VARIANTS`.
+            patch: RGB.
+            cover: opacity of the patch over the background image's own patch, 0 to 255.
+            background_row: the image that gives the background, an index into the patches.
+            variant: index into :data:`~dagaug.augment.plan.VARIANTS`.
 
         Raises:
-            DataError: that image's file has become unreadable.
+            DataError: the background image has become unreadable.
         """
         if self._frame == "crop":
             return patch
-        path = self._dataset.file(self._patches.samples[behind])
-        try:
-            frame = self._read(path)
-        except ImageError as error:
-            raise DataError(f"{error}; it was readable when this run began; restore it and run again") from error
-        region = self._patches.regions[behind]
-        if VIEWS[VIEW_OF[variant]] == "mirrored":
-            frame = np.ascontiguousarray(frame[:, ::-1])
+        image = self._read(self._dataset.file(self._patches.samples[background_row]))
+        region = self._patches.regions[background_row]
+        if ORIENTATIONS[ORIENTATION_OF[variant]] == "mirrored":
+            image = np.ascontiguousarray(image[:, ::-1])
             left, top, side = region.pixels()
-            region = Region(float(frame.shape[1] - left - side), float(top), float(side))
-        return paste(frame, patch, cover.astype(np.float32) / 255, region)
+            region = Region(float(image.shape[1] - left - side), float(top), float(side))
+        return paste(image, patch, cover.astype(np.float32) / 255, region)
+
+
+def _decode(path: Path) -> UInt8[np.ndarray, "H W 3"]:
+    try:
+        return decode(path)
+    except ImageError as error:
+        raise DataError(f"{error}; it was readable when this run began; restore it and run again") from error

@@ -1,8 +1,8 @@
-"""What references give to morphs, kept on disk: each image is encoded once and asked for often.
+"""Table of encoded images on disk: attention structures and inpainted backgrounds.
 
-A record holds one image in one variant: its :class:`~dagaug.networks.Structure` in 16 bits and the image without its
-object. Records are read and written by position, not mapped into memory, so that a process holds what it works on and
-no more, and so that several processes may fill and use one file.
+A record holds one image in one orientation: its :class:`~dagaug.model.networks.Structure` in float16, and the image
+without its object. Records are read and written by position rather than memory-mapped. So a process holds only the
+records it works on, and several processes may fill and read one file.
 """
 
 from __future__ import annotations
@@ -21,28 +21,27 @@ from dagaug.model.networks import Structure
 
 __all__ = ["Encodings", "record_type"]
 
-_BEHIND, _HOLE = "behind", "hole"
+_BACKGROUND, _INPAINTED = "background", "inpainted"
 
 
 def record_type(structure: Structure, side: int) -> np.dtype:
-    """The type of one record.
+    """NumPy type of one record.
 
     Args:
-        structure: of any images.
-        side: of the patches in pixels.
+        structure: structure of any images; gives the shapes.
+        side: side of the patches in pixels.
     """
     parts = [(field.name, np.float16, getattr(structure, field.name).shape[1:]) for field in fields(structure)]
-    return np.dtype([*parts, (_BEHIND, np.uint8, (side, side, 3)), (_HOLE, np.uint8, (side, side))])
+    return np.dtype([*parts, (_BACKGROUND, np.uint8, (side, side, 3)), (_INPAINTED, np.uint8, (side, side))])
 
 
 class Encodings:
-    """Records by number, in a file.
+    """File of records.
 
     Args:
-        record: type of a record, by :func:`record_type`.
-        rows: how many there are.
-        where: a folder for a file that has no name, of which nothing remains; or the name of a file that other
-            processes open too.
+        record: type of a record, from :func:`record_type`.
+        rows: number of records.
+        where: a folder for an unnamed temporary file, or the name of a file that other processes open, too.
     """
 
     def __init__(self, record: np.dtype, rows: int, where: Path) -> None:
@@ -55,60 +54,67 @@ class Encodings:
             self._descriptor = os.open(where, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
 
     def reserve(self, first: int, count: int) -> None:
-        """Take the disk space of the records ``first``, ``first`` + 1, ...; until they are written they hold zeros.
+        """Reserve disk space for ``count`` records from ``first`` on; they hold zeros until they are written.
 
         Raises:
-            OSError: there is not enough of it.
+            OSError: the disk has not enough space.
         """
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(self._descriptor, first * self.record.itemsize, count * self.record.itemsize)
 
-    def put(
+    def write(
         self,
         first: int,
         structure: Structure,
-        behind: UInt8[np.ndarray, "B S S 3"],
-        hole: UInt8[np.ndarray, "B S S"],
+        background: UInt8[np.ndarray, "B S S 3"],
+        inpainted: UInt8[np.ndarray, "B S S"],
     ) -> None:
-        """Write the records ``first``, ``first`` + 1, ..."""
-        block = np.empty(len(behind), self.record)
+        """Write records from ``first`` on.
+
+        Args:
+            first: index of the first record.
+            structure: structures of B images.
+            background: the images without their objects, RGB.
+            inpainted: 255 where the background was inpainted, else 0.
+        """
+        block = np.empty(len(background), self.record)
         for field in fields(structure):
             block[field.name] = getattr(structure, field.name).half().cpu().numpy()
-        block[_BEHIND], block[_HOLE] = behind, hole
+        block[_BACKGROUND], block[_INPAINTED] = background, inpainted
         rest, at = block.view(np.uint8).data, first * self.record.itemsize
         while len(rest):
             done = os.pwrite(self._descriptor, rest, at)
             at, rest = at + done, rest[done:]
 
-    def take(self, rows: Integer[np.ndarray, " B"]) -> np.ndarray:
-        """Records in the order of ``rows``.
+    def read(self, rows: Integer[np.ndarray, " B"]) -> np.ndarray:
+        """Read records in the order of ``rows``.
 
         Raises:
-            OSError: one was never written.
+            OSError: a record lies beyond the end of the file.
         """
         block = np.empty(len(rows), self.record)
         size = self.record.itemsize
-        whole = block.view(np.uint8).data
+        buffer = block.view(np.uint8).data
         for place, row in enumerate(rows.tolist()):
-            into = whole[place * size : (place + 1) * size]
-            if os.preadv(self._descriptor, [into], row * size) != size:
-                raise OSError(f"encoding {row} of {self.rows} is not there")
+            part = buffer[place * size : (place + 1) * size]
+            if os.preadv(self._descriptor, [part], row * size) != size:
+                raise OSError(f"encoding {row} of {self.rows} was not written")
         return block
 
     @staticmethod
     def structure(records: np.ndarray, device: torch.device) -> Structure:
-        """The structures of records, in 32 bits on a device, channels last."""
+        """Structures of records, in float32 on a device, channels last."""
         return Structure(
             **{field.name: _channels_last(_to(records[field.name], device)) for field in fields(Structure)}
         )
 
     @staticmethod
-    def backdrops(records: np.ndarray) -> tuple[UInt8[np.ndarray, "B S S 3"], UInt8[np.ndarray, "B S S"]]:
-        """References without their objects, and where those were painted over (255)."""
-        return np.ascontiguousarray(records[_BEHIND]), np.ascontiguousarray(records[_HOLE])
+    def backgrounds(records: np.ndarray) -> tuple[UInt8[np.ndarray, "B S S 3"], UInt8[np.ndarray, "B S S"]]:
+        """Images without their objects, RGB, and the inpainted area (255)."""
+        return np.ascontiguousarray(records[_BACKGROUND]), np.ascontiguousarray(records[_INPAINTED])
 
     def close(self) -> None:
-        """Give the file back; without a name, it is gone."""
+        """Close the file; an unnamed file is deleted by this."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1

@@ -24,7 +24,7 @@ from dagaug.augment.encodings import Encodings
 from dagaug.augment.image_encoder import ImageEncoder, object_masks
 from dagaug.augment.plan import IS_CUTOUT, MorphPlan
 from dagaug.classifiers.cross_fit import CrossFitted
-from dagaug.compute.devices import autocast, batch_size_for, fitting
+from dagaug.compute.devices import autocast, batch_size_for, split_to_fit
 from dagaug.compute.tensors import to_bytes, to_tensor
 from dagaug.data.foreground import cut_out
 from dagaug.model.networks import Appearance, Structure
@@ -193,17 +193,18 @@ class Engine:
         pieces = [
             piece
             for first in range(0, len(rows), block)
-            for piece in fitting(compute, first, min(first + block, len(rows)), self.device)
+            for piece in split_to_fit(compute, first, min(first + block, len(rows)), self.device)
         ]
         structure = Structure.joined([structure for structure, _ in pieces])
         return _EncodedSources(rows, index, structure, Appearance.joined([appearance for _, appearance in pieces]))
 
     def _morph_batch(self, sources: _EncodedSources, start: int, stop: int, inputs: _BatchInputs) -> list[_DeviceBatch]:
         """Candidates ``start`` to ``stop`` of the part: one batch, or smaller ones if memory runs out."""
-        return fitting(
-            lambda first, last: self._generate(sources, sources.index[first:last], inputs[first - start : last - start]),
-            start, stop, self.device,
-        )  # fmt: skip
+
+        def generate(first: int, last: int) -> _DeviceBatch:
+            return self._generate(sources, sources.index[first:last], inputs[first - start : last - start])
+
+        return split_to_fit(generate, start, stop, self.device)
 
     def _generate(self, sources: _EncodedSources, index: Int64[np.ndarray, " B"], inputs: _BatchInputs) -> _DeviceBatch:
         if not inputs.cutout.any():

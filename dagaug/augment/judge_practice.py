@@ -1,8 +1,7 @@
-"""What judges learn from besides real images: objects cut out of these, bent and moved, on other images' backgrounds.
+"""Practice images for the judges: objects cut out of real images, warped, and pasted on other backgrounds.
 
-Morphs show poses and surroundings that no real image of their class has. A judge that knows real images alone takes
-what is unusual for what is wrong; one that has seen objects bent at random, before any background, does so less
-(examples/experiments.md, "The judges").
+Morphs show poses and surroundings that no real image of their class has. A judge trained on real images alone takes
+what is unusual for another class. Practice images reduce this error (examples/experiments.md, "The judges").
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float32, Int64, UInt8
 
-from dagaug.classifiers.cross_fit import Practice
+from dagaug.classifiers.cross_fit import SyntheticImages
 from dagaug.compute.devices import autocast
 from dagaug.compute.tensors import scale_pixels, to_tensor
 from dagaug.data.foreground import cut_out, fill_background
@@ -21,26 +20,24 @@ from dagaug.model.translators import ReferenceTranslator, as_sharp_as
 from dagaug.model.warps import random_warp, sample
 from dagaug.runtime.progress import SILENT, Progress
 
-__all__ = ["bent", "practice_images"]
+__all__ = ["practice_images", "warp_objects"]
 
-_COPIES = 4  # of each image
-
-
-_MOST = 10_000  # images that are cut out, so that memory stays bounded: 76 KB each at 64 px
-
-
+_COPIES = 4  # practice images of each real image
 _BATCH = 64
 
 
-def bent(
+def warp_objects(
     pixels: Float32[np.ndarray, "B S S 3"], masks: Float32[np.ndarray, "B S S"], seeds: Sequence[np.random.SeedSequence]
 ) -> tuple[Float32[np.ndarray, "B S S 3"], Float32[np.ndarray, "B S S"]]:
-    """Objects under random articulated warps (:func:`random_warp`), as sharp as they were.
+    """Apply random articulated warps (:func:`~dagaug.model.warps.random_warp`) to objects, and keep them sharp.
 
     Args:
-        pixels: of the images, in [0, 255].
-        masks: of their objects, in [0, 1].
+        pixels: RGB images, in [0, 255].
+        masks: object masks, in [0, 1].
         seeds: one for each warp.
+
+    Returns:
+        warped images in [0, 255] and warped masks in [0, 1].
     """
     image = scale_pixels(torch.from_numpy(pixels).permute(0, 3, 1, 2))
     mask = torch.from_numpy(masks)[:, None]
@@ -62,23 +59,25 @@ def practice_images(
     *,
     seed: int,
     device: torch.device | str = "cpu",
+    max_images: int = 10_000,
     progress: Progress = SILENT,
-) -> Practice:
-    """Four cut-outs of each image, or of 10,000 of them, each bent at random and pasted on a random one's background.
+) -> SyntheticImages:
+    """Make four practice images of each real image: its object, warped, on the background of a random real image.
 
     Args:
         translator: its structure encoder finds the objects.
-        patches: real training images.
+        patches: real training images, RGB.
         labels: their classes.
-        seed: of warps and backgrounds.
-        device: where the objects are looked for.
-        progress: is told of the images.
+        seed: random seed of warps and backgrounds.
+        device: where to find the objects.
+        max_images: real images used at most, chosen at random; bounds the memory (76 KB each at 64 px).
+        progress: receives the number of finished images.
 
     Returns:
-        images, labels, and the rows of ``patches`` that they were made from.
+        images, labels, and the rows of ``patches`` that each image was made from.
     """
     draws, others = (np.random.default_rng(np.random.SeedSequence([seed, stream])) for stream in (37, 43))
-    chosen = np.sort(others.permutation(len(patches))[:_MOST])
+    chosen = np.sort(others.permutation(len(patches))[:max_images])
     count, side = len(chosen), patches.shape[1]
     device, before = torch.device(device), next(translator.parameters()).device
     translator.to(device)
@@ -96,12 +95,12 @@ def practice_images(
             for row in range(part.start, part.stop):
                 backgrounds[row] = fill_background(patches[chosen[row]], masks[row])[0]
             task.advance(part.stop - part.start)
-        translator.to(before)  # a job that goes to other processes takes no GPU along
+        translator.to(before)  # other processes may get the translator, and must not use this GPU
         for start in range(0, len(rows), _BATCH):
             part = slice(start, min(start + _BATCH, len(rows)))
             seeds = [np.random.SeedSequence([seed, 41, row]) for row in range(part.start, part.stop)]
-            pixels, moved = bent(patches[chosen[rows[part]]].astype(np.float32), masks[rows[part]], seeds)
+            pixels, moved = warp_objects(patches[chosen[rows[part]]].astype(np.float32), masks[rows[part]], seeds)
             beyond = np.zeros((len(moved), side, side), np.uint8)
             images[part] = cut_out(pixels, moved, backgrounds[behind[part]], beyond)[0]
             task.advance(part.stop - part.start)
-    return Practice(images, labels[chosen[rows]].astype(np.int64), chosen[np.stack([rows, behind], 1)])
+    return SyntheticImages(images, labels[chosen[rows]].astype(np.int64), chosen[np.stack([rows, behind], 1)])

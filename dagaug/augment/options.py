@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from dagaug.augment.compositing import Frame
+from dagaug.augment.compositing import OutputFrame
 from dagaug.augment.plan import DEFAULT_VARIANTS, Background, Variant, variant_name
 from dagaug.augment.selection import Keep
 
@@ -15,30 +15,31 @@ __all__ = ["AugmentOptions"]
 
 
 class AugmentOptions(BaseModel):
-    """Everything that decides what an augmentation gives, besides data and checkpoint.
+    """Everything besides data and checkpoint that decides the result. It is stored in the HDF5 file.
 
     Attributes:
-        refs: random references for each source.
-        variants: candidates for each reference: ``morph`` (its own pose), ``mirror`` (its mirror image's), ``cutout``
-            (the source as it is, on the background alone).
-        background: what stands behind: the ``reference``'s background, the ``source``'s, or that of an ``other``
-            training image (:func:`~dagaug.planning.backgrounds`).
-        keep: ``per-reference`` (top-1 of each reference), ``per-image`` (top-1 of a source; the paper's rule), ``all``.
-        allow_mislabelled: keep results whose top-1 prediction is not the source's label.
-        min_confidence, max_confidence: bounds of p(source's label). None as the lower one is chance, one in the number
-            of classes, or nothing where the classifiers are right on fewer than half of the images they did not see.
-        classifier: timm name of the judge; ``auto`` suits the patches' size.
-        weights: a classifier that is ready to judge, or weights that its training starts from.
-        folds: of the cross-fitting; 1 lets the classifier judge morphs of images that it learned from.
-        frame: ``whole`` puts a morph back into the whole image that gives its background, ``crop`` stores the patch.
-        encoding, quality: how images are stored.
-        real: whether the file holds the real images too.
-        per_class: use only the first so many training images of each class.
-        limit: only so many sources.
-        pairs: a CSV of exactly the pairs to morph; all of them are kept.
-        seed: of the references.
-        batch_size: candidates computed at a time, on which the last bits of a result depend; None, which
-            :meth:`Job.fix_batch_size` replaces, for what suits the device.
+        refs: random references of each source.
+        variants: candidates of each reference: ``morph`` (the source in its pose), ``mirror`` (in its mirrored pose),
+            ``cutout`` (the source unchanged on its background).
+        background: whose background candidates have: the ``reference``'s, the ``source``'s, or that of an ``other``
+            training image (:func:`~dagaug.augment.plan.background_rows`).
+        keep: ``per-reference`` (best candidate of each reference), ``per-image`` (best candidate of each source, the
+            paper's rule), ``all``.
+        allow_mislabelled: keep candidates whose top-1 prediction is not the source's label.
+        min_confidence, max_confidence: bounds of p(source's label), in [0, 1]. None as the lower bound means 1 / number
+            of classes, or 0 if the classifier's accuracy on held-out images is below one half.
+        classifier: timm name of the judge; ``auto`` picks one for the patch size.
+        weights: file of a trained classifier, or of weights to start its training from.
+        folds: number of cross-validation folds for the judges; 1 disables cross-fitting.
+        frame: ``whole`` blends a morph into the whole background image, ``crop`` stores the patch.
+        encoding, quality: how images are stored; the quality is that of JPEG, 1 to 100.
+        real: store the real images, too.
+        per_class: use the first N training images of each class only.
+        limit: use N sources only.
+        pairs: CSV file of the pairs to morph; all of their morphs are kept.
+        seed: of references, folds and trainings.
+        batch_size: candidates computed at a time. It may change the last bits of a result, so it is stored. None picks
+            a size for the device.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -53,7 +54,7 @@ class AugmentOptions(BaseModel):
     classifier: str = "auto"
     weights: Path | None = None
     folds: int = Field(3, ge=1, le=20)
-    frame: Frame = "whole"
+    frame: OutputFrame = "whole"
     encoding: Literal["jpeg", "png", "raw"] = "jpeg"
     quality: int = Field(95, ge=1, le=100)
     real: bool = True
@@ -65,5 +66,5 @@ class AugmentOptions(BaseModel):
 
     @field_validator("variants", mode="before")
     @classmethod
-    def _by_their_names(cls, value: object) -> object:
+    def _current_names(cls, value: object) -> object:
         return tuple(map(variant_name, value)) if isinstance(value, tuple | list) else value

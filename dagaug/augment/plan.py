@@ -1,4 +1,7 @@
-"""Which morphs are made: a plan that depends on the data's lists, options and seed alone (paper, Sec. 4.6)."""
+"""The plan of an augmentation: which source is morphed into the pose of which reference (paper, Sec. 4.6).
+
+A plan depends on the list of images, the options and the seed only.
+"""
 
 from __future__ import annotations
 
@@ -17,15 +20,15 @@ from dagaug.runtime.errors import DataError, UsageError
 __all__ = [
     "BACKGROUNDS",
     "DEFAULT_VARIANTS",
-    "UNMORPHED",
+    "IS_CUTOUT",
+    "ORIENTATIONS",
+    "ORIENTATION_OF",
     "VARIANTS",
-    "VIEWS",
-    "VIEW_OF",
     "Background",
-    "Plan",
+    "MorphPlan",
     "Variant",
     "background_in",
-    "backgrounds",
+    "background_rows",
     "pairs_from_csv",
     "random_plan",
     "variant_name",
@@ -33,51 +36,46 @@ __all__ = [
 
 Variant = Literal["morph", "mirror", "cutout"]
 
-
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
-"""Candidates for one reference: the source in its pose, in that of its mirror image, and unmorphed in its place."""
-
+"""Candidates of one reference: the source in its pose, in its mirrored pose, and unchanged on its background."""
 
 DEFAULT_VARIANTS: tuple[Variant, ...] = ("morph", "mirror")
 
-VIEWS = ("plain", "mirrored")
-"""How a variant sees its reference and what stands behind it."""
+ORIENTATIONS = ("original", "mirrored")
+"""Orientations in which a reference and its background are encoded."""
 
+ORIENTATION_OF: UInt8[np.ndarray, " V"] = np.array([int(variant == "mirror") for variant in VARIANTS], np.uint8)
+"""The orientation of each variant, an index into :data:`ORIENTATIONS`."""
 
-VIEW_OF: UInt8[np.ndarray, " V"] = np.array([int(variant == "mirror") for variant in VARIANTS], np.uint8)
-"""The view, a row of :data:`VIEWS`, of each variant."""
-
-
-UNMORPHED: Bool[np.ndarray, " V"] = np.array([variant == "cutout" for variant in VARIANTS])
-"""Whether each variant is the source as it is."""
+IS_CUTOUT: Bool[np.ndarray, " V"] = np.array([variant == "cutout" for variant in VARIANTS])
+"""Whether each variant shows the source without morphing."""
 
 Background = Literal["reference", "source", "other"]
 
-
 BACKGROUNDS: tuple[Background, ...] = get_args(Background)
-"""What stands behind a candidate: its reference's background, its source's, or the source's next reference's."""
+"""Whose background a candidate has: its reference's, its source's, or that of the source's next reference."""
 
 
 def background_in(options: Mapping[str, object]) -> Background:
-    """What was asked for by a file's options; older ones do not tell."""
+    """The background option of a stored file; ``reference`` if the file does not contain it."""
     found = [name for name in BACKGROUNDS if name == options.get("background")]
     return found[0] if found else "reference"
 
 
 def variant_name(name: str) -> str:
-    """The name of a variant by the name that a user or an older file gives it."""
+    """The current name of a variant; older files say ``reference`` for ``morph``."""
     return "morph" if name == "reference" else name
 
 
 @dataclass(frozen=True)
-class Plan:
+class MorphPlan:
     """Candidates in order, grouped by source.
 
     Attributes:
-        source, reference: rows in the samples that the plan was made for.
-        variant: rows in :data:`VARIANTS`.
-        starts: where each source's candidates begin, and the end of the last; a source may have none.
-        background: rows of the images whose backgrounds stand behind; None for the references themselves.
+        source, reference: sample index of each candidate's source and reference.
+        variant: index into :data:`VARIANTS`.
+        starts: index of each source's first candidate, then the number of candidates; a source may have none.
+        background: sample index of the image that gives the background; None means the reference.
     """
 
     source: Int64[np.ndarray, " M"]
@@ -87,19 +85,23 @@ class Plan:
     background: Int64[np.ndarray, " M"] | None = None
 
     @property
-    def behind(self) -> Int64[np.ndarray, " M"]:
-        """Rows of the images whose backgrounds stand behind."""
+    def background_rows(self) -> Int64[np.ndarray, " M"]:
+        """Sample index of the image that gives each candidate's background."""
         return self.reference if self.background is None else self.background
 
-    def on(self, background: Background) -> Plan:
-        """The same plan on other backgrounds; see :func:`backgrounds`."""
-        return replace(self, background=backgrounds(background, self.source, self.reference))
+    def with_background(self, background: Background) -> MorphPlan:
+        """The same plan with other backgrounds; see :func:`background_rows`.
 
-    def take(self, rows: Int64[np.ndarray, " m"]) -> Plan:
-        """Some of the candidates, as if they were of one source."""
+        Raises:
+            UsageError: ``other`` is asked for and a source has only one reference.
+        """
+        return replace(self, background=background_rows(background, self.source, self.reference))
+
+    def take(self, rows: Int64[np.ndarray, " m"]) -> MorphPlan:
+        """A plan of some candidates, in one group."""
         background = None if self.background is None else self.background[rows]
         starts = np.array([0, len(rows)], np.int64)
-        return Plan(self.source[rows], self.reference[rows], self.variant[rows], starts, background)
+        return MorphPlan(self.source[rows], self.reference[rows], self.variant[rows], starts, background)
 
     def __len__(self) -> int:
         return len(self.source)
@@ -110,13 +112,13 @@ class Plan:
         return int(np.count_nonzero(np.diff(self.starts)))
 
     def shards(self, sources: int) -> list[slice]:
-        """The candidates of ``sources`` sources at a time."""
+        """Split the candidates into slices of ``sources`` sources each; the last slice may have fewer."""
         firsts = self.starts[:-1:sources]
         ends = [*firsts[1:], self.starts[-1]]
         return [slice(int(first), int(end)) for first, end in zip(firsts, ends, strict=True)]
 
 
-def _plan(groups: Sequence[tuple[int, Sequence[int]]], variants: Sequence[Variant]) -> Plan:
+def _plan(groups: Sequence[tuple[int, Sequence[int]]], variants: Sequence[Variant]) -> MorphPlan:
     codes = np.array([VARIANTS.index(variant) for variant in variants], np.uint8)
     source, reference, starts = [], [], [0]
     for row, references in groups:
@@ -124,43 +126,44 @@ def _plan(groups: Sequence[tuple[int, Sequence[int]]], variants: Sequence[Varian
         reference += [other for other in references for _ in codes]
         starts.append(len(source))
     variant = np.tile(codes, len(source) // len(codes))
-    return Plan(np.array(source, np.int64), np.array(reference, np.int64), variant, np.array(starts, np.int64))
+    return MorphPlan(np.array(source, np.int64), np.array(reference, np.int64), variant, np.array(starts, np.int64))
 
 
-def backgrounds(
+def background_rows(
     background: Background, source: Int64[np.ndarray, " M"], reference: Int64[np.ndarray, " M"]
 ) -> Int64[np.ndarray, " M"] | None:
-    """Which images' backgrounds stand behind candidates.
+    """Choose the image that gives each candidate's background.
 
-    ``other`` is the next of the source's references, the first after the last: a random training image, as each
-    reference is, that is neither of the two, and that all of a source's candidates tell without a further column.
+    For ``other`` it is the source's next reference (after the last one, the first). This is a random training image
+    that is neither the source nor the reference, and it follows from the candidates without a further column.
 
     Args:
         background: one of :data:`BACKGROUNDS`.
-        source, reference: of each candidate, any integer ids; all candidates of a source must be among them.
+        source, reference: of each candidate, any integer ids; all candidates of a source must be included.
 
     Returns:
-        Ids; None for the references'.
+        An id for each candidate; None if all backgrounds are the references'.
 
     Raises:
-        UsageError: ``other``, and a source has but one reference.
+        UsageError: ``other`` is asked for and a source has only one reference.
     """
     if background == "reference":
         return None
     if background == "source":
         return source
-    own: dict[int, dict[int, None]] = {}
+    references_of: dict[int, dict[int, None]] = {}
     pairs = list(zip(source.tolist(), reference.tolist(), strict=True))
-    for one, wanted in pairs:
-        own.setdefault(one, {})[wanted] = None
-    if any(len(references) < 2 for references in own.values()):
+    for row, chosen in pairs:
+        references_of.setdefault(row, {})[chosen] = None
+    if any(len(references) < 2 for references in references_of.values()):
         raise UsageError(
-            "--background other: is that of the source's next reference, so that each needs 2; ask for --refs 2 or more"
-        )
+            "the background comes from the source's next reference, so each source needs 2 references or more",
+            option="background", value=background, remedies={"refs": 2},
+        )  # fmt: skip
     following: dict[tuple[int, int], int] = {}
-    for one, references in own.items():
+    for row, references in references_of.items():
         names = list(references)
-        following |= {(one, name): after for name, after in zip(names, names[1:] + names[:1], strict=True)}
+        following |= {(row, name): after for name, after in zip(names, names[1:] + names[:1], strict=True)}
     return np.array([following[pair] for pair in pairs], np.int64)
 
 
@@ -172,27 +175,29 @@ def random_plan(
     seed: int,
     limit: int | None = None,
     usable: Bool[np.ndarray, " N"] | None = None,
-) -> Plan:
-    """Random references for each source, all different and none the source itself.
+) -> MorphPlan:
+    """Draw references for each source: all different, and never the source itself.
 
     Args:
-        count: how many samples there are; each is a source and may be a reference.
-        refs: references for each source.
-        variants: candidates for each reference, of :data:`VARIANTS`.
-        seed: of the draw; a source's references do not depend on the other sources.
-        limit: only so many sources, spread evenly over the samples.
-        usable: the samples that can be read. The others are sources without candidates, and each time that one is
-            drawn as a reference another is drawn in its place, so that all other candidates stay as they were.
+        count: number of samples; each is a source and a possible reference.
+        refs: references of each source.
+        variants: candidates of each reference, names from :data:`VARIANTS`.
+        seed: random seed; the references of a source do not depend on the other sources.
+        limit: number of sources, spread evenly over the samples; None takes all.
+        usable: False for samples that cannot be read. They get no candidates as sources. Where one is drawn as a
+            reference, another sample is drawn instead; all other candidates stay the same.
 
     Raises:
-        UsageError: there are not as many other images as references are asked for.
+        UsageError: there are fewer other images than ``refs``.
     """
     if refs < 1:
-        raise UsageError(f"--refs {refs}: ask for at least 1")
+        raise UsageError("give at least 1", option="refs", value=refs)
     usable = np.ones(count, bool) if usable is None else usable
     others = int(usable.sum()) - 1
     if refs > others:
-        raise UsageError(f"--refs {refs}: there are only {others} other training images; ask for at most that many")
+        raise UsageError(
+            f"there are only {others} other training images; give at most that many", option="refs", value=refs
+        )
     sources = range(count) if limit is None or limit >= count else np.linspace(0, count - 1, limit).round().astype(int)
     groups = [(int(row), _references(int(row), usable, refs, seed)) for row in sources]
     return _plan(groups, variants)
@@ -214,25 +219,25 @@ def _references(source: int, usable: Bool[np.ndarray, " N"], refs: int, seed: in
     return found
 
 
-def pairs_from_csv(path: Path, samples: Sequence[Sample]) -> Plan:
-    """Exactly the pairs of a CSV file with the columns source and reference.
+def pairs_from_csv(path: Path, samples: Sequence[Sample]) -> MorphPlan:
+    """Read a plan from a CSV file with the columns ``source`` and ``reference``.
 
-    Paths are those of the samples, relative to the data folder; an unambiguous end of one will do.
+    Paths are relative to the data folder. The end of a path is enough where it is unambiguous.
 
     Raises:
-        DataError: the file is not there or not such a table, or a path is unknown or ambiguous.
+        DataError: the file is missing or malformed, or a path is unknown or ambiguous.
     """
-    known: dict[str, list[int]] = {}
+    rows_of: dict[str, list[int]] = {}
     for row, sample in enumerate(samples):
         parts = sample.path.as_posix().split("/")
         for first in range(len(parts)):
-            known.setdefault("/".join(parts[first:]), []).append(row)
+            rows_of.setdefault("/".join(parts[first:]), []).append(row)
 
     def find(text: str, line: int) -> int:
-        rows = known.get(text, [])
+        rows = rows_of.get(text, [])
         if len(rows) != 1:
-            what = "is ambiguous" if rows else "is no readable image of the data set"
-            raise DataError(f"{path}, line {line}: {text[:200]} {what}")
+            reason = "is ambiguous" if rows else "is no readable image of the data set"
+            raise DataError(f"{path}, line {line}: {text[:200]} {reason}")
         return rows[0]
 
     groups: dict[int, list[int]] = {}
@@ -240,12 +245,12 @@ def pairs_from_csv(path: Path, samples: Sequence[Sample]) -> Plan:
         with path.open(encoding="utf-8", newline="") as stream:
             table = csv.DictReader(stream)
             if not {"source", "reference"} <= set(table.fieldnames or ()):
-                raise DataError(f"{path}: its header must name the columns source and reference")
+                raise DataError(f"{path}: the header must contain the columns source and reference")
             for line, record in enumerate(table, 2):
                 source, reference = find(record["source"] or "", line), find(record["reference"] or "", line)
                 groups.setdefault(source, []).append(reference)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: not a readable table ({error})") from error
+        raise DataError(f"{path}: not a readable CSV file ({error})") from error
     if not groups:
-        raise DataError(f"{path}: names no pairs")
+        raise DataError(f"{path}: contains no pairs")
     return _plan(list(groups.items()), ("morph",))

@@ -1,4 +1,4 @@
-"""A finished file as the start of the next run: what stands in it already need not be made again."""
+"""A finished file whose shards are reused by a run that adds images which were unreadable."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from dagaug.hdf5.schema import Candidates, Header, Images
 from dagaug.hdf5.shards import ShardContent
 from dagaug.runtime.errors import ImageError, OutputExistsError
 
-__all__ = ["Finished"]
+__all__ = ["PreviousFile"]
 
-_OWN = ("checkpoint", "judges")  # options that name what is compared by its hash
+_COMPARED_BY_HASH = ("checkpoint", "judges")
 
 
-class Finished:
-    """What a finished file holds, cut into the shards that it was made of.
+class PreviousFile:
+    """Content of a finished file, by the shards it was made of.
 
     Attributes:
         path: the file.
-        skipped: the files that could not be used, as the file names them.
-        judges_sha256: of the classifiers that selected.
-        batch_size: candidates that were computed at a time, if the file tells.
+        skipped: files that could not be read, as named in the file.
+        judges_sha256: hash of the classifiers that selected the morphs.
+        batch_size: candidates that were computed at a time; None if the file does not say.
 
     Raises:
-        StoreError: it is not a file of dagaug's.
+        StoreError: not a dagaug file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -44,7 +44,7 @@ class Finished:
         self.batch_size = size if isinstance(size, int) and size > 0 else None
 
     def readable(self) -> list[str]:
-        """Skipped files that can be read by now; nothing else is read."""
+        """Skipped files that are readable now."""
         found = []
         for name in sorted(self.skipped):
             try:
@@ -55,20 +55,24 @@ class Finished:
         return found
 
     def check(self, header: Header) -> None:
-        """See that a run of this header would have made this file.
+        """Check that a run with this header has the options and files of this file.
 
         Raises:
-            OutputExistsError: it would not; the option is named with both values.
+            OutputExistsError: an option differs; the message gives both values.
         """
         differs = difference(_identity(self._store.header), _identity(header))
         if differs is not None:
             raise OutputExistsError(
-                f"{self.path} was made with {differs}; --retry-failed needs the same options and files, --overwrite "
-                "makes all of it anew"
+                f"{self.path} was made with {differs}; to add its skipped files, give the same options and files",
+                remedies={"overwrite": True},
             )
 
     def shard(self, expected: Mapping[str, np.ndarray]) -> ShardContent | None:
-        """The shard that has these columns, or None if the file does not hold it as it is to be."""
+        """The shard with these columns; None if the file does not contain it.
+
+        Args:
+            expected: see :meth:`Job.expected_columns <dagaug.augment.job.Job.expected_columns>`.
+        """
         if "images/source" in expected:
             return self._real(expected["images/source"])
         return self._synthetic(*(expected[f"candidates/{name}"] for name in ("source", "reference", "variant")))
@@ -84,13 +88,13 @@ class Finished:
             return ShardContent([], self._images(np.zeros(0, np.int64)))
         first = self._first_of.get(int(source[0]), -1)
         part = slice(first, first + len(source))
-        every = self._store.candidates
+        stored = self._store.candidates
         if first < 0 or not all(
             np.array_equal(ours[part], theirs)
-            for ours, theirs in ((every.source, source), (every.reference, reference), (every.variant, variant))
+            for ours, theirs in ((stored.source, source), (stored.reference, reference), (stored.variant, variant))
         ):
             return None
-        columns = {field.name: getattr(every, field.name)[part] for field in fields(Candidates)}
+        columns = {field.name: getattr(stored, field.name)[part] for field in fields(Candidates)}
         rows = columns["image"][columns["image"] >= 0]
         columns["image"] = np.where(columns["image"] >= 0, columns["image"] - (rows[0] if len(rows) else 0), -1)
         return ShardContent(self._encoded(rows), self._images(rows, first), Candidates(**columns))
@@ -106,22 +110,22 @@ class Finished:
 
     @cached_property
     def _image_of(self) -> dict[int, int]:
-        """The real image of each file."""
+        """Image index of each file's real image."""
         real = np.flatnonzero(~self._store.images.synthetic)
         return {int(self._store.images.source[row]): int(row) for row in real}
 
     @cached_property
     def _first_of(self) -> dict[int, int]:
-        """The first candidate of each source."""
+        """Index of each source's first candidate."""
         sources, first = np.unique(self._store.candidates.source, return_index=True)
         return dict(zip(sources.tolist(), first.tolist(), strict=True))
 
 
 def _identity(header: Header) -> dict[str, object]:
-    """What two headers must have in common, as JSON can hold it."""
+    """The part of a header that must not differ, as JSON values."""
     found = {name: value for name, value in asdict(header).items() if name not in ("skipped", "created_by", "options")}
     plain = {
         name: value.tolist() if isinstance(value, np.ndarray) else list(value) if isinstance(value, tuple) else value
         for name, value in found.items()
     }
-    return plain | {"options": {name: value for name, value in header.options.items() if name not in _OWN}}
+    return plain | {"options": {name: value for name, value in header.options.items() if name not in _COMPARED_BY_HASH}}

@@ -1,11 +1,11 @@
-"""Where the background of a stored morph comes from."""
+"""Background image of each stored morph."""
 
 from __future__ import annotations
 
 import numpy as np
 from jaxtyping import Int64
 
-from dagaug.augment.plan import background_in, backgrounds
+from dagaug.augment.plan import background_in, background_rows
 from dagaug.hdf5.reader import Store
 from dagaug.runtime.errors import StoreError, UsageError
 
@@ -13,10 +13,10 @@ __all__ = ["backgrounds_of"]
 
 
 def backgrounds_of(store: Store) -> Int64[np.ndarray, " N"]:
-    """For each image the row in the table of files of the one that gave its background; -1 if there is none.
+    """For each image the file index of the image that gives its background; -1 for real images.
 
     Raises:
-        StoreError: the file's candidates do not tell.
+        StoreError: the file's candidates are incomplete.
     """
     images, background = store.images, background_in(store.header.options)
     if background != "other":
@@ -25,9 +25,9 @@ def backgrounds_of(store: Store) -> Int64[np.ndarray, " N"]:
     found = np.full(len(images), -1, np.int64)
     made = np.flatnonzero(images.candidate >= 0)
     try:
-        behind = backgrounds(background, candidates.source.astype(np.int64), candidates.reference.astype(np.int64))
+        rows = background_rows(background, candidates.source.astype(np.int64), candidates.reference.astype(np.int64))
     except UsageError as error:
-        raise StoreError(f"{store.path}: /candidates: too few of them to tell the backgrounds") from error
-    if behind is not None:
-        found[made] = behind[images.candidate[made]]
+        raise StoreError(f"{store.path}: /candidates: incomplete, so the backgrounds are unknown") from error
+    if rows is not None:
+        found[made] = rows[images.candidate[made]]
     return found

@@ -1,9 +1,9 @@
-"""Augmenting on a Ray cluster: the shards of :mod:`dagaug.morphing`, made by workers that hold the networks.
+"""Execution of an augmentation on a Ray cluster: workers hold the networks and write shards.
 
-The data folder and the output's folder must be visible to all nodes under the same names. Encodings lie in one table
+All nodes must see the data folder and the output folder under the same paths. Encodings are stored in one table
 beside the shards: each block of images is encoded by one worker and read by all. Workers write their shards
-themselves, as the local engine does (a name that is there is whole), so no image passes through the process that
-deals the work out; it sees numbers only. Ray starts a worker that died again and gives it what it had not finished.
+themselves; a shard file that exists is complete. The driver process never handles image data. Ray restarts a worker
+that died and repeats its unfinished work.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import numpy as np
 import torch
 
 from dagaug.augment.job import Job, Shard
-from dagaug.augment.local_executor import Executor, missing_real
-from dagaug.classifiers.cross_fit import CrossFitted
+from dagaug.augment.judging import Judges
+from dagaug.augment.local_executor import Executor, missing_morphs, missing_real
+from dagaug.augment.shard_content import ShardMaker
 from dagaug.compute.devices import pick_device
 from dagaug.data.image_files import Skipped
 from dagaug.hdf5.run import Run
@@ -33,86 +33,84 @@ from dagaug.runtime.signals import Stop
 __all__ = ["RayExecutor"]
 
 _TABLE = "encodings.tmp"
-
-
-_AHEAD = 2  # pieces of work that a worker has, so that it never waits for the next
-
-
-_REACH_SECONDS = 10  # for a connection to a cluster
-
-
-_LOOK_SECONDS = 0.5  # between two looks at whether somebody asked to stop
+_QUEUED = 2  # tasks given to a worker at a time, so that it never waits for the next one
+_CONNECT_SECONDS = 10
+_POLL_SECONDS = 0.5  # between two checks of the stop request
 
 
 def _ray() -> ModuleType:
     try:
         import ray
     except ImportError as error:
-        raise MissingExtraError("--engine ray needs Ray, which is not installed: pip install 'dagaug[ray]'") from error
+        raise MissingExtraError(
+            "the Ray engine needs Ray, which is not installed: pip install 'dagaug[ray]'"
+        ) from error
     return ray
 
 
 class _Worker:
-    """One process of the cluster. What users can mend comes back as a value, for Ray would wrap what is raised."""
+    """A process of the cluster. Errors that users can fix are returned, because Ray wraps raised exceptions."""
 
-    def __init__(
-        self, job: Job, judges: CrossFitted, judged_by: np.ndarray, parts: Path, device: str, threads: int
-    ) -> None:
+    def __init__(self, job: Job, judges: Judges, parts: Path, device: str, threads: int) -> None:
         if threads:
             torch.set_num_threads(threads)
         job.device = pick_device(device)
         self.job, self.parts = job, parts
-        self.judges, self.judged_by = judges.to(job.device), judged_by
-        self._engine = job.engine(self.judges, judged_by, parts / _TABLE)
+        self._maker = ShardMaker(job, judges.min_confidence)
+        self._engine = job.engine(judges.classifiers.to(job.device), judges.rows, parts / _TABLE)
 
     def ready(self) -> str | None:
-        """What is wrong with this worker's place, if something is."""
+        """An error message if this node does not see the folders, else None."""
         node = os.uname().nodename
         for folder in (self.job.dataset.root, self.parts):
             if not folder.exists():
-                return f"{folder}: is not visible on {node}; all nodes need it under the same name"
+                return f"{folder}: is not visible on {node}; all nodes need it under the same path"
         return None
 
     def encode(self, block: int) -> int | DagaugError:
-        """Encode a block of images; returns how many."""
+        """Encode a block of images; returns their number."""
         try:
-            return self._engine.encode_block(block)
+            return self._engine.encoder.encode_block(block)
         except OSError as error:
             return StoreError(f"{self.parts}: the table of encodings cannot be written ({error.strerror or error})")
 
     def make(self, shard: Shard) -> tuple[int, tuple[Skipped, ...]] | DagaugError:
-        """Make and write a shard; returns how many images it has and what was skipped."""
+        """Make and write a shard; returns its number of images and the skipped files."""
         try:
             if shard.real:
-                made = self.job.store_real(shard)
+                made = self._maker.real(shard)
             else:
-                made = self.job.select(shard, self._engine.morph(self.job.plan, shard.part))
+                made = self._maker.synthetic(shard, self._engine.morph(self.job.plan, shard.part))
             write_shard(self.parts, shard.index, made.content)
         except DagaugError as error:
-            return type(error)(str(error)) if isinstance(error, DataError | StoreError) else DataError(str(error))
+            kind = type(error) if isinstance(error, DataError | StoreError) else DataError
+            return kind(error.message, option=error.option, value=error.value, remedies=error.remedies)
         return len(made.content.encoded), made.skipped
 
 
-def _reach(address: str | None) -> None:
-    """See that something listens at HOST:PORT; Ray itself would try for a quarter of an hour.
+def _check_address(address: str | None) -> None:
+    """Check that something listens at HOST:PORT. Ray itself would retry for a quarter of an hour.
 
     Raises:
-        OSError: nothing does.
-        ValueError: the port is no number.
+        OSError: nothing listens.
+        ValueError: the port is not a number.
     """
     host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
     if colon:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_REACH_SECONDS).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS).close()
 
 
 class RayExecutor(Executor):
     """Makes shards on a Ray cluster.
 
     Args:
-        address: of a running cluster (``auto``, ``ray://HOST:PORT``, ``HOST:PORT``); None starts one on this machine.
-        workers: how many processes; None for one on each GPU or, where there is none, on each CPU.
-        device: auto, cpu or cuda, for each worker.
-        threads: of torch in each worker; 0 for torch's own choice.
+        address: a running cluster (``auto``, ``ray://HOST:PORT``, ``HOST:PORT``); None starts one on this machine.
+        workers: number of processes; None means one for each GPU or, without GPUs, one for each CPU.
+        device: device of each worker, as for :func:`~dagaug.compute.devices.pick_device`.
+        threads: torch threads of each worker; 0 leaves torch's default.
+
+    Raises:
+        MissingExtraError: Ray is not installed.
     """
 
     def __init__(
@@ -129,11 +127,13 @@ class RayExecutor(Executor):
                 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
                 options |= {"num_cpus": self._workers, "include_dashboard": False}
             try:
-                _reach(self._address)
+                _check_address(self._address)
                 self._ray.init(self._address, **options)
             except (ConnectionError, ValueError, RuntimeError, OSError, TimeoutError) as error:
                 reason = str(error).strip().partition("\n")[0]
-                raise UsageError(f"--ray-address {self._address}: no Ray cluster can be used ({reason})") from error
+                raise UsageError(
+                    f"no Ray cluster can be used ({reason})", option="ray_address", value=self._address
+                ) from error
             self._ours = True
         return self
 
@@ -141,63 +141,50 @@ class RayExecutor(Executor):
         if self._ours:
             self._ray.shutdown()
 
-    def make(
-        self, job: Job, judges: CrossFitted, judged_by: np.ndarray, run: Run, stop: Stop, progress: Progress
-    ) -> None:
-        """See :class:`~dagaug.augment.Executor`."""
-        real = missing_real(job, run)
-        morphs = [shard for shard in job.shards if not shard.real and shard.index not in run.finished]
+    def make(self, job: Job, judges: Judges, run: Run, stop: Stop, progress: Progress) -> None:
+        """See :class:`~dagaug.augment.local_executor.Executor`."""
+        real, morphs = missing_real(job, run), missing_morphs(job, run)
         if not real and not morphs:
             return
         parts = run.parts.resolve()
         (parts / _TABLE).unlink(missing_ok=True)
-        local = job.engine(judges, judged_by, parts)
-        blocks = local.blocks(job.plan, [shard.part for shard in morphs])
-        sizes = {number: local.block_length(number) for number in blocks}
-        workers = self._start(job, judges, judged_by, parts, len(real) + len(blocks) + len(morphs))
+        encoder = job.engine(judges.classifiers, judges.rows, parts).encoder
+        blocks = encoder.blocks(job.plan, [shard.part for shard in morphs])
+        images = sum(map(encoder.block_length, blocks))
+        workers = self._start(job, judges, parts, len(real) + len(blocks) + len(morphs))
         try:
             self._check(workers)
-            self._store(workers, real, job, run, stop, progress)
-            with progress.task("Encoding", sum(sizes.values()), "images") as task:
-                self._deal(workers, "encode", blocks, stop, lambda number, count: task.advance(int(count)))
+            if job.real:
+                with progress.task("Storing real images", len(job.real), "images") as task:
+                    task.advance(len(job.real) - sum(map(len, real)))
+                    self._make(workers, real, job, run, stop, task)
+            with progress.task("Encoding", images, "images") as task:
+                self._distribute(workers, "encode", blocks, stop, lambda number, count: task.advance(int(count)))
             if not stop.requested:
-                self._morph(workers, morphs, job, run, stop, progress)
+                with progress.task("Morphing", len(job.plan), "candidates") as task:
+                    task.advance(len(job.plan) - sum(map(len, morphs)))
+                    self._make(workers, morphs, job, run, stop, task)
         finally:
             for worker in workers:
                 self._ray.kill(worker)
             with suppress(OSError):
                 (parts / _TABLE).unlink(missing_ok=True)
 
-    def _start(self, job: Job, judges: CrossFitted, judged_by: np.ndarray, parts: Path, work: int) -> list[Any]:
+    def _start(self, job: Job, judges: Judges, parts: Path, tasks: int) -> list[Any]:
+        """Start the workers, at most one for each task."""
         resources = self._ray.cluster_resources()
         gpus = int(resources.get("GPU", 0)) if self._device in ("auto", "cuda", "gpu") else 0
         count = self._workers or gpus or int(resources.get("CPU", 1))
         gpu = min(gpus / count, 1.0) if gpus else 0
         remote = self._ray.remote(num_cpus=1, num_gpus=gpu, max_restarts=-1, max_task_retries=-1)(_Worker)
-        # Sent once to each node, where processes share the memory of what are arrays.
-        shared = self._ray.put(job), self._ray.put(judges), self._ray.put(judged_by)
-        return [remote.remote(*shared, parts, self._device, self._threads) for _ in range(min(count, work))]
+        # Sent once to each node; its processes share the memory of the arrays.
+        shared = self._ray.put(job), self._ray.put(judges)
+        return [remote.remote(*shared, parts, self._device, self._threads) for _ in range(min(count, tasks))]
 
     def _check(self, workers: list[Any]) -> None:
         for problem in self._ray.get([worker.ready.remote() for worker in workers]):
             if problem is not None:
                 raise DataError(problem)
-
-    def _store(
-        self, workers: list[Any], shards: list[Shard], job: Job, run: Run, stop: Stop, progress: Progress
-    ) -> None:
-        if not job.real:
-            return
-        with progress.task("Storing real images", len(job.real), "images") as task:
-            task.advance(len(job.real) - sum(map(len, shards)))
-            self._make(workers, shards, job, run, stop, task)
-
-    def _morph(
-        self, workers: list[Any], shards: list[Shard], job: Job, run: Run, stop: Stop, progress: Progress
-    ) -> None:
-        with progress.task("Morphing", len(job.plan), "candidates") as task:
-            task.advance(len(job.plan) - sum(map(len, shards)))
-            self._make(workers, shards, job, run, stop, task)
 
     def _make(self, workers: list[Any], shards: list[Shard], job: Job, run: Run, stop: Stop, task: Task) -> None:
         kept = done = 0
@@ -210,27 +197,27 @@ class RayExecutor(Executor):
             kept, done = kept + result[0], done + len(shard)
             task.advance(len(shard), "" if shard.real else f"{kept / max(done, 1):.0%} kept")
 
-        self._deal(workers, "make", shards, stop, finished)
+        self._distribute(workers, "make", shards, stop, finished)
         job.skipped += [skip for index in sorted(skipped) for skip in skipped[index]]
 
-    def _deal(
-        self, workers: list[Any], method: str, work: Iterable[Any], stop: Stop, finished: Callable[[Any, Any], None]
+    def _distribute(
+        self, workers: list[Any], method: str, tasks: Iterable[Any], stop: Stop, finished: Callable[[Any, Any], None]
     ) -> None:
-        """Give each worker a few pieces at a time, the next whenever one is done; when asked to stop, no more."""
-        left = iter(work)
-        free = [worker for _ in range(_AHEAD) for worker in workers]
+        """Call a method of the workers for each task, a few tasks at a time; a stop request ends the distribution."""
+        remaining = iter(tasks)
+        free = [worker for _ in range(_QUEUED) for worker in workers]
         running: dict[Any, tuple[Any, Any]] = {}
         while True:
-            while free and not stop.requested and (piece := next(left, None)) is not None:
+            while free and not stop.requested and (task := next(remaining, None)) is not None:
                 worker = free.pop(0)
-                running[getattr(worker, method).remote(piece)] = (worker, piece)
+                running[getattr(worker, method).remote(task)] = (worker, task)
             if not running:
                 return
-            ready, _ = self._ray.wait(list(running), timeout=_LOOK_SECONDS)
+            ready, _ = self._ray.wait(list(running), timeout=_POLL_SECONDS)
             for reference in ready:
-                worker, piece = running.pop(reference)
+                worker, task = running.pop(reference)
                 result = self._ray.get(reference)
                 if isinstance(result, DagaugError):
                     raise result
                 free.append(worker)
-                finished(piece, result)
+                finished(task, result)

@@ -1,6 +1,6 @@
-"""Augmenting on this machine: shard after shard; killed at any moment, it goes on where it was.
+"""Augmentation of a data set: plan, generate, select, write one HDF5 file.
 
-Shards are those of :mod:`dagaug.morphing`. A resumed run ends with the same file as an uninterrupted one.
+A run that was stopped or killed continues with the missing shards, and ends with the same file as an uninterrupted run.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
-from dagaug.augment.job import Job
-from dagaug.augment.local_executor import Executor, Local
+from dagaug.augment.estimate import suitable_batch_size
+from dagaug.augment.job import DEFAULT_SHARD_SIZES, Job, ShardSizes
+from dagaug.augment.judging import Judges, prepare_judges
+from dagaug.augment.local_executor import Executor, LocalExecutor
 from dagaug.augment.options import AugmentOptions
-from dagaug.augment.previous_file import Finished
+from dagaug.augment.previous_file import PreviousFile
 from dagaug.augment.selection import verdict_counts
 from dagaug.compute.devices import pick_device
 from dagaug.data.dataset import Dataset
@@ -36,18 +38,18 @@ __all__ = ["Augmented", "augment", "skipped_log"]
 
 @dataclass(frozen=True)
 class Augmented:
-    """A finished augmentation.
+    """Summary of a finished augmentation.
 
     Attributes:
         out: the HDF5 file.
-        sources, references: how many were used.
-        candidates: how many were generated.
-        kept: how many of them stand in the file.
+        sources, references: different images used as such.
+        candidates: candidates generated.
+        kept: candidates stored in the file.
         verdicts: number of candidates by verdict.
         real: real images in the file.
-        accuracy: the judges' accuracy on images that they did not learn from; NaN if they were given.
+        accuracy: accuracy of the judges on held-out images, in [0, 1]; NaN if no judge was trained.
         skipped: files that could not be read.
-        seconds: time this call took.
+        seconds: duration of this call.
     """
 
     out: Path
@@ -76,101 +78,118 @@ def augment(
     retry_failed: bool = False,
     executor: Executor | None = None,
     merge: Merge = "copy",
+    shard_sizes: ShardSizes = DEFAULT_SHARD_SIZES,
     progress: Progress = SILENT,
 ) -> Augmented:
-    """Morph a data set and write what the classifier recognises, or go on with a run that was stopped.
+    """Augment a data set, or continue a run that was stopped.
 
     Args:
         model: a trained model of ``reference`` mode.
-        dataset: labelled images; only training images are sources and references.
-        options: how many, which and how they are stored.
+        dataset: labelled images; only training images are used as sources and references.
+        options: what to generate, keep and store.
         out: the HDF5 file to write.
-        device: auto, cpu or cuda.
-        workers: threads that read images.
-        overwrite: replace a finished file, or a run with other options.
-        strict: an unreadable image is an error.
+        device: where to compute, as for :func:`~dagaug.compute.devices.pick_device`.
+        workers: threads that read and encode images.
+        overwrite: replace a finished file, or an unfinished run with other options.
+        strict: fail if an image cannot be read.
         cache: file that keeps the trained judges.
-        retry_failed: where ``out`` is finished, make those of its shards that lack something of files which could not
-            be read then and can be now, as sources, references or real images, and take over the others. With a
-            judge that is given, the result is that of a run in which all of them could be read. Judges that were
-            trained go on judging; they have not learned from the new images.
-        executor: makes the shards; this process by default. They are the same, whoever makes them.
-        merge: ``copy`` makes one file, ``virtual`` leaves the images in the shards, in a folder beside it.
-        progress: is told of images, rates and what is skipped.
+        retry_failed: if ``out`` is finished, make the shards again whose images were unreadable and are readable now;
+            copy all other shards. With a given judge, the result is that of a run in which all were readable. Trained
+            judges are reused; they have not seen the new images.
+        executor: makes the shards; None uses this process. The executor does not change the result.
+        merge: ``copy`` makes one file, ``virtual`` leaves the images in a folder of shards beside it.
+        shard_sizes: images and sources of a shard.
+        progress: receives counts and messages.
 
     Raises:
-        CheckpointError: the model is for other classes.
+        CheckpointError: the model has other classes.
         UsageError, DataError: options do not fit the data.
         OutputExistsError, LockedError, StoreError: ``out`` cannot be written.
         Interrupted: stopped by a signal; finished shards are kept.
     """
     started = time.monotonic()
-    left = settle(out)
-    before = Finished(out) if retry_failed and out.exists() else None
-    if before is not None and not before.readable():
-        unreadable = f"none of the {len(before.skipped)} files that were skipped can be read now"
-        progress.say(f"{out}: {unreadable if before.skipped else 'no file was skipped'}; it stays as it is")
+    completed = settle(out)
+    previous = PreviousFile(out) if retry_failed and out.exists() else None
+    if previous is not None and not previous.readable():
+        reason = f"none of the {len(previous.skipped)} skipped files can be read now"
+        progress.say(f"{out}: {reason if previous.skipped else 'no file was skipped'}; the file is unchanged")
         return _summary(out, float("nan"), time.monotonic() - started)
-    job = Job(model, dataset, options, device=pick_device(device), workers=workers, strict=strict, progress=progress)
-    job.fix_batch_size(_batch_size(left or begun(out)) if before is None else before.batch_size)
-    if before is not None:
-        before.check(job.header())
-    elif left is not None and difference(left, job.identity()) is None:
-        progress.say(f"{out}: was whole already when the call before was killed")
+    job = Job(
+        model, dataset, options, device=pick_device(device), workers=workers, strict=strict, progress=progress,
+        shard_sizes=shard_sizes,
+    )  # fmt: skip
+    used = _batch_size(completed or begun(out)) if previous is None else previous.batch_size
+    if options.batch_size is None:
+        job.fix_batch_size(used or suitable_batch_size(job))
+    if previous is not None:
+        previous.check(job.header())
+    elif completed is not None and difference(completed, job.identity()) is None:
+        progress.say(f"{out}: already complete; an earlier call was killed after writing it")
         return _summary(out, float("nan"), time.monotonic() - started)
-    replaces = overwrite or before is not None
-    with open_run(out, job.identity(), overwrite=replaces) as run, executor or Local() as makes:
-        _log_skipped(out, job)
-        judges, judged_by = job.judges(cache, progress, before)
-        if not np.isnan(judges.accuracy):
-            progress.say(f"The classifier that selects is right on {judges.accuracy:.1%} of the images it did not see")
-        _forget_outdated(job, run)
-        if before is not None:
-            _take_over(job, run, before, progress)
-        with stop_on_signals() as stop:
-            with explain_write_errors(out, f"finished shards are kept in {parts_of(out)}"):
-                makes.make(job, judges, judged_by, run, stop, progress)
-            if stop.requested:
-                raise Interrupted(f"stopped; finished shards are kept in {parts_of(out)}; the same command goes on")
-        _log_skipped(out, job)
-        run.merge(job.header(), len(job.shards), how=merge, progress=progress)
-    return _summary(out, judges.accuracy, time.monotonic() - started)
+    replaces = overwrite or previous is not None
+    with open_run(out, job.identity(), overwrite=replaces) as run, executor or LocalExecutor() as makes:
+        judges = _make_shards(job, run, makes, cache, previous, progress)
+        run.merge(job.header(judges.sha256), len(job.shards), how=merge, progress=progress)
+    return _summary(out, judges.classifiers.accuracy, time.monotonic() - started)
 
 
 def _batch_size(identity: Mapping[str, object]) -> int | None:
-    """The batch size that a run began with, if it tells."""
+    """The batch size of a run that is continued; None for a new run."""
     options = identity.get("options")
     size = options.get("batch_size") if isinstance(options, dict) else None
     return size if isinstance(size, int) and size > 0 else None
 
 
-def _forget_outdated(job: Job, run: Run) -> None:
-    """Remove finished shards of an earlier call that this one would make otherwise: with other files or judges."""
-    run.depend([shard.index for shard in job.shards if not shard.real], job.judges_sha256)
+def _make_shards(
+    job: Job, run: Run, executor: Executor, cache: Path | None, previous: PreviousFile | None, progress: Progress
+) -> Judges:
+    """Prepare the judges and write all shards."""
+    out, kept = run.target, f"finished shards are kept in {run.parts}"
+    _write_skipped_log(out, job)
+    judges = prepare_judges(job, cache, progress, previous=previous)
+    accuracy = judges.classifiers.accuracy
+    if not np.isnan(accuracy):
+        progress.say(f"Judges: {accuracy:.1%} accuracy on held-out real images")
+    _remove_outdated_shards(job, run, judges.sha256)
+    if previous is not None:
+        _reuse_shards(job, run, previous, progress)
+    with stop_on_signals() as stop:
+        with explain_write_errors(out, kept):
+            executor.make(job, judges, run, stop, progress)
+        if stop.requested:
+            raise Interrupted(f"stopped; {kept}; run the same command again to continue")
+    _write_skipped_log(out, job)
+    return judges
+
+
+def _remove_outdated_shards(job: Job, run: Run, judges_sha256: str) -> None:
+    """Remove shards of an earlier call that were made with other files or judges."""
+    run.depend([shard.index for shard in job.shards if not shard.real], judges_sha256)
     for shard in job.shards:
         if shard.index in run.finished and not all(
-            np.array_equal(run.column(shard.index, name), column) for name, column in job.expects(shard).items()
+            np.array_equal(run.column(shard.index, name), column)
+            for name, column in job.expected_columns(shard).items()
         ):
             run.forget([shard.index])
 
 
-def _take_over(job: Job, run: Run, before: Finished, progress: Progress) -> None:
-    """Write the shards that a finished file holds as they are to be."""
+def _reuse_shards(job: Job, run: Run, previous: PreviousFile, progress: Progress) -> None:
+    """Write the shards that a finished file contains unchanged."""
     missing = [shard for shard in job.shards if shard.index not in run.finished]
-    with progress.task("Taking over", len(missing), "shards") as task:
+    with progress.task("Reusing shards", len(missing), "shards") as task:
         for shard in missing:
-            content = before.shard(job.expects(shard))
+            content = previous.shard(job.expected_columns(shard))
             if content is not None:
                 run.write(shard.index, content)
             task.advance()
 
 
 def skipped_log(out: Path) -> Path:
-    """The table of the files that could not be used for ``out``, beside it: path and reason."""
+    """Path of the CSV file beside ``out`` that lists the skipped files with reasons."""
     return out.with_name(out.name + ".skipped.csv")
 
 
-def _log_skipped(out: Path, job: Job) -> None:
+def _write_skipped_log(out: Path, job: Job) -> None:
     path, skipped = skipped_log(out), dict.fromkeys(job.skipped)
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")

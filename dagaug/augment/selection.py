@@ -1,11 +1,10 @@
-"""Which candidates become training images: scores in, verdicts with reasons out (paper, Sec. 4.6).
+"""Selection of candidates by the classifier's confidence, with a verdict for each candidate (paper, Sec. 4.6).
 
-A candidate is one morph of a source into the pose of a reference (one *variant* of it). The classifier gave
-its top-1 prediction and p(label of the source). The paper keeps the best candidate of a source; the default
-here keeps the best of each (source, reference), because one image per source costs count and diversity.
+The paper keeps the best candidate of each source. The default here keeps the best of each pair of source and
+reference, because one image per source costs number and diversity.
 
-All candidates are judged by the same rules, but cut-outs compete with cut-outs alone: the source's own pixels are
-recognised far more surely than any morph, of which next to nothing would be left.
+Cut-outs compete with cut-outs only. They show the source's own pixels, so classifiers are much more confident about
+them, and almost no morph would win.
 """
 
 from __future__ import annotations
@@ -41,18 +40,24 @@ VERDICTS: tuple[str, ...] = (
     "below --min-confidence",
     "above --max-confidence",
 )
-"""A verdict is an index into this table."""
+"""Names of the verdicts; a verdict is an index into this table. The names are part of the stored file."""
 
 KEPT, NOT_BEST_OF_REFERENCE, NOT_BEST_OF_SOURCE, MISLABELLED, TOO_LOW, TOO_HIGH = range(len(VERDICTS))
 
 
 def check_bounds(min_confidence: float | int, max_confidence: float | int) -> None:
-    """Raise UsageError unless the bounds of the confidence are in order within [0, 1]."""
-    if not 0.0 <= min_confidence <= max_confidence <= 1.0:
+    """Check that 0 <= min_confidence <= max_confidence <= 1.
+
+    Raises:
+        UsageError: they are not.
+    """
+    if not 0.0 <= max_confidence <= 1.0:
+        raise UsageError("give a number from 0 to 1", option="max_confidence", value=max_confidence)
+    if not 0.0 <= min_confidence <= max_confidence:
         raise UsageError(
-            f"--min-confidence {min_confidence:g} and --max-confidence {max_confidence:g}: "
-            "both lie in [0, 1], the first not above the second"
-        )
+            f"give a number from 0 to the largest confidence, {max_confidence:g}",
+            option="min_confidence", value=min_confidence,
+        )  # fmt: skip
 
 
 def select(
@@ -62,48 +67,48 @@ def select(
     label: Integer[np.ndarray, " N"],
     predicted: Integer[np.ndarray, " N"],
     confidence: Float[np.ndarray, " N"],
-    kind: Integer[np.ndarray, " N"] | None = None,
+    group: Integer[np.ndarray, " N"] | None = None,
     keep: str = "per-reference",
     allow_mislabelled: bool = True,
     min_confidence: float = 0.0,
     max_confidence: float = 1.0,
 ) -> UInt8[np.ndarray, " N"]:
-    """Give each candidate its verdict, an index into :data:`VERDICTS`.
+    """Give each candidate a verdict, an index into :data:`VERDICTS`.
 
-    A candidate is first judged alone: predicted as another class than ``label`` (unless that is allowed), or with a
-    confidence outside ``[min_confidence, max_confidence]``, it is rejected for the first of these reasons. Those that
-    are left compete by confidence within their group: (source, reference) for ``per-reference``, source for
-    ``per-image``, and of one ``kind``. Equal confidences are decided for the earlier candidate, so the verdicts
-    depend on the arguments alone. A group may end without a winner.
+    First, each candidate is checked alone. It is rejected if it is predicted as another class than ``label`` (unless
+    that is allowed), or if its confidence lies outside ``[min_confidence, max_confidence]``; the verdict is the first
+    of these reasons. Then the remaining candidates of a group compete by confidence. Groups are (source, reference,
+    group) for ``per-reference`` and (source, group) for ``per-image``. Ties go to the earlier candidate. A group may
+    end without a winner.
 
     Args:
-        source: each candidate's source, any integer id.
-        reference: each candidate's reference, any integer id.
+        source: source of each candidate, any integer id.
+        reference: reference of each candidate, any integer id.
         label: class of the source.
-        predicted: the classifier's top-1 class.
-        confidence: p(label), in [0, 1]; NaN is rejected as below ``--min-confidence``.
-        kind: what competes with its like alone, any integer id; all are of one kind by default.
-        keep: the rule, one of :data:`Keep`; ``all`` lets every candidate pass that stands alone.
-        allow_mislabelled: keep candidates whose top-1 prediction is another class.
-        min_confidence: smallest confidence that is kept.
-        max_confidence: largest confidence that is kept (drops the too easy).
+        predicted: top-1 class of the classifier.
+        confidence: p(label), in [0, 1]; NaN is rejected as too low.
+        group: candidates with different integers do not compete; None puts all into one group.
+        keep: one of :data:`Keep`; ``all`` skips the competition.
+        allow_mislabelled: accept candidates whose top-1 prediction is another class.
+        min_confidence: smallest accepted confidence.
+        max_confidence: largest accepted confidence; discards morphs that are too easy.
 
     Raises:
         UsageError: an unknown rule, or bounds outside [0, 1] or in the wrong order.
     """
     if keep not in get_args(Keep):
-        raise UsageError(f"--keep {keep}: unknown rule; choose one of {', '.join(get_args(Keep))}")
+        raise UsageError(f"unknown rule; choose one of {', '.join(get_args(Keep))}", option="keep", value=keep)
     check_bounds(min_confidence, max_confidence)
     verdicts = np.full(len(source), KEPT, dtype=np.uint8)
     verdicts[confidence > max_confidence] = TOO_HIGH
     verdicts[~(confidence >= min_confidence)] = TOO_LOW  # the negation catches NaN
     if not allow_mislabelled:
         verdicts[predicted != label] = MISLABELLED
-    alike = np.zeros(len(source), np.uint8) if kind is None else kind
+    group = np.zeros(len(source), np.uint8) if group is None else group
     if keep == "per-reference":
-        _keep_best(verdicts, confidence, (alike, reference, source), NOT_BEST_OF_REFERENCE)
+        _keep_best(verdicts, confidence, (group, reference, source), NOT_BEST_OF_REFERENCE)
     elif keep == "per-image":
-        _keep_best(verdicts, confidence, (alike, source), NOT_BEST_OF_SOURCE)
+        _keep_best(verdicts, confidence, (group, source), NOT_BEST_OF_SOURCE)
     return verdicts
 
 
@@ -113,9 +118,9 @@ def _keep_best(
     keys: tuple[np.ndarray, ...],
     losers_verdict: int,
 ) -> None:
-    """Among the kept of each group (equal in all ``keys``) leave the most confident, in place."""
+    """Keep the most confident candidate of each group (equal in all ``keys``); changes ``verdicts`` in place."""
     rows = np.flatnonzero(verdicts == KEPT)
-    # Sorted by group, then by falling confidence; lexsort is stable, so that ties stay in the given order.
+    # Sorted by group, then by falling confidence. lexsort is stable, so ties keep the given order.
     order = rows[np.lexsort((-confidence[rows], *(key[rows] for key in keys)))]
     same_as_previous = np.zeros(len(order), dtype=bool)
     if len(order):
@@ -124,6 +129,6 @@ def _keep_best(
 
 
 def verdict_counts(verdicts: UInt8[np.ndarray, " N"]) -> dict[str, int]:
-    """Count the candidates of each verdict, in the order of :data:`VERDICTS`, leaving out empty ones."""
+    """Number of candidates by verdict name, in the order of :data:`VERDICTS`, without zeros."""
     counts = np.bincount(verdicts, minlength=len(VERDICTS))
     return {name: int(count) for name, count in zip(VERDICTS, counts, strict=True) if count}
