@@ -1,11 +1,10 @@
-"""Classifiers that are trained from one seed and asked for probabilities.
+"""A trained classifier: class probabilities of images, saving and loading.
 
-One classifier serves twice: cross-fitted on the real training split it judges morphs (:mod:`dagaug.judges`), and
-trained on real or on real + synthetic images it is the downstream experiment of ``score``. Images come in as uint8 RGB
-NHWC or, on a device, as float NCHW in [-1, 1].
+The same class serves as a judge of morphs (:mod:`dagaug.classifiers.cross_fit`) and as the classifier of the downstream
+experiment of ``score``. Images are uint8 RGB NHWC, or float NCHW in [-1, 1] on the classifier's device.
 
-A saved classifier is one safetensors file whose header holds the rest as JSON, so that a file is whole or
-absent.
+A file of classifiers is one safetensors file with JSON in its header. It appears under its name only when it is
+complete.
 """
 
 from __future__ import annotations
@@ -24,39 +23,31 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from dagaug.classifiers.backbones import Network, build, create, first_line
+from dagaug.classifiers.backbones import Network, build, create_network, first_line
+from dagaug.compute.tensors import to_tensor
 from dagaug.runtime.errors import CheckpointError, UsageError
+from dagaug.runtime.files import atomic_replace
 
 __all__ = [
-    "FORMAT",
-    "VERSION",
     "Classifier",
     "hash_images",
     "read_classifiers",
-    "to_device",
     "untrained",
     "write_classifiers",
 ]
 
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # albumentations would ask the network for its newest version
-
-FORMAT = "dagaug-classifier"
-
-
-VERSION = 1
-
-
-# One classifier
+_FORMAT = "dagaug-classifier"
+_VERSION = 1
 
 
 class Classifier:
-    """A network with what is needed to use it: class names, image size, the images it learned from.
+    """A trained network, its class names, its image size, and hashes of its training images.
 
     Attributes:
-        network: the :class:`Network`, in evaluation mode.
-        classes: names of its outputs.
-        size: side of the images in pixels that it was trained on; others are resized to the network's input.
-        trained_on: sorted 64-bit hashes (:func:`hash_images`) of its training images, real and synthetic.
+        network: the network, in evaluation mode.
+        classes: class names, in the order of the logits.
+        size: side in pixels of the training images; the network resizes other images.
+        trained_on: sorted 64-bit hashes (:func:`hash_images`) of the training images, real and synthetic.
     """
 
     def __init__(
@@ -73,7 +64,7 @@ class Classifier:
 
     @property
     def device(self) -> torch.device:
-        """Where the network's weights are."""
+        """Device of the network's weights."""
         return self.network.mean.device
 
     def to(self, device: torch.device | str) -> Classifier:
@@ -83,7 +74,7 @@ class Classifier:
 
     @torch.inference_mode()
     def probabilities_of_tensor(self, images: Float[Tensor, "B 3 H W"]) -> Float32[Tensor, "B K"]:
-        """Class probabilities of images in [-1, 1], which must be on the network's device."""
+        """Class probabilities of images in [-1, 1] that are on the network's device."""
         images = images.to(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             logits = self.network(images)
@@ -95,22 +86,26 @@ class Classifier:
         """Class probabilities of uint8 RGB images; each row sums to 1."""
         out = np.zeros((len(images), len(self.classes)), dtype=np.float32)
         for start in range(0, len(images), batch_size):
-            batch = to_device(images[start : start + batch_size], self.device)
+            batch = to_tensor(images[start : start + batch_size], self.device)
             out[start : start + batch_size] = self.probabilities_of_tensor(batch).cpu().numpy()
         return out
 
     def accuracy(self, images: UInt8[np.ndarray, "N H W 3"], labels: Integer[np.ndarray, " N"]) -> float:
-        """Share of images whose top-1 class is their label; NaN without images."""
+        """Top-1 accuracy in [0, 1]; NaN if there are no images."""
         if not len(images):
             return math.nan
         return float((self.probabilities(images).argmax(axis=1) == labels).mean())
 
     def saw(self, images: UInt8[np.ndarray, "N H W 3"]) -> Bool[np.ndarray, " N"]:
-        """Tell for each image whether exactly these pixels were among the training images."""
+        """For each image, whether an image of exactly the same pixels was in the training set."""
         return np.isin(hash_images(images), self.trained_on)
 
     def save(self, path: Path) -> None:
-        """Write one safetensors file; the name appears only when it is whole."""
+        """Write one safetensors file, atomically.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
         write_classifiers(path, [self])
 
     @classmethod
@@ -118,7 +113,7 @@ class Classifier:
         """Read what :meth:`save` wrote.
 
         Raises:
-            CheckpointError: missing, corrupt, not a classifier of this package, or of another version.
+            CheckpointError: the file is missing, corrupt, not a classifier of dagaug, or of another version.
         """
         classifiers, _, _ = read_classifiers(path)
         return classifiers[0].to(device)
@@ -137,20 +132,14 @@ class Classifier:
 
 
 def untrained(name: str, classes: Sequence[str], *, size: int) -> Classifier:
-    """A classifier with random weights, to measure how fast it is."""
+    """A classifier with random weights, to measure the speed of a network; arguments as in :func:`build`."""
     return Classifier(build(name, len(classes), size=size), classes, size)
 
 
 def hash_images(images: UInt8[np.ndarray, "N H W C"]) -> Int64[np.ndarray, " N"]:
-    """Hash each image's pixels (BLAKE2b, 64 bits), to tell whether a classifier has seen it."""
+    """64-bit BLAKE2b hash of each image's pixels."""
     digests = (hashlib.blake2b(image.tobytes(), digest_size=8).digest() for image in images)
     return np.frombuffer(b"".join(digests), dtype="<i8").astype(np.int64)
-
-
-def to_device(images: UInt8[np.ndarray, "B H W 3"], device: torch.device) -> Float32[Tensor, "B 3 H W"]:
-    """Move uint8 NHWC to the device and turn it into float NCHW in [-1, 1] (channels last in memory)."""
-    tensor = torch.from_numpy(np.ascontiguousarray(images)).to(device, non_blocking=True)
-    return tensor.permute(0, 3, 1, 2).float() / 127.5 - 1.0
 
 
 def write_classifiers(
@@ -159,65 +148,62 @@ def write_classifiers(
     tensors: Mapping[str, Tensor] | None = None,
     header: Mapping[str, object] | None = None,
 ) -> None:
-    """Write classifiers and what else belongs to them as one safetensors file; the name appears only when it is whole.
+    """Write classifiers as one safetensors file, atomically.
 
     Args:
-        path: the file; its folder is made where it is not there.
-        classifiers: each is written under its number as prefix.
-        tensors, header: what else the file holds.
+        path: the file; its folder is created if it is missing.
+        classifiers: the tensors of each have its position in this list as prefix of their names.
+        tensors, header: further content of the file.
+
+    Raises:
+        OSError: the file cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     described = {
-        "format": FORMAT, "version": VERSION, "classifiers": [one._header() for one in classifiers], **(header or {}),
+        "format": _FORMAT, "version": _VERSION, "classifiers": [one._header() for one in classifiers], **(header or {}),
     }  # fmt: skip
     own = {f"{n}.{key}": tensor for n, one in enumerate(classifiers) for key, tensor in one._tensors().items()}
     plain = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in (own | dict(tensors or {})).items()}
-    try:
-        save_file(plain, partial, metadata={"dagaug": json.dumps(described, ensure_ascii=False)})
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    own_temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")  # two runs may train the same judges at once
+    with atomic_replace(path, own_temporary) as temporary:
+        save_file(plain, temporary, metadata={"dagaug": json.dumps(described, ensure_ascii=False)})
 
 
 def read_classifiers(path: Path) -> tuple[list[Classifier], dict[str, Tensor], dict]:
-    """Read what :func:`write_classifiers` wrote: the classifiers, all tensors, and the header.
+    """Read what :func:`write_classifiers` wrote.
+
+    Returns:
+        the classifiers on the CPU, all tensors of the file by name, and its header.
 
     Raises:
-        CheckpointError: missing, corrupt, not a classifier of this package, or of another version.
+        CheckpointError: the file is missing, corrupt, not a classifier of dagaug, or of another version.
     """
     tensors, header = _read(path)
     classifiers = _classifiers(path, tensors, header)
     if not classifiers:
-        raise CheckpointError(f"{path}: holds no classifier; delete it to train anew")
+        raise CheckpointError(f"{path}: holds no classifier")
     return classifiers, tensors, header
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict]:
     if not path.is_file():
-        raise CheckpointError(f"{path}: no classifier there")
+        raise CheckpointError(f"{path}: no such file")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
         header = json.loads(metadata.get("dagaug", "null"))
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        raise CheckpointError(
-            f"{path}: not a readable classifier ({first_line(error)}); delete it to train anew"
-        ) from error
-    if not isinstance(header, dict) or header.get("format") != FORMAT:
-        raise CheckpointError(f"{path}: not a classifier saved by dagaug; use it as --weights if it is a state dict")
-    if header.get("version") != VERSION:
-        raise CheckpointError(
-            f"{path}: version {header.get('version')}, this dagaug reads {VERSION}; delete it to train anew"
-        )
+        raise CheckpointError(f"{path}: not a readable file of classifiers ({first_line(error)})") from error
+    if not isinstance(header, dict) or header.get("format") != _FORMAT:
+        raise CheckpointError(f"{path}: not a classifier of dagaug")
+    if header.get("version") != _VERSION:
+        raise CheckpointError(f"{path}: has version {header.get('version')}; this dagaug reads version {_VERSION}")
     return tensors, header
 
 
 def _classifiers(path: Path, tensors: dict[str, Tensor], header: dict) -> list[Classifier]:
-    """Rebuild the classifiers of a file, each under its number as prefix."""
+    """Rebuild the classifiers of a file."""
     classifiers = []
     try:
         for number, described in enumerate(header["classifiers"]):
@@ -227,10 +213,10 @@ def _classifiers(path: Path, tensors: dict[str, Tensor], header: dict) -> list[C
                 if key.startswith(f"{number}.")
             }
             name, classes, size = described["name"], tuple(described["classes"]), int(described["size"])
-            network = create(name, len(classes), int(described["input_size"]))
+            network = create_network(name, len(classes), int(described["input_size"]))
             state = {key.removeprefix("model."): value for key, value in own.items() if key.startswith("model.")}
             network.model.load_state_dict(state)
             classifiers.append(Classifier(network, classes, size, own["trained_on"].numpy()))
     except (KeyError, TypeError, ValueError, RuntimeError, UsageError) as error:
-        raise CheckpointError(f"{path}: a damaged classifier ({first_line(error)}); delete it to train anew") from error
+        raise CheckpointError(f"{path}: a classifier in it is damaged ({first_line(error)})") from error
     return classifiers

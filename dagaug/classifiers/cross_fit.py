@@ -1,4 +1,7 @@
-"""Judges of morphs: classifiers of which each judges what it did not learn from (selection, paper Sec. 4.6)."""
+"""Cross-fitted judges: each real image and its morphs are judged by a classifier that did not train on that image.
+
+The judges select morphs (paper, Sec. 4.6).
+"""
 
 from __future__ import annotations
 
@@ -14,25 +17,25 @@ import torch
 from jaxtyping import Bool, Float, Float32, Int64, Integer, UInt8
 from torch import Tensor
 
-from dagaug.classifiers.backbones import create, first_line, input_size_for, load_weights, read_weights
+from dagaug.classifiers.backbones import create_network, first_line, input_size_for, load_weights, read_weights
 from dagaug.classifiers.classifier import Classifier, hash_images, read_classifiers, write_classifiers
-from dagaug.classifiers.fit import FitOptions, fit, identity_of
+from dagaug.classifiers.fit import FitOptions, fit, fit_identity
 from dagaug.runtime.errors import CheckpointError, UsageError
 from dagaug.runtime.progress import SILENT, Progress
 
-__all__ = ["TRUSTED", "CrossFitted", "Practice", "cross_fit", "folds_of", "ready_judge"]
+__all__ = ["TRUSTED_ACCURACY", "CrossFitted", "SyntheticImages", "assign_folds", "cross_fit", "judge_from_weights"]
 
-TRUSTED = 0.5
-"""Judges that are right on fewer of the images that they did not see drop nothing: their doubts are mostly noise."""
+TRUSTED_ACCURACY = 0.5
+"""Least held-out accuracy of judges that may reject morphs by default; doubts of weaker judges are mostly noise."""
 
 
-class Practice(NamedTuple):
-    """Made images from which cross-fitted classifiers learn beside the real ones.
+class SyntheticImages(NamedTuple):
+    """Synthetic images for training judges beside the real ones.
 
     Attributes:
-        images: RGB, of the size of the real ones.
+        images: RGB, of the size of the real images.
         labels: their classes.
-        made_from: rows of the real images that each was made from.
+        made_from: for each image the rows of the K real images that it was made from.
     """
 
     images: UInt8[np.ndarray, "M H W 3"]
@@ -40,21 +43,21 @@ class Practice(NamedTuple):
     made_from: Int64[np.ndarray, "M K"]
 
     def only(self, allowed: Bool[np.ndarray, " N"]) -> tuple[UInt8[np.ndarray, "m H W 3"], Int64[np.ndarray, " m"]]:
-        """Images and labels of those that were made from allowed real images alone."""
+        """Images and labels of those that were made from allowed real images only."""
         rows = np.flatnonzero(allowed[self.made_from].all(1))
         return self.images[rows], self.labels[rows]
 
 
 class CrossFitted:
-    """Classifiers of which each judges the images that it did not learn from.
+    """One classifier for each fold of the real images; it judges the images of its fold and their morphs.
 
     Attributes:
-        classifiers: one for each fold.
-        fold_of: for each image the classifier that judges it and its morphs.
-        held_out: whether that classifier really did not learn from the image; False for the only image of a
-            class, which must always train, and everywhere if there is but one classifier.
-        accuracy: top-1 accuracy on the held-out images, each judged by its own classifier; NaN if there are
-            none.
+        classifiers: one for each fold, trained on the other folds.
+        fold_of: fold of each real image.
+        held_out: for each real image, whether its classifier did not train on it. False for the only image of a class,
+            which is always trained on, and for all images if there is only one classifier.
+        accuracy: top-1 accuracy on the held-out images in [0, 1], each judged by its own classifier; NaN if no image
+            is held out.
     """
 
     def __init__(
@@ -71,7 +74,7 @@ class CrossFitted:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the classifiers' outputs."""
+        """Class names, in the order of the probabilities."""
         return self.classifiers[0].classes
 
     def to(self, device: torch.device | str) -> CrossFitted:
@@ -83,7 +86,12 @@ class CrossFitted:
     def probabilities_of_tensor(
         self, images: Float[Tensor, "B 3 H W"], rows: Integer[np.ndarray, " B"]
     ) -> Float32[Tensor, "B K"]:
-        """Judge images in [-1, 1], on the classifiers' device, made from the real images ``rows``."""
+        """Class probabilities of morphs.
+
+        Args:
+            images: morphs in [-1, 1], on the classifiers' device.
+            rows: the real image that each morph was made from.
+        """
         folds = self.fold_of[rows]
         out = images.new_zeros((len(images), len(self.classes)), dtype=torch.float32)
         for fold in np.unique(folds):
@@ -94,11 +102,11 @@ class CrossFitted:
     def probabilities(
         self, images: UInt8[np.ndarray, "B H W 3"], rows: Integer[np.ndarray, " B"]
     ) -> Float32[np.ndarray, "B K"]:
-        """Judge uint8 images that were made from the real images ``rows``."""
-        return _judge(self.classifiers, images, self.fold_of[rows])
+        """The same for uint8 RGB images."""
+        return _judge_by_fold(self.classifiers, images, self.fold_of[rows])
 
     def sha256(self) -> str:
-        """Hash (in hexadecimal) of the classifiers' weights and classes, whichever images they judge."""
+        """Hash (hexadecimal) of the classifiers' weights and class names."""
         digest = hashlib.sha256(json.dumps(self.classes).encode())
         for classifier in self.classifiers:
             for name, tensor in sorted(classifier.network.state_dict().items()):
@@ -106,7 +114,7 @@ class CrossFitted:
         return digest.hexdigest()
 
     def save(self, path: Path, identity: str = "") -> None:
-        """Write one safetensors file with all classifiers; ``identity`` says what they were made from."""
+        """Write one safetensors file; ``identity`` is a hash of what the classifiers were trained from."""
         tensors = {"fold_of": torch.from_numpy(self.fold_of), "held_out": torch.from_numpy(self.held_out)}
         accuracy = None if math.isnan(self.accuracy) else self.accuracy
         write_classifiers(path, self.classifiers, tensors, {"identity": identity, "accuracy": accuracy})
@@ -116,50 +124,47 @@ class CrossFitted:
         """Read what :meth:`save` wrote.
 
         Raises:
-            CheckpointError: missing, corrupt, of another version, or made from something else than
-                ``identity``.
+            CheckpointError: the file is missing, corrupt, of another version, or not of ``identity``.
         """
         classifiers, tensors, header = read_classifiers(path)
         if identity is not None and header.get("identity") != identity:
-            raise CheckpointError(f"{path}: classifiers of other images or options; delete it to train anew")
+            raise CheckpointError(f"{path}: judges of other images, options or library versions")
         try:
             fold_of, held_out = tensors["fold_of"].numpy(), tensors["held_out"].numpy()
             accuracy = math.nan if header["accuracy"] is None else float(header["accuracy"])
         except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(
-                f"{path}: a damaged classifier ({first_line(error)}); delete it to train anew"
-            ) from error
+            raise CheckpointError(f"{path}: holds no complete set of judges ({first_line(error)})") from error
         return cls(classifiers, fold_of, held_out, accuracy).to(device)
 
 
-def folds_of(
+def assign_folds(
     hashes: Int64[np.ndarray, " N"], labels: Integer[np.ndarray, " N"], folds: int, *, seed: int
 ) -> tuple[Int64[np.ndarray, " N"], Bool[np.ndarray, " N"]]:
-    """Deal images to folds, stratified by class; copies of one image (equal hashes) stay together.
+    """Assign images to folds, stratified by class; copies of one image (equal hashes) stay in one fold.
 
-    There are never more folds than different images in the smallest class, classes with a single one left
-    aside: those are dealt to fold 0 but not held out. Fewer than two possible folds give fold 0 and nothing
-    held out.
+    The number of folds is at most the number of different images in the smallest class, classes of a single image not
+    counted. A single image goes to fold 0 and is not held out. If fewer than two folds are possible, all images go to
+    fold 0 and none is held out.
 
     Returns:
-        the fold of each image, and whether it may be held out.
+        the fold of each image, and whether the image may be held out.
     """
     rng = np.random.default_rng(np.random.SeedSequence([seed, 17]))
-    kinds = {int(c): list(dict.fromkeys(hashes[labels == c].tolist())) for c in np.unique(labels)}
-    several = [len(kind) for kind in kinds.values() if len(kind) > 1]
-    folds = min([folds, *several]) if several else 1
-    dealt: dict[int, tuple[int, bool]] = {}
+    distinct = {int(c): list(dict.fromkeys(hashes[labels == c].tolist())) for c in np.unique(labels)}
+    counts = [len(images) for images in distinct.values() if len(images) > 1]
+    folds = min([folds, *counts]) if counts else 1
+    assigned: dict[int, tuple[int, bool]] = {}
     turn = 0
-    for kind in kinds.values():
-        kind = [image for image in kind if image not in dealt]  # a copy under another label keeps its first fold
-        for image in (kind[i] for i in rng.permutation(len(kind))):
-            dealt[image] = (turn % folds, True)
+    for images in distinct.values():
+        new = [image for image in images if image not in assigned]  # a copy under another label keeps its first fold
+        for image in (new[i] for i in rng.permutation(len(new))):
+            assigned[image] = (turn % folds, True)
             turn += 1
-    for kind in kinds.values():
-        if len(kind) == 1:
-            dealt[kind[0]] = (0, False)
-    fold_of = np.array([dealt[image][0] for image in hashes.tolist()], dtype=np.int64)
-    held_out = np.array([dealt[image][1] and folds > 1 for image in hashes.tolist()], dtype=bool)
+    for images in distinct.values():
+        if len(images) == 1:
+            assigned[images[0]] = (0, False)
+    fold_of = np.array([assigned[image][0] for image in hashes.tolist()], dtype=np.int64)
+    held_out = np.array([assigned[image][1] and folds > 1 for image in hashes.tolist()], dtype=bool)
     return fold_of, held_out
 
 
@@ -173,46 +178,47 @@ def cross_fit(
     seed: int,
     device: torch.device | str = "cpu",
     cache: Path | None = None,
-    practice: Callable[[], Practice] | None = None,
-    practice_of: str = "",
+    synthetic: Callable[[], SyntheticImages] | None = None,
+    synthetic_identity: str = "",
     progress: Progress = SILENT,
 ) -> CrossFitted:
-    """Train one classifier for each fold on the images of the other folds.
+    """Train one classifier for each fold, on the images of the other folds.
 
     Args:
         images: real training images, RGB.
         labels: their classes, indices into ``classes``.
         classes: class names.
         options: see :class:`FitOptions`.
-        folds: how many; fewer where a class has fewer images; 1 trains a single classifier on everything.
+        folds: number of folds; fewer where a class has fewer images; 1 trains a single classifier on all images.
         seed: of the folds and of each training.
         device: where to train; the classifiers stay there.
-        cache: file to reuse if it was made from the same images, options, folds and seed; else written.
-        practice: makes images that have a share of each batch (``options.synthetic_share``); a classifier sees those
-            alone of which it may see all that they were made from.
-        practice_of: names what else those depend on, for the cache.
-        progress: told of each step of each training, and of judges that are wrong more often than right.
+        cache: file of judges. It is reused if images, options, folds, seed and library versions are the same, and
+            written otherwise.
+        synthetic: makes synthetic images, which take a share of each batch (``options.synthetic_share``). A classifier
+            gets only those whose real images it may train on.
+        synthetic_identity: hash of what the synthetic images depend on, for the cache.
+        progress: receives each step of each training, and a warning if the judges' accuracy is low.
 
     Raises:
-        TrainingError: no images, or a loss that is not finite.
-        CheckpointError: a cache that is there but damaged.
+        UsageError: ``folds`` is below 1, or timm refuses the network.
+        TrainingError: there are no images, or the loss is not finite.
     """
     if folds < 1:
-        raise UsageError(f"--folds {folds}: at least 1")
+        raise UsageError("give at least 1", option="folds", value=folds)
     hashes = hash_images(images)
-    identity = identity_of(hashes, labels, classes, options, folds, seed, practice_of)
+    identity = fit_identity(hashes, labels, classes, options, folds, seed, synthetic_identity)
     if cache is not None and cache.exists():
         try:
             fitted = CrossFitted.load(cache, device, identity=identity)
         except CheckpointError as error:
-            progress.say(f"{error}; training them anew")
+            progress.say(f"{error}; training new judges")
         else:
-            progress.say(f"{cache}: the classifiers are there already; not trained again")
-            _warn(fitted, progress)
+            progress.say(f"{cache}: using these judges, trained before")
+            _warn_if_weak(fitted, progress)
             return fitted
-    fold_of, held_out = folds_of(hashes, labels, folds, seed=seed)
+    fold_of, held_out = assign_folds(hashes, labels, folds, seed=seed)
     count = int(fold_of.max(initial=0)) + 1
-    made = None if practice is None else practice()
+    extra = None if synthetic is None else synthetic()
     classifiers = []
     for fold in range(count):
         train = (fold_of != fold) | ~held_out
@@ -220,48 +226,48 @@ def cross_fit(
         classifiers.append(
             fit(
                 images[train], labels[train], classes, options, seed=seed, device=device,
-                synthetic=None if made is None else made.only(train), progress=progress, title=title,
+                synthetic=None if extra is None else extra.only(train), progress=progress, title=title,
             )
         )  # fmt: skip
-    probabilities = _judge(classifiers, images[held_out], fold_of[held_out])
+    probabilities = _judge_by_fold(classifiers, images[held_out], fold_of[held_out])
     right = probabilities.argmax(axis=1) == labels[held_out]
     fitted = CrossFitted(classifiers, fold_of, held_out, float(right.mean()) if len(right) else math.nan)
     if cache is not None:
         fitted.save(cache, identity)
-    _warn(fitted, progress)
+    _warn_if_weak(fitted, progress)
     return fitted
 
 
-def _warn(fitted: CrossFitted, progress: Progress) -> None:
-    """Say so where selection by these classifiers is worth little."""
-    if fitted.accuracy < TRUSTED:
+def _warn_if_weak(fitted: CrossFitted, progress: Progress) -> None:
+    if fitted.accuracy < TRUSTED_ACCURACY:
         progress.say(
-            f"The classifiers are right on only {fitted.accuracy:.0%} of the real images that they did not see: what "
-            "they are unsure of is kept (--min-confidence, --reject-mislabelled drop it); better ones can be named "
-            "with --classifier and --weights"
+            f"The judges reach only {fitted.accuracy:.0%} accuracy on real images that they did not train on. Their "
+            "doubts reject no morphs, unless a minimum confidence is set or mislabelled morphs are rejected. "
+            "Another classifier, or pretrained weights, may judge better."
         )
 
 
-def _judge(
+def _judge_by_fold(
     classifiers: Sequence[Classifier], images: UInt8[np.ndarray, "N H W 3"], folds: Int64[np.ndarray, " N"]
 ) -> Float32[np.ndarray, "N K"]:
+    """Class probabilities of images, each by the classifier of its fold."""
     out = np.zeros((len(images), len(classifiers[0].classes)), dtype=np.float32)
     for fold in np.unique(folds):
         out[folds == fold] = classifiers[fold].probabilities(images[folds == fold])
     return out
 
 
-def ready_judge(name: str, classes: Sequence[str], *, size: int, weights: Path) -> Classifier | None:
-    """A classifier that needs no training: one that :meth:`Classifier.save` wrote, or weights with a fitting head.
+def judge_from_weights(name: str, classes: Sequence[str], *, size: int, weights: Path) -> Classifier | None:
+    """A judge that needs no training: a classifier that dagaug saved, or weights with a head for these classes.
 
     Args:
-        name: timm name of the network that the weights are for.
-        classes: names of its outputs.
+        name: timm name of the network of the weights.
+        classes: class names of the data.
         size: side of the images in pixels.
-        weights: see :func:`dagaug.backbones.build`.
+        weights: see :func:`dagaug.classifiers.backbones.build`.
 
     Returns:
-        None if the weights have no head for so many classes, so that they can only be where a training starts.
+        the judge; None if the weights have no head for so many classes and can only start a training.
 
     Raises:
         CheckpointError: the file is missing, corrupt, for another network, or for other classes.
@@ -270,10 +276,10 @@ def ready_judge(name: str, classes: Sequence[str], *, size: int, weights: Path) 
     if any(key.startswith("0.") for key in tensors):
         classifier = Classifier.load(weights)
         if classifier.classes != tuple(classes):
-            raise CheckpointError(f"--weights {weights}: judges other classes than the data set's")
+            raise CheckpointError("judges other classes than the data set's", option="weights", value=weights)
         return classifier
-    network = create(name, len(classes), input_size_for(name, size))
-    load_weights(network.model, tensors, str(weights))
+    network = create_network(name, len(classes), input_size_for(name, size))
+    load_weights(network.model, tensors, weights)
     own = network.model.state_dict()
     head = [key for key, tensor in own.items() if tensor.ndim and tensor.shape[0] == len(classes)]
     fits = bool(head) and all(key in tensors and tensors[key].shape == own[key].shape for key in head[-2:])

@@ -1,4 +1,4 @@
-"""Training of a classifier: options, learning-rate schedule, augmentation, optimisation loop."""
+"""Training of one classifier: options, batches, learning-rate schedule, optimisation."""
 
 from __future__ import annotations
 
@@ -8,56 +8,56 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
-import albumentations as A
-import cv2
 import numpy as np
 import timm.optim
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int64, Integer, UInt8
+from jaxtyping import Float32, Int64, Integer, UInt8
 from torch import Tensor
 
-from dagaug.classifiers import plain_net as plainnet
-from dagaug.classifiers.backbones import build
-from dagaug.classifiers.classifier import Classifier, hash_images, to_device
+from dagaug.classifiers.augmentation import Augment, image_augmentation, mix_batch
+from dagaug.classifiers.backbones import Network, build
+from dagaug.classifiers.classifier import Classifier, hash_images
+from dagaug.classifiers.plain_net import PLAIN
 from dagaug.compute.devices import autocast
+from dagaug.compute.tensors import to_tensor
 from dagaug.runtime.errors import TrainingError, UsageError
 from dagaug.runtime.progress import SILENT, Progress
+from dagaug.runtime.versions import library_versions
 
-__all__ = ["LEARNING_RATES", "Augment", "FitOptions", "augmented", "fit", "identity_of"]
+__all__ = ["LEARNING_RATES", "LIBRARIES", "FitOptions", "fit", "fit_identity"]
 
+LEARNING_RATES = {"": 2e-3, PLAIN: 3e-3, "test_resnet": 1e-2}
+"""Default peak learning rate by network name, chosen at 10 images a class; the empty name is for all others."""
 
-# Training
-
-
-Augment = Literal["none", "standard", "strong"]
-
-LEARNING_RATES = {"": 2e-3, plainnet.NAME: 3e-3, "test_resnet": 1e-2}
-"""Peak rates that suited 10 images a class, by the network's name; the empty name stands for all others."""
+LIBRARIES = ("torch", "timm", "albumentations", "opencv-python", "numpy")
+"""Libraries besides dagaug whose versions can change a trained classifier."""
 
 
 @dataclass(frozen=True)
 class FitOptions:
-    """How a classifier is trained; everything but the data and the seed.
+    """Options of a classifier's training.
 
     Attributes:
-        name: timm name, ``lite0`` or ``plain``.
-        size: side of the training images in pixels.
-        steps: optimiser steps; None for as many as suit the number of images (:meth:`resolved`).
-        batch_size: images a step.
-        learning_rate: peak of the schedule (warm-up of a tenth, then cosine to zero) for AdamW; None for the
-            network's entry in :data:`LEARNING_RATES`.
-        weight_decay: of AdamW, for weights that are no biases or norms.
-        label_smoothing: share of each label spread over all classes.
-        augment: ``standard`` is flip and shift; ``strong`` adds scale, rotation, colour and harder ones, MixUp and
-            CutMix.
-        synthetic_share: share of each batch drawn from the synthetic images where there are any.
+        name: any timm name, ``lite0`` or ``plain``.
+        size: side of the training images in pixels, at least 8.
+        steps: optimiser steps; None chooses by the number of images, see :meth:`resolved`.
+        batch_size: images a step, at least 2.
+        learning_rate: peak learning rate of AdamW, reached after a tenth of the steps and followed by half a cosine
+            to zero; None takes the network's entry in :data:`LEARNING_RATES`.
+        weight_decay: of AdamW; biases and norms have none.
+        label_smoothing: share of each label that is spread over all classes, in [0, 1).
+        augment: augmentation of the training images, see :data:`dagaug.classifiers.augmentation.Augment`.
+        synthetic_share: share of each batch that is drawn from the synthetic images, between 0 and 1.
         weights: file of weights to start from.
+
+    Raises:
+        UsageError: a value is out of range.
     """
 
-    name: str = plainnet.NAME
+    name: str = PLAIN
     size: int = 64
     steps: int | None = None
     batch_size: int = 32
@@ -70,32 +70,33 @@ class FitOptions:
 
     def __post_init__(self) -> None:
         checks = (
-            (self.size >= 8, f"--size {self.size}: at least 8 pixels"),
-            (self.steps is None or self.steps >= 1, f"--steps {self.steps}: at least 1"),
-            (self.batch_size >= 2, f"--batch-size {self.batch_size}: at least 2, which batch norm needs"),
-            (
-                self.learning_rate is None or self.learning_rate > 0,
-                f"--learning-rate {self.learning_rate}: greater than 0",
-            ),
-            (0 <= self.label_smoothing < 1, f"--label-smoothing {self.label_smoothing:g}: in [0, 1)"),
-            (0 < self.synthetic_share < 1, f"--synthetic-share {self.synthetic_share:g}: between 0 and 1"),
-            (
-                self.augment in get_args(Augment),
-                f"augment {self.augment}: one of {', '.join(get_args(Augment))}",
-            ),
+            ("size", self.size >= 8, "give at least 8 pixels"),
+            ("steps", self.steps is None or self.steps >= 1, "give at least 1"),
+            ("batch_size", self.batch_size >= 2, "give at least 2, which batch norm needs"),
+            ("learning_rate", self.learning_rate is None or self.learning_rate > 0, "give a rate greater than 0"),
+            ("label_smoothing", 0 <= self.label_smoothing < 1, "give a share in [0, 1)"),
+            ("synthetic_share", 0 < self.synthetic_share < 1, "give a share between 0 and 1"),
+            ("augment", self.augment in get_args(Augment), f"choose one of {', '.join(get_args(Augment))}"),
         )
-        for holds, message in checks:
+        for option, holds, message in checks:
             if not holds:
-                raise UsageError(message)
+                raise UsageError(message, option=option, value=getattr(self, option))
 
     def resolved(self, images: int) -> FitOptions:
-        """Fill in what is None: 160 epochs of ``images``, within 1,200 and 20,000 steps, and the learning rate."""
+        """These options with steps and learning rate filled in for a number of training images.
+
+        The default is 160 epochs, but at least 1,200 and at most 20,000 steps.
+        """
         steps = self.steps or min(max(math.ceil(160 * images / self.batch_size), 1_200), 20_000)
         rate = self.learning_rate or LEARNING_RATES.get(self.name, LEARNING_RATES[""])
         return replace(self, steps=steps, learning_rate=rate)
 
+    def synthetic_count(self) -> int:
+        """Number of synthetic images in a batch, where there are any: at least one, and not all."""
+        return min(max(round(self.batch_size * self.synthetic_share), 1), self.batch_size - 1)
+
     def as_dict(self) -> dict[str, object]:
-        """Give the options as JSON can hold them."""
+        """The options as JSON can store them."""
         return asdict(self) | {"weights": None if self.weights is None else str(self.weights)}
 
 
@@ -113,9 +114,9 @@ def fit(
 ) -> Classifier:
     """Train a classifier; on a CPU the result depends on the arguments alone.
 
-    Initial weights, order of the real images, order of the synthetic ones and augmentation come from streams
-    of their own of one seed, so that runs with and without synthetic images are paired. Steps and batch size
-    are the same for both: synthetic images take the place of real ones in ``synthetic_share`` of each batch.
+    Initial weights, order of the real images, order of the synthetic images and augmentation have random streams of
+    their own, all from one seed, so that trainings with and without synthetic images are paired. Both take the same
+    number of steps of the same batch size: synthetic images replace real ones in ``synthetic_share`` of each batch.
 
     Args:
         images: real training images, RGB.
@@ -124,79 +125,111 @@ def fit(
         options: see :class:`FitOptions`.
         seed: any non-negative integer.
         device: where to train; the classifier stays there.
-        synthetic: images and labels to mix in; of the same size as ``images``.
-        progress: told of each step.
+        synthetic: synthetic images, of the same size as ``images``, and their labels.
+        progress: receives each step.
         title: name of the task in ``progress``.
 
     Raises:
-        TrainingError: no images, or a loss that is not finite.
-        UsageError: a name or size that timm refuses.
+        TrainingError: there are no images, or the loss is not finite.
+        UsageError: timm refuses the network's name or the size.
     """
     if len(images) == 0:
         raise TrainingError("no training images for the classifier; check the training split of the data")
     options = options.resolved(len(images))
-    steps, peak = options.steps or 0, options.learning_rate or 0.0  # resolved: neither is None
     device = torch.device(device)
     streams = [np.random.default_rng(stream) for stream in np.random.SeedSequence(seed).spawn(4)]
-    real_order = _endless_order(len(images), streams[0])
-    extra = 0
+    sets = [(images, labels, options.batch_size)]
     if synthetic is not None and len(synthetic[0]):
-        extra = min(max(round(options.batch_size * options.synthetic_share), 1), options.batch_size - 1)
-        synthetic_order = _endless_order(len(synthetic[0]), streams[1])
-    augment = _augmentation(options, int(streams[2].integers(2**31)))
-
+        count = options.synthetic_count()
+        sets = [(images, labels, options.batch_size - count), (*synthetic, count)]
+    batches = _Batches(sets, options.augment, streams, len(classes), device)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         network = build(options.name, len(classes), size=options.size, weights=options.weights).to(device)
         network = network.to(memory_format=torch.channels_last)
-        optimiser = timm.optim.create_optimizer_v2(
-            network.model, opt="adamw", lr=peak, weight_decay=options.weight_decay
-        )
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, steps))
-        network.train()
-        with progress.task(title, steps, "steps") as task:
-            for step in range(steps):
-                rows = _take(real_order, options.batch_size - extra)
-                batch, targets = [images[rows]], [labels[rows]]
-                if extra and synthetic is not None:
-                    rows = _take(synthetic_order, extra)
-                    batch, targets = [*batch, synthetic[0][rows]], [*targets, synthetic[1][rows]]
-                x = to_device(np.stack([augment(image=i)["image"] for part in batch for i in part]), device)
-                y = torch.from_numpy(np.concatenate(targets).astype(np.int64)).to(device)
-                y = F.one_hot(y, len(classes)).float()
-                if options.augment == "strong":
-                    x, y = _mix(x, y, streams[3])
-                with autocast(device):
-                    logits = network(x)
-                loss = F.cross_entropy(logits.float(), y, label_smoothing=options.label_smoothing)
-                optimiser.zero_grad(set_to_none=True)
-                loss.backward()
-                torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
-                optimiser.step()
-                schedule.step()
-                last = step + 1 == steps
-                if last or step % 20 == 0:  # reading the loss waits for the device
-                    value = loss.item()
-                    if not math.isfinite(value):
-                        raise TrainingError(
-                            f"the classifier's loss is not finite at step {step + 1} of {steps}; "
-                            f"try a --learning-rate below {peak:g}"
-                        )
-                    task.advance(1, f"loss {value:.3f}")
-                else:
-                    task.advance(1)
-    seen = [hash_images(images)] + ([hash_images(synthetic[0])] if extra and synthetic is not None else [])
-    return Classifier(network.eval(), classes, options.size, np.concatenate(seen))
+        _optimise(network, batches, options, progress, title)
+    trained_on = np.concatenate([hash_images(pixels) for pixels, _, _ in sets])
+    return Classifier(network.eval(), classes, options.size, trained_on)
+
+
+class _Batches:
+    """Endless augmented batches.
+
+    Args:
+        sets: real and, where there are any, synthetic images: pixels, labels, number of images in each batch.
+        augment: kind of augmentation.
+        streams: random numbers for the orders of both sets, augmentation of images, mixing of batches.
+        classes: number of classes.
+        device: where the batches go.
+    """
+
+    def __init__(
+        self,
+        sets: Sequence[tuple[UInt8[np.ndarray, "_ H W 3"], Integer[np.ndarray, " _"], int]],
+        augment: Augment,
+        streams: Sequence[np.random.Generator],
+        classes: int,
+        device: torch.device,
+    ) -> None:
+        self._sets = [
+            (pixels, labels, count, _endless_order(len(pixels), stream))
+            for (pixels, labels, count), stream in zip(sets, streams, strict=False)
+        ]
+        self._change = image_augmentation(augment, int(streams[2].integers(2**31)))
+        self._mixing = streams[3] if augment == "strong" else None
+        self._classes, self._device = classes, device
+
+    def next(self) -> tuple[Float32[Tensor, "B 3 H W"], Float32[Tensor, "B K"]]:
+        """Images in [-1, 1] and class probabilities."""
+        pixels, labels = [], []
+        for images, classes, count, order in self._sets:
+            rows = [next(order) for _ in range(count)]
+            pixels += [self._change(image=images[row])["image"] for row in rows]
+            labels.append(classes[rows])
+        x = to_tensor(np.stack(pixels), self._device)
+        y = torch.from_numpy(np.concatenate(labels).astype(np.int64)).to(self._device)
+        y = F.one_hot(y, self._classes).float()
+        return (x, y) if self._mixing is None else mix_batch(x, y, self._mixing)
 
 
 def _endless_order(count: int, rng: np.random.Generator) -> Iterator[int]:
-    """Give row numbers for ever, each of them once before any comes again."""
+    """Row numbers in random order without end; each row comes once before any comes again."""
     while True:
         yield from rng.permutation(count).tolist()
 
 
-def _take(order: Iterator[int], count: int) -> list[int]:
-    return [next(order) for _ in range(count)]
+def _optimise(network: Network, batches: _Batches, options: FitOptions, progress: Progress, title: str) -> None:
+    """Train a network in place; ``options`` are resolved.
+
+    Raises:
+        TrainingError: the loss is not finite.
+    """
+    steps, peak = options.steps or 0, options.learning_rate or 0.0  # resolved: neither is None
+    optimiser = timm.optim.create_optimizer_v2(network.model, opt="adamw", lr=peak, weight_decay=options.weight_decay)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, steps))
+    network.train()
+    with progress.task(title, steps, "steps") as task:
+        for step in range(steps):
+            x, y = batches.next()
+            with autocast(x.device):
+                logits = network(x)
+            loss = F.cross_entropy(logits.float(), y, label_smoothing=options.label_smoothing)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
+            optimiser.step()
+            schedule.step()
+            note = ""
+            if step + 1 == steps or step % 20 == 0:  # reading the loss waits for the device
+                value = loss.item()
+                if not math.isfinite(value):
+                    raise TrainingError(
+                        f"the classifier's loss is not finite at step {step + 1} of {steps} "
+                        f"with learning rate {peak:g}",
+                        remedies={"learning_rate": float(f"{peak / 10:g}")},
+                    )
+                note = f"loss {value:.3f}"
+            task.advance(1, note)
 
 
 def _rate(step: int, steps: int) -> float:
@@ -207,82 +240,26 @@ def _rate(step: int, steps: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(steps - warm, 1)))
 
 
-def _augmentation(options: FitOptions, seed: int) -> A.Compose:
-    """Build the augmentation of single images, uint8 RGB to uint8 RGB, with random numbers of its own."""
-    edge = {"border_mode": cv2.BORDER_REPLICATE}
-    # What more was added to these cost accuracy at ten images a class (examples/experiments.md).
-    standard = [
-        A.HorizontalFlip(p=0.5),
-        A.Affine(scale=(1, 1), translate_percent=(-0.1, 0.1), p=0.9, **edge),
-    ]
-    usual = [
-        A.HorizontalFlip(p=0.5),
-        A.Affine(scale=(0.8, 1.2), translate_percent=(-0.1, 0.1), rotate=(-10, 10), p=0.9, **edge),
-        A.ColorJitter(brightness=(0.8, 1.2), contrast=(0.8, 1.2), saturation=(0.8, 1.2), hue=(-0.02, 0.02), p=0.8),
-    ]
-    # Two random ones of RandAugment's operations (Cubuk et al. 2020) at its usual strength.
-    harder = A.SomeOf(
-        [
-            A.Affine(shear=(-17, 17), p=1, **edge),
-            A.Affine(rotate=(-30, 30), p=1, **edge),
-            A.Affine(translate_percent=(-0.2, 0.2), p=1, **edge),
-            A.AutoContrast(p=1),
-            A.Equalize(p=1),
-            A.Posterize(num_bits=(4, 6), p=1),
-            A.Solarize(threshold_range=(0.5, 1.0), p=1),
-            A.ColorJitter(brightness=(0.4, 1.6), contrast=(0.4, 1.6), saturation=(0.4, 1.6), hue=(0, 0), p=1),
-            A.Sharpen(p=1),
-        ],
-        n=2,
-        p=1,
-    )
-    chains: dict[Augment, list] = {"none": [], "standard": standard, "strong": [*usual, harder]}
-    return A.Compose(chains[options.augment], seed=seed)
-
-
-def augmented(
-    images: UInt8[np.ndarray, "N H W 3"], augment: Augment, seeds: Sequence[int]
-) -> UInt8[np.ndarray, "N H W 3"]:
-    """One augmented copy of each image by a seed of its own, as training sees them but for MixUp and CutMix."""
-    change = _augmentation(FitOptions(augment=augment), 0)
-    copies = images.copy()
-    for row, seed in enumerate(seeds):
-        change.set_random_seed(seed)
-        copies[row] = change(image=images[row])["image"]
-    return copies
-
-
-def _mix(
-    images: Float[Tensor, "B 3 H W"], targets: Float[Tensor, "B K"], rng: np.random.Generator
-) -> tuple[Float[Tensor, "B 3 H W"], Float[Tensor, "B K"]]:
-    """Mix a batch with its reverse: MixUp (Zhang et al. 2018) or CutMix (Yun et al. 2019), at random."""
-    height, width = images.shape[-2:]
-    if rng.random() < 0.5:
-        keep = float(rng.beta(0.2, 0.2))
-        mixed = keep * images + (1 - keep) * images.flip(0)
-    else:
-        side = math.sqrt(1 - rng.beta(1.0, 1.0))
-        cy, cx = rng.integers(height), rng.integers(width)
-        top, bottom = (int(np.clip(cy + sign * side * height / 2, 0, height)) for sign in (-1, 1))
-        left, right = (int(np.clip(cx + sign * side * width / 2, 0, width)) for sign in (-1, 1))
-        mixed = images.clone()
-        mixed[:, :, top:bottom, left:right] = images.flip(0)[:, :, top:bottom, left:right]
-        keep = 1 - (bottom - top) * (right - left) / (height * width)
-    return mixed, keep * targets + (1 - keep) * targets.flip(0)
-
-
-def identity_of(
+def fit_identity(
     hashes: Int64[np.ndarray, " N"],
     labels: Integer[np.ndarray, " N"],
     classes: Sequence[str],
     options: FitOptions,
     *more: int | str,
 ) -> str:
-    """Name (in hexadecimal) everything that a training depends on; its seed belongs among ``more``."""
+    """Hash (hexadecimal) of everything that a trained classifier depends on, with the versions of the libraries.
+
+    Args:
+        hashes: of the training images, by :func:`hash_images`.
+        labels: their classes.
+        classes: class names.
+        options: of the training; the content of ``weights`` counts, too.
+        more: what else it depends on, for example the seed.
+    """
     digest = hashlib.sha256(hashes.tobytes())
     digest.update(np.ascontiguousarray(labels, dtype=np.int64).tobytes())
     if options.weights is not None and options.weights.is_file():
         digest.update(options.weights.read_bytes())
-    rest = [list(classes), options.as_dict(), more, timm.__version__, torch.__version__]
+    rest = [list(classes), options.as_dict(), more, library_versions(*LIBRARIES)]
     digest.update(json.dumps(rest, sort_keys=True).encode())
     return digest.hexdigest()

@@ -1,9 +1,9 @@
-"""Linear classifiers on the features of a frozen network: each image passes through it a few times, not every step.
+"""Linear probe: a linear classifier on the features of a frozen network.
 
-An image is seen in a few augmented copies (:data:`VIEWS`). A seed decides about initial weights, order, and which half
-of the copies it learns from, so that seeds vary less than in trainings of their own. The copies depend on an image's
-pixels alone: the same image in two sets brings nothing new. MixUp and CutMix, which make new images of every batch,
-have no part in it.
+The network reads each image in a few augmented copies (:data:`COPIES_PER_IMAGE`) once, not in every step. A seed
+decides on initial weights, order, and the half of the copies that is trained on; therefore seeds vary less than in full
+trainings. The copies depend on an image's pixels only, so a duplicate image adds nothing new. MixUp and CutMix, which
+make new images in every batch, are not used.
 """
 
 from __future__ import annotations
@@ -17,17 +17,18 @@ import torch.nn.functional as F
 from jaxtyping import Float32, Int64, UInt8
 from torch import Tensor, nn
 
+from dagaug.classifiers.augmentation import Augment, augment_images
 from dagaug.classifiers.backbones import build
-from dagaug.classifiers.fit import Augment, FitOptions, augmented
+from dagaug.classifiers.fit import FitOptions
 from dagaug.compute.tensors import to_tensor
 from dagaug.runtime.progress import SILENT, Progress
 
-__all__ = ["RATE", "VIEWS", "Features", "Probe"]
+__all__ = ["COPIES_PER_IMAGE", "LEARNING_RATE", "Features", "LinearProbe"]
 
-VIEWS = 6
-"""Augmented copies of each training image; a seed learns from half of them."""
+COPIES_PER_IMAGE = 6
+"""Augmented copies of each training image; a seed trains on half of them."""
 
-RATE = 3e-3
+LEARNING_RATE = 3e-3
 """Peak learning rate of AdamW on standardised features."""
 
 _BATCH = 128
@@ -35,25 +36,25 @@ _BATCH = 128
 
 @dataclass(frozen=True)
 class Features:
-    """Features of images in V views, and their labels."""
+    """Features of N images in V augmented copies, and the images' labels."""
 
     values: Float32[Tensor, "V N D"]
     labels: Int64[np.ndarray, " N"]
 
 
-class Probe:
-    """A frozen network and the features that it has given so far.
+class LinearProbe:
+    """A frozen network with a cache of the features that it has read.
 
     Args:
         options: name, size and weights of the network.
-        device: where it computes.
-        progress: is told of images.
+        device: where to compute features.
+        progress: receives the number of images read.
     """
 
     def __init__(self, options: FitOptions, *, device: torch.device | str = "cpu", progress: Progress = SILENT) -> None:
         self._device, self._progress = torch.device(device), progress
         self._network = build(options.name, 0, size=options.size, weights=options.weights).to(self._device).eval()
-        self._known: dict[tuple[bytes, str, int], Float32[Tensor, "V N D"]] = {}
+        self._cache: dict[tuple[bytes, str, int], Float32[Tensor, "V N D"]] = {}
 
     def features(
         self,
@@ -62,20 +63,27 @@ class Probe:
         hashes: Int64[np.ndarray, " N"],
         augment: Augment = "none",
     ) -> Features:
-        """Features of images; without augmentation in one view. ``hashes`` say which images they are."""
-        views = 1 if augment == "none" else VIEWS
-        key = hashlib.sha256(hashes.tobytes()).digest(), augment, views
-        if key not in self._known:
-            with self._progress.task(f"Reading features, {augment}", views * len(images), "images") as task:
+        """Features of images, from the cache if the same images were read before.
+
+        Args:
+            images: RGB.
+            labels: their classes.
+            hashes: of the images, by :func:`dagaug.classifiers.classifier.hash_images`.
+            augment: augmentation of the copies; ``none`` gives one copy, the image itself.
+        """
+        copies = 1 if augment == "none" else COPIES_PER_IMAGE
+        key = hashlib.sha256(hashes.tobytes()).digest(), augment, copies
+        if key not in self._cache:
+            with self._progress.task(f"Reading features, {augment}", copies * len(images), "images") as task:
                 seen = []
-                for view in range(views):
+                for copy in range(copies):
                     for start in range(0, len(images), _BATCH):
                         part = slice(start, start + _BATCH)
-                        seeds = [(number + view) % 2**32 for number in hashes[part].tolist()]
-                        seen.append(self._read(augmented(images[part], augment, seeds)))
+                        seeds = [(number + copy) % 2**32 for number in hashes[part].tolist()]
+                        seen.append(self._read(augment_images(images[part], augment, seeds)))
                         task.advance(len(seeds))
-            self._known[key] = torch.cat(seen).unflatten(0, (views, len(images)))
-        return Features(self._known[key], labels)
+            self._cache[key] = torch.cat(seen).unflatten(0, (copies, len(images)))
+        return Features(self._cache[key], labels)
 
     @torch.inference_mode()
     def _read(self, images: UInt8[np.ndarray, "B S S 3"]) -> Float32[Tensor, "B D"]:
@@ -93,10 +101,16 @@ class Probe:
         *,
         seed: int,
     ) -> Float32[np.ndarray, "M K"]:
-        """Train a linear classifier and give its class probabilities of the test images.
+        """Train a linear classifier; returns its class probabilities of the test images.
 
-        As in :func:`dagaug.classifier.fit`, all arms make the same number of steps of the same size, and synthetic
-        images take the place of real ones in ``synthetic_share`` of a batch.
+        As in :func:`dagaug.classifiers.fit.fit`, trainings with and without synthetic images take the same number of
+        steps of the same batch size; synthetic images replace real ones in ``synthetic_share`` of a batch.
+
+        Args:
+            train, synthetic, test: features of the real training images, of synthetic ones if any, of test images.
+            classes: number of classes.
+            options: steps, batch size, synthetic share, weight decay and label smoothing count here.
+            seed: of everything random.
         """
         steps = options.steps or 500
         mean, spread = train.values.mean((0, 1)), train.values.std((0, 1)) + 1e-6
@@ -105,17 +119,15 @@ class Probe:
         with torch.no_grad():
             head.weight.copy_(torch.from_numpy(streams[2].normal(0, 0.01, tuple(head.weight.shape))))
             head.bias.zero_()
-        optimiser = torch.optim.AdamW(head.parameters(), lr=RATE, weight_decay=options.weight_decay)
+        optimiser = torch.optim.AdamW(head.parameters(), lr=LEARNING_RATE, weight_decay=options.weight_decay)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-        extra = 0
+        extra = 0 if synthetic is None else options.synthetic_count()
+        copies = streams[2].permutation(len(train.values))[: max(1, len(train.values) // 2)]
+        sets = [(Features(train.values[copies], train.labels), options.batch_size - extra, streams[0])]
         if synthetic is not None:
-            extra = min(max(round(options.batch_size * options.synthetic_share), 1), options.batch_size - 1)
-        views = streams[2].permutation(len(train.values))[: max(1, len(train.values) // 2)]
-        parts = [(Features(train.values[views], train.labels), options.batch_size - extra, streams[0])]
-        if synthetic is not None:
-            parts.append((Features(synthetic.values[views], synthetic.labels), extra, streams[1]))
+            sets.append((Features(synthetic.values[copies], synthetic.labels), extra, streams[1]))
         for _ in range(steps):
-            drawn = [_draw(features, count, stream) for features, count, stream in parts]
+            drawn = [_draw(features, count, stream) for features, count, stream in sets]
             logits = head((torch.cat([x for x, _ in drawn]) - mean) / spread)
             labels = torch.from_numpy(np.concatenate([y for _, y in drawn]))
             loss = F.cross_entropy(logits, labels, label_smoothing=options.label_smoothing)
@@ -130,6 +142,7 @@ class Probe:
 def _draw(
     features: Features, count: int, stream: np.random.Generator
 ) -> tuple[Float32[Tensor, "B D"], Int64[np.ndarray, " B"]]:
-    views, images = features.values.shape[:2]
+    """Features and labels of random images, each from a random copy."""
+    copies, images = features.values.shape[:2]
     rows = stream.integers(images, size=count)
-    return features.values[stream.integers(views, size=count), rows], features.labels[rows]
+    return features.values[stream.integers(copies, size=count), rows], features.labels[rows]

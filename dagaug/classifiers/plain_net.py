@@ -1,7 +1,7 @@
-"""The default classifier of small images: four plain convolutions that keep a fine grid.
+"""The default classifier of small images: four convolutions at 1, 1/2, 1/4 and 1/8 of the image's side.
 
-Networks made for ImageNet shrink an image to a quarter of its side before they look closely. At 64 px and ten images a
-class that throws away what tells fine-grained classes apart (examples/experiments.md, "The classifier").
+Networks made for ImageNet shrink an image to a quarter of its side in their first layers. At 64 px and ten images a
+class this loses the details that separate fine-grained classes (examples/experiments.md, "The classifier").
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-__all__ = ["NAME", "PlainNet"]
+__all__ = ["PLAIN", "PlainNet"]
 
-NAME = "plain"
-"""What stands for it where timm names stand for timm's networks."""
+PLAIN = "plain"
+"""Name of this network where other classifiers have timm names."""
 
-_WIDTH = 32  # channels of the first map; each later one has twice as many
+_WIDTH = 32  # channels of the first convolution; each later one has twice as many
 
 
 class PlainNet(nn.Module):
-    """Convolutions at 1, 1/2, 1/4 and 1/8 of the side, with batch norm and max pooling, then their mean.
+    """Four convolutions with batch norm, ReLU and max pooling, then the mean over all positions and a linear head.
 
     Attributes:
         num_features: length of the pooled features.
-        pretrained_cfg: timm's record, as far as :class:`dagaug.backbones.Network` reads it.
-        head: logits of the pooled features.
+        pretrained_cfg: the fields of timm's record that :class:`dagaug.classifiers.backbones.Network` reads.
+        head: linear layer from pooled features to logits.
     """
 
     head: nn.Module
@@ -45,11 +45,11 @@ class PlainNet(nn.Module):
         self.reset_classifier(num_classes)
 
     def reset_classifier(self, num_classes: int) -> None:
-        """Put another head on; with 0 classes the network gives its pooled features."""
+        """Replace the head; with 0 classes the network returns its pooled features."""
         self.head = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B K"]:
-        """Logits of normalised images of at least 8 pixels a side."""
+        """Logits of normalised images; H and W are at least 8."""
         x = images
         for number, stage in enumerate(self.stages):
             x = stage(F.max_pool2d(x, 2) if number else x)  # B C H/2ⁿ W/2ⁿ

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from dagaug.classifiers.augmentation import Augment
 from dagaug.classifiers.backbones import LITE0
-from dagaug.classifiers.fit import Augment, FitOptions
+from dagaug.classifiers.fit import FitOptions
 from dagaug.runtime.errors import UsageError
 from dagaug.score.controls import CONTROLS
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Int64
 
-from dagaug.classifiers.cross_fit import folds_of
+from dagaug.classifiers.cross_fit import assign_folds
 from dagaug.runtime.errors import UsageError
 from dagaug.runtime.progress import Progress
 from dagaug.score.image_sets import ImageSet, MorphSet
@@ -53,7 +53,7 @@ def choose_steps(
     Raises:
         UsageError: no class has two images, so that nothing can be held out.
     """
-    fold_of, held_out = folds_of(real.hashes, real.labels, max(2, round(1 / share)), seed=seed)
+    fold_of, held_out = assign_folds(real.hashes, real.labels, max(2, round(1 / share)), seed=seed)
     if not held_out.any():
         raise UsageError("--validation: no class has two different training images, so that none can be held out")
     folds = [_Fold.of(real, held_out & (fold_of == fold)) for fold in range(int(fold_of.max()) + 1)]

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from jaxtyping import Float32
 
-from dagaug.classifiers.fit import FitOptions, fit, identity_of
-from dagaug.classifiers.linear_probe import Probe
+from dagaug.classifiers.fit import FitOptions, fit, fit_identity
+from dagaug.classifiers.linear_probe import LinearProbe
 from dagaug.compute.process_pool import crew
 from dagaug.runtime.progress import Progress
 from dagaug.score.image_sets import ImageSet
@@ -66,7 +66,7 @@ class Training:
     def identity(self, setting: Setting, device: torch.device) -> str:
         """Name everything that its predictions depend on but the seed."""
         sets = (self.train, self.test, *([] if self.synthetic is None else [self.synthetic]))
-        parts = (identity_of(one.hashes, one.labels, setting.classes, self.options) for one in sets)
+        parts = (fit_identity(one.hashes, one.labels, setting.classes, self.options) for one in sets)
         return "-".join([*(part[:16] for part in parts), setting.mode, device.type])
 
 
@@ -179,7 +179,7 @@ class _Trainer:
 
     def __init__(self, setting: Setting, shelf: _Shelf, device: torch.device) -> None:
         self._setting, self._shelf, self._device = setting, shelf, device
-        self._probe: Probe | None = None
+        self._probe: LinearProbe | None = None
 
     def __call__(self, job: _Packed, progress: Progress) -> list[Run]:
         take = self._shelf.take
@@ -219,7 +219,7 @@ class _Trainer:
         return classifier.probabilities(training.test.images)
 
     def _probed(self, training: Training, seed: int, progress: Progress) -> Float32[np.ndarray, "N K"]:
-        probe = self._probe = self._probe or Probe(self._setting.network, device=self._device, progress=progress)
+        probe = self._probe = self._probe or LinearProbe(self._setting.network, device=self._device, progress=progress)
         augment = training.options.augment
         train, synthetic = (
             None if one is None else probe.features(one.images, one.labels, one.hashes, augment)

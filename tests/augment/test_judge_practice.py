@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from dagaug.augment.judge_practice import bent, practice_images
+from dagaug.augment.judge_practice import practice_images, warp_objects
 from dagaug.classifiers.classifier import hash_images
-from dagaug.classifiers.cross_fit import Practice, cross_fit
+from dagaug.classifiers.cross_fit import SyntheticImages, cross_fit
 from dagaug.classifiers.fit import FitOptions
 from dagaug.model.presets import Attention
 from dagaug.model.translators import ReferenceTranslator
@@ -23,16 +23,17 @@ def discs() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return images, np.arange(8) % 2, np.broadcast_to(mask, (8, 32, 32)).copy()
 
 
-def test_bent_objects_move_and_keep_their_colours(discs: tuple[np.ndarray, ...]) -> None:
+def test_warped_objects_move_and_keep_their_colours(discs: tuple[np.ndarray, ...]) -> None:
     images, _, masks = discs
-    pixels, moved = bent(images.astype(np.float32), masks, [np.random.SeedSequence([1, row]) for row in range(8)])
+    seeds = [np.random.SeedSequence([1, row]) for row in range(8)]
+    pixels, moved = warp_objects(images.astype(np.float32), masks, seeds)
     assert pixels.shape == images.shape
     assert moved.shape == masks.shape
     assert np.abs(moved - masks).mean() > 0.01
     inside = moved > 0.95
     for row in range(8):
         assert np.abs(pixels[row][inside[row]].mean(0) - images[row, 15, 15]).max() < 40
-    again, _ = bent(images.astype(np.float32), masks, [np.random.SeedSequence([1, row]) for row in range(8)])
+    again, _ = warp_objects(images.astype(np.float32), masks, seeds)
     np.testing.assert_array_equal(pixels, again)
 
 
@@ -64,12 +65,9 @@ def test_practice_shows_the_object_on_other_backgrounds(
     assert (made.images != other.images).any()
 
 
-def test_of_very_many_images_only_some_are_cut_out(
-    discs: tuple[np.ndarray, ...], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("dagaug.augment.judge_practice._MOST", 3)
+def test_the_number_of_images_that_are_cut_out_is_bounded(discs: tuple[np.ndarray, ...]) -> None:
     images, labels, _ = discs
-    made = practice_images(ReferenceTranslator(Attention(2, 0.3, 20.0)).eval(), images, labels, seed=0)
+    made = practice_images(ReferenceTranslator(Attention(2, 0.3, 20.0)).eval(), images, labels, seed=0, max_images=3)
     assert len(made.images) == 12
     assert len(set(made.made_from[:, 0].tolist())) == 3
     assert set(made.made_from[:, 1].tolist()) <= set(made.made_from[:, 0].tolist())
@@ -80,9 +78,9 @@ def test_a_judge_practises_on_nothing_of_what_it_is_to_judge(discs: tuple[np.nda
     images, labels, _ = discs
     rows = np.arange(8)
     behind = (rows + 3) % 8
-    made = Practice(255 - images, labels.astype(np.int64), np.stack([rows, behind], 1))
+    made = SyntheticImages(255 - images, labels.astype(np.int64), np.stack([rows, behind], 1))
     options = FitOptions("plain", 32, 2, batch_size=4)
-    fitted = cross_fit(images, labels, ["a", "b"], options, folds=2, seed=0, practice=lambda: made)
+    fitted = cross_fit(images, labels, ["a", "b"], options, folds=2, seed=0, synthetic=lambda: made)
     hashes = hash_images(made.images)
     for fold, judge in enumerate(fitted.classifiers):
         held = fitted.fold_of == fold
@@ -96,15 +94,15 @@ def test_the_cache_tells_practice_of_other_networks_apart(discs: tuple[np.ndarra
     del masks
     calls = []
 
-    def practice() -> Practice:
+    def practice() -> SyntheticImages:
         calls.append(1)
-        return Practice(images, labels.astype(np.int64), np.stack([np.arange(8)] * 2, 1))
+        return SyntheticImages(images, labels.astype(np.int64), np.stack([np.arange(8)] * 2, 1))
 
     def fitted(name: str) -> str:
         options = FitOptions("plain", 32, 2, batch_size=4)
         return cross_fit(
-            images, labels, ["a", "b"], options, folds=2, seed=0, cache=tmp_path / "judges", practice=practice,
-            practice_of=name,
+            images, labels, ["a", "b"], options, folds=2, seed=0, cache=tmp_path / "judges", synthetic=practice,
+            synthetic_identity=name,
         ).sha256()  # fmt: skip
 
     first = fitted("one")

@@ -16,7 +16,7 @@ from dagaug.runtime.errors import CheckpointError, UsageError
 
 
 def test_unknown_name_suggests_close_ones() -> None:
-    with pytest.raises(UsageError, match=r"--classifier resnet_18: .*close: .*resnet18"):
+    with pytest.raises(UsageError, match=r"classifier=resnet_18: .*close: .*resnet18"):
         build("resnet_18", 3)
 
 

@@ -1,4 +1,4 @@
-"""Cross-fitted classifiers: what is dealt to which fold, who judges what, and what is kept."""
+"""Cross-fitted classifiers: folds, judging, cache."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import pytest
 import torch
 from making_classifiers import CLASSES, TINY, Listener, coloured
 
-from dagaug.classifiers.cross_fit import CrossFitted, cross_fit, folds_of
+from dagaug.classifiers.cross_fit import CrossFitted, assign_folds, cross_fit
 
 
 def test_folds_are_stratified_and_keep_copies_together() -> None:
     labels = np.repeat([0, 1], 6)
     hashes = np.array([10, 10, 11, 12, 13, 14, 20, 21, 22, 23, 24, 24], dtype=np.int64)
-    folds, held_out = folds_of(hashes, labels, 3, seed=0)
+    folds, held_out = assign_folds(hashes, labels, 3, seed=0)
     assert held_out.all()
     assert folds[0] == folds[1]
     assert folds[10] == folds[11]
@@ -28,19 +28,19 @@ def test_folds_are_stratified_and_keep_copies_together() -> None:
 
 def test_there_are_never_more_folds_than_images_of_the_smallest_class() -> None:
     labels = np.array([0, 0, 0, 0, 1, 1])
-    folds, held_out = folds_of(np.arange(6), labels, 5, seed=0)
+    folds, held_out = assign_folds(np.arange(6), labels, 5, seed=0)
     assert set(folds.tolist()) == {0, 1}
     assert held_out.all()
 
 
 def test_the_only_image_of_a_class_always_trains() -> None:
     labels = np.array([0, 0, 0, 0, 1])
-    _, held_out = folds_of(np.arange(5), labels, 2, seed=0)
+    _, held_out = assign_folds(np.arange(5), labels, 2, seed=0)
     assert held_out.tolist() == [True, True, True, True, False]
 
 
-def test_where_no_class_has_two_images_nothing_is_held_out() -> None:
-    folds, held_out = folds_of(np.arange(3), np.arange(3), 3, seed=0)
+def test_without_a_class_of_two_images_nothing_is_held_out() -> None:
+    folds, held_out = assign_folds(np.arange(3), np.arange(3), 3, seed=0)
     assert not folds.any()
     assert not held_out.any()
 
@@ -64,7 +64,7 @@ def test_held_out_accuracy_is_that_of_the_judges() -> None:
     assert fitted.accuracy == pytest.approx(right.mean())
 
 
-def test_judges_that_are_mostly_wrong_are_told_each_time_they_are_used(tmp_path: Path) -> None:
+def test_judges_of_low_accuracy_cause_a_warning_each_time_they_are_used(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (18, 32, 32, 3), dtype=np.uint8)
     for _ in ("trained", "read from the cache"):
         listener = Listener()
@@ -72,15 +72,15 @@ def test_judges_that_are_mostly_wrong_are_told_each_time_they_are_used(tmp_path:
             noise, np.arange(18) % 3, CLASSES, TINY, folds=2, seed=0, cache=tmp_path / "j", progress=listener
         )
         assert doubtful.accuracy < 0.5
-        assert f"right on only {doubtful.accuracy:.0%}" in listener.lines[-1]
-        assert "--min-confidence" in listener.lines[-1]
+        assert f"reach only {doubtful.accuracy:.0%} accuracy" in listener.lines[-1]
+        assert "minimum confidence" in listener.lines[-1]
     listener = Listener()
     sure = cross_fit(*coloured(30), CLASSES, replace(TINY, steps=40, batch_size=12), folds=2, seed=0, progress=listener)
     assert sure.accuracy > 0.9
     assert listener.lines == []
 
 
-def test_a_batch_of_many_sources_is_judged_each_by_its_own() -> None:
+def test_each_image_of_a_batch_is_judged_by_the_classifier_of_its_source() -> None:
     images, labels = coloured(12)
     fitted = cross_fit(images, labels, CLASSES, TINY, folds=3, seed=0)
     rows = np.array([4, 0, 7, 0])
@@ -112,7 +112,7 @@ def test_the_cache_is_used_for_the_same_and_replaced_for_other_options(tmp_path:
     )
     cross_fit(images, labels, CLASSES, TINY, folds=2, seed=1, cache=cache, progress=listener)
     assert listener.steps == 2 * 6
-    assert "other images or options" in listener.lines[-1]
+    assert "other images, options or library versions; training new judges" in listener.lines[-1]
 
 
 def test_a_damaged_cache_is_trained_anew(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from dagaug.classifiers import linear_probe as probe_module
 from dagaug.classifiers.classifier import hash_images
 from dagaug.classifiers.fit import FitOptions
-from dagaug.classifiers.linear_probe import VIEWS, Features, Probe
+from dagaug.classifiers.linear_probe import COPIES_PER_IMAGE, Features, LinearProbe
 
 OPTIONS = FitOptions("test_resnet", 32, steps=60, batch_size=8)
 
@@ -21,31 +21,31 @@ def pictures() -> tuple[np.ndarray, np.ndarray]:
     return (noise + 150 * labels[:, None, None, None]).astype(np.uint8), labels.astype(np.int64)
 
 
-def read(probe: Probe, pictures: tuple[np.ndarray, np.ndarray], augment: str = "none") -> Features:
+def read(probe: LinearProbe, pictures: tuple[np.ndarray, np.ndarray], augment: str = "none") -> Features:
     return probe.features(*pictures, hash_images(pictures[0]), augment)  # type: ignore[arg-type]
 
 
 def test_features_are_read_once_for_each_kind_of_augmentation(
     pictures: tuple[np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    probe = Probe(OPTIONS)
+    probe = LinearProbe(OPTIONS)
     calls = []
-    inner = probe_module.augmented
+    inner = probe_module.augment_images
     monkeypatch.setattr(
-        probe_module, "augmented", lambda images, kind, seeds: (calls.append(kind), inner(images, kind, seeds))[1]
+        probe_module, "augment_images", lambda images, kind, seeds: (calls.append(kind), inner(images, kind, seeds))[1]
     )
     for _ in range(2):
         assert len(read(probe, pictures).values) == 1
-        assert len(read(probe, pictures, "standard").values) == VIEWS
-        assert len(read(probe, pictures, "strong").values) == VIEWS
-    assert calls == ["none", *["standard"] * VIEWS, *["strong"] * VIEWS]
-    views = read(probe, pictures, "standard").values
-    assert (views[0] != views[1]).any()
+        assert len(read(probe, pictures, "standard").values) == COPIES_PER_IMAGE
+        assert len(read(probe, pictures, "strong").values) == COPIES_PER_IMAGE
+    assert calls == ["none", *["standard"] * COPIES_PER_IMAGE, *["strong"] * COPIES_PER_IMAGE]
+    copies = read(probe, pictures, "standard").values
+    assert (copies[0] != copies[1]).any()
 
 
 def test_a_copy_of_an_image_brings_nothing_new(pictures: tuple[np.ndarray, np.ndarray]) -> None:
     """In whatever order and among whatever others it is: otherwise copies would seem to help."""
-    probe = Probe(OPTIONS)
+    probe = LinearProbe(OPTIONS)
     order = np.random.default_rng(1).permutation(12)[:7]
     copies = read(probe, (pictures[0][order], pictures[1][order]), "strong").values
     np.testing.assert_allclose(copies, read(probe, pictures, "strong").values[:, order], atol=1e-4)
@@ -54,7 +54,7 @@ def test_a_copy_of_an_image_brings_nothing_new(pictures: tuple[np.ndarray, np.nd
 def test_it_learns_what_the_features_tell_and_depends_on_the_seed_alone(
     pictures: tuple[np.ndarray, np.ndarray],
 ) -> None:
-    probe = Probe(OPTIONS)
+    probe = LinearProbe(OPTIONS)
     train, test = read(probe, pictures, "standard"), read(probe, pictures)
     first, again, other = (probe.probabilities(train, None, test, 2, OPTIONS, seed=seed) for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
@@ -64,8 +64,8 @@ def test_it_learns_what_the_features_tell_and_depends_on_the_seed_alone(
 
 
 def test_synthetic_images_take_their_share(pictures: tuple[np.ndarray, np.ndarray]) -> None:
-    """Mislabelled ones that fill seven eighths of each batch turn the answers round."""
-    probe = Probe(OPTIONS)
+    """Mislabelled ones that fill seven eighths of each batch reverse the predictions."""
+    probe = LinearProbe(OPTIONS)
     train, test = read(probe, pictures, "standard"), read(probe, pictures)
     wrong = Features(train.values, 1 - train.labels)
     options = FitOptions("test_resnet", 32, steps=60, batch_size=8, synthetic_share=0.875)

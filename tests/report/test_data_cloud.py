@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from dagaug.classifiers.classifier import Classifier, hash_images, untrained
-from dagaug.classifiers.cross_fit import CrossFitted, cross_fit, folds_of
+from dagaug.classifiers.cross_fit import CrossFitted, cross_fit, assign_folds
 from dagaug.classifiers.fit import FitOptions
 from dagaug.data.dataset import Dataset
 from dagaug.data.layouts import read_dataset
@@ -51,7 +51,7 @@ def judges_of(data: Dataset, folds: int) -> CrossFitted:
     """Classifiers with random weights that know which images they would have learned from."""
     patches = read_patches(data, data.train, FRAMING)
     hashes = hash_images(patches.images)
-    fold_of, held_out = folds_of(hashes, patches.labels, folds, seed=0)
+    fold_of, held_out = assign_folds(hashes, patches.labels, folds, seed=0)
     made: list[Classifier] = []
     for fold in range(folds):
         with torch.random.fork_rng():

@@ -1,0 +1,33 @@
+"""Augmentation of training images."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from making_classifiers import coloured
+
+from dagaug.classifiers.augmentation import Augment, augment_images, mix_batch
+
+
+def test_no_augmentation_leaves_images_as_they_are() -> None:
+    images, _ = coloured(3)
+    np.testing.assert_array_equal(augment_images(images, "none", [0, 1, 2]), images)
+
+
+@pytest.mark.parametrize("augment", ["standard", "strong"])
+def test_each_copy_depends_on_its_image_and_seed_alone(augment: Augment) -> None:
+    images, _ = coloured(4)
+    whole = augment_images(images, augment, [5, 6, 7, 8])
+    assert (whole != images).any((1, 2, 3)).all()
+    np.testing.assert_array_equal(augment_images(images[2:], augment, [7, 8]), whole[2:])
+    assert (augment_images(images, augment, [15, 16, 17, 18]) != whole).any()
+
+
+def test_mixed_targets_are_probabilities_and_mix_each_image_with_its_opposite() -> None:
+    images = torch.arange(4.0).view(4, 1, 1, 1).expand(4, 3, 8, 8)
+    targets = torch.eye(4)
+    for seed in range(8):  # both methods
+        mixed, probabilities = mix_batch(images, targets, np.random.default_rng(seed))
+        torch.testing.assert_close(probabilities.sum(1), torch.ones(4))
+        torch.testing.assert_close(mixed.mean((1, 2, 3)), (probabilities * torch.arange(4.0)).sum(1))
