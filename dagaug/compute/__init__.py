@@ -1,1 +1,1 @@
-"""Devices, precision, conversions between pixels and tensors, and the pool of worker processes."""
+"""Torch devices, precision, conversions between pixels and tensors, worker processes."""

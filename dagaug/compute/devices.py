@@ -1,4 +1,4 @@
-"""Where networks compute in bf16: on processors that multiply in it, about twice as fast as in 32 bits."""
+"""Torch devices: choosing them by name, bf16 where the hardware has it, and batches that fit into memory."""
 
 from __future__ import annotations
 
@@ -9,76 +9,91 @@ import torch
 
 from dagaug.runtime.errors import UsageError
 
-__all__ = ["autocast", "batch_size_for", "computes_in_bf16", "fitting", "pick_device", "pick_devices"]
+__all__ = [
+    "autocast",
+    "batch_size_for",
+    "computes_in_bf16",
+    "pick_device",
+    "pick_devices",
+    "split_to_fit",
+]
+
+_Result = TypeVar("_Result")
+
+_CPU_BATCH = 32  # larger batches do not fit into the caches and are not faster
+_GREATEST_BATCH = 512
+_TRIAL_BATCH = 8
+_MEMORY_SHARE = 0.5  # of the free memory of a GPU
+
+
+def pick_device(name: str, *, option: str = "device") -> torch.device:
+    """The torch device of a name, if this machine has it.
+
+    Args:
+        name: ``auto`` (a CUDA GPU if there is one, else the CPU), ``cpu``, ``cuda``, ``cuda:1``, ``mps`` or any other
+            name of a torch device. ``gpu`` means ``cuda``.
+        option: named in errors.
+
+    Raises:
+        UsageError: it is no name of a device, or this machine has no such device.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device("cuda" if name == "gpu" else name)
+    except RuntimeError as error:
+        choices = "choose auto, cpu, cuda, cuda:N, mps, or another torch device"
+        raise UsageError(choices, option=option, value=name) from error
+    if not _is_available(device):
+        has = f"not on this machine, which has {torch.cuda.device_count()} CUDA GPUs"
+        raise UsageError(f"{has}; choose auto or cpu", option=option, value=name)
+    return device
+
+
+def _is_available(device: torch.device) -> bool:
+    if device.type == "cuda":  # counted, since a trial would take memory on the GPU
+        return (device.index or 0) < torch.cuda.device_count()
+    try:
+        return torch.zeros(1, device=device).cpu().device.type == "cpu"
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError):
+        return False
+
+
+def pick_devices(names: str | None, device: torch.device, *, every: bool) -> tuple[torch.device, ...]:
+    """The devices for several trainings at once.
+
+    Args:
+        names: names of devices for :func:`pick_device`, separated by commas; a name given twice gets two processes.
+        device: the only device if ``names`` is None.
+        every: if ``names`` is None and ``device`` is a CUDA GPU, take all CUDA GPUs.
+
+    Raises:
+        UsageError: a name is no device, or this machine has no such device.
+    """
+    if names is None:
+        count = torch.cuda.device_count() if every and device.type == "cuda" else 0
+        return tuple(torch.device("cuda", number) for number in range(count)) if count > 1 else (device,)
+    return tuple(pick_device(name.strip(), option="devices") for name in names.split(","))
 
 
 def computes_in_bf16(device: torch.device) -> bool:
-    """Whether the device itself multiplies in bf16, and does not merely emulate it."""
+    """Whether the device multiplies in bf16 itself, about twice as fast as in float32, rather than by emulation."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
 
 
 def autocast(device: torch.device) -> torch.autocast:
-    """A context in which convolutions and products are computed in bf16 where the device does that."""
+    """A context that computes convolutions and matrix products in bf16 where :func:`computes_in_bf16` holds."""
     return torch.autocast(device.type, torch.bfloat16, enabled=computes_in_bf16(device))
 
 
-def pick_devices(text: str | None, device: torch.device, *, every: bool) -> tuple[torch.device, ...]:
-    """The devices to train on.
-
-    Args:
-        text: their names with commas between them; a name may come several times, for as many processes.
-        device: the one to use if there is no text.
-        every: take all visible GPUs instead, where ``device`` is one and there are several.
+def split_to_fit(compute: Callable[[int, int], _Result], start: int, stop: int, device: torch.device) -> list[_Result]:
+    """``[compute(start, stop)]``; if memory runs out, the results of both halves, split further as needed.
 
     Raises:
-        UsageError: this machine has none such.
+        torch.OutOfMemoryError, MemoryError: the memory is too small for a single item.
     """
-    if text is None:
-        count = torch.cuda.device_count() if every and device.type == "cuda" else 0
-        return tuple(torch.device("cuda", number) for number in range(count)) if count > 1 else (device,)
-    found = []
-    for name in text.split(","):
-        try:
-            one = torch.device(name.strip())
-        except RuntimeError as error:
-            named = f"--devices {text}: {name.strip()!r}"
-            raise UsageError(f"{named} is no device; write cuda:0,cuda:1 or cpu,cpu") from error
-        if one.type != "cpu" and not (one.type == "cuda" and (one.index or 0) < torch.cuda.device_count()):
-            raise UsageError(f"--devices {text}: {one} is not on this machine; it has {torch.cuda.device_count()} GPUs")
-        found.append(one)
-    return tuple(found)
-
-
-_CPU_BATCH = 32  # larger ones leave the caches and gain nothing
-
-
-_MOST = 512
-
-
-_SHARE = 0.5  # of the free memory of a GPU
-
-_Result = TypeVar("_Result")
-
-
-def pick_device(name: str) -> torch.device:
-    """The device of that name; ``auto`` takes a GPU where there is one.
-
-    Raises:
-        UsageError: this machine has none such.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name in ("cuda", "gpu") and torch.cuda.is_available():
-        return torch.device("cuda")
-    if name == "cpu":
-        return torch.device("cpu")
-    raise UsageError(f"--device {name}: not on this machine; choose auto or cpu")
-
-
-def fitting(compute: Callable[[int, int], _Result], start: int, stop: int, device: torch.device) -> list[_Result]:
-    """``compute(start, stop)``; where memory does not suffice, its halves."""
     try:
         return [compute(start, stop)]
     except (torch.OutOfMemoryError, MemoryError):
@@ -87,24 +102,23 @@ def fitting(compute: Callable[[int, int], _Result], start: int, stop: int, devic
     if device.type == "cuda":
         torch.cuda.empty_cache()
     middle = (start + stop) // 2
-    return fitting(compute, start, middle, device) + fitting(compute, middle, stop, device)
+    return split_to_fit(compute, start, middle, device) + split_to_fit(compute, middle, stop, device)
 
 
 def batch_size_for(device: torch.device, attempt: Callable[[int], None]) -> int:
-    """Candidates to compute at a time: what half of a GPU's free memory holds, by what few of them took.
+    """The batch size that fills half of a GPU's free memory, a power of two up to 512; 32 on other devices.
 
     Args:
-        device: where they are computed.
-        attempt: computes so many.
+        device: where batches are computed.
+        attempt: computes a batch of the given size; on a GPU it is called twice, to measure the memory per item.
     """
     if device.type != "cuda":
         return _CPU_BATCH
-    few = 8
-    attempt(few)  # libraries load and choose their algorithms
+    attempt(_TRIAL_BATCH)  # libraries load and choose their algorithms
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)
-    attempt(few)
-    each = max((torch.cuda.max_memory_allocated(device) - before) / few, 1.0)
+    attempt(_TRIAL_BATCH)
+    per_item = max((torch.cuda.max_memory_allocated(device) - before) / _TRIAL_BATCH, 1.0)
     free, _ = torch.cuda.mem_get_info(device)
-    fits = int(_SHARE * free / each)
-    return max(min(1 << max(fits, 1).bit_length() - 1, _MOST), few)
+    fits = int(_MEMORY_SHARE * free / per_item)
+    return max(min(1 << max(fits, 1).bit_length() - 1, _GREATEST_BATCH), _TRIAL_BATCH)

@@ -1,4 +1,4 @@
-"""Trainings of a score: what each is trained on and tested on, and the running of them all."""
+"""Trainings of a score: what each is trained and tested on, and running them all in parallel."""
 
 from __future__ import annotations
 
@@ -15,40 +15,40 @@ from jaxtyping import Float32
 
 from dagaug.classifiers.fit import FitOptions, fit, fit_identity
 from dagaug.classifiers.linear_probe import LinearProbe
-from dagaug.compute.process_pool import crew
+from dagaug.compute.process_pool import run_jobs
 from dagaug.runtime.progress import Progress
 from dagaug.score.image_sets import ImageSet
-from dagaug.score.options import Mode
-from dagaug.score.run_log import Ledger, Run, pack
+from dagaug.score.options import Regime
+from dagaug.score.run_log import RunLog, ScoreRun, pack
 from dagaug.score.statistics import calibration_error
 
-__all__ = ["Setting", "Training", "run_all"]
+__all__ = ["SharedSettings", "TrainingSpec", "run_all"]
 
 
 @dataclass(frozen=True)
-class Setting:
-    """What all trainings have in common.
+class SharedSettings:
+    """What all trainings of a score have in common.
 
     Attributes:
-        classes: names.
-        mode: which weights are trained.
+        classes: names of the classes.
+        regime: which weights are trained.
         network: name, size and weights of the frozen network of a linear probe.
     """
 
     classes: tuple[str, ...]
-    mode: Mode
+    regime: Regime
     network: FitOptions
 
 
 @dataclass(frozen=True)
-class Training:
-    """What one network is trained on, and tested on once it is.
+class TrainingSpec:
+    """What one network is trained on and tested on.
 
     Attributes:
-        name: as it stands in the ledger.
-        options: with the number of steps.
+        name: name in the run log.
+        options: options of the training, with the number of steps.
         train: real images.
-        synthetic: images that have a share of each batch; None for no such share.
+        synthetic: images that have a share of each batch; None for no share.
         test: images that the trained network is tested on, once.
     """
 
@@ -60,53 +60,69 @@ class Training:
 
     @property
     def steps(self) -> int:
-        """Optimiser steps."""
+        """Number of optimiser steps."""
         return self.options.steps or 0
 
-    def identity(self, setting: Setting, device: torch.device) -> str:
-        """Name everything that its predictions depend on but the seed."""
+    def identity(self, shared: SharedSettings, device: torch.device) -> str:
+        """Key of everything that the predictions depend on, except the seed and the versions of libraries."""
         sets = (self.train, self.test, *([] if self.synthetic is None else [self.synthetic]))
-        parts = (fit_identity(one.hashes, one.labels, setting.classes, self.options) for one in sets)
-        return "-".join([*(part[:16] for part in parts), setting.mode, device.type])
+        parts = (fit_identity(one.hashes, one.labels, shared.classes, self.options) for one in sets)
+        return "-".join([*(part[:16] for part in parts), shared.regime, device.type])
 
 
 def run_all(
-    jobs: Sequence[tuple[Training, int]],
-    setting: Setting,
+    jobs: Sequence[tuple[TrainingSpec, int]],
+    shared: SharedSettings,
     devices: Sequence[torch.device],
-    ledger: Ledger,
+    log: RunLog,
     progress: Progress,
     title: str = "Scoring",
-) -> tuple[Run, ...]:
-    """Train with these seeds and test, all but what is in the ledger; the order is that of the jobs."""
-    identities = [training.identity(setting, devices[0]) for training, _ in jobs]
-    runs: dict[int, Run] = {}
+) -> tuple[ScoreRun, ...]:
+    """Train and test, except what the run log holds already.
+
+    Args:
+        jobs: trainings with their seeds.
+        shared: what they have in common.
+        devices: each runs one training at a time.
+        log: finished trainings; each new one is added at once.
+        progress: is told of each step.
+        title: title of the progress bar.
+
+    Returns:
+        one run for each job, in the order of the jobs.
+
+    Raises:
+        TrainingError: a loss is not finite.
+    """
+    identities = [training.identity(shared, devices[0]) for training, _ in jobs]
+    runs: dict[int, ScoreRun] = {}
     for place, (training, seed) in enumerate(jobs):
-        run = ledger.find(identities[place], training.name, seed)
+        run = log.find(identities[place], training.name, seed)
         if run is not None:
             runs[place] = run
     left = [place for place in range(len(jobs)) if place not in runs]
     if left:
-        groups = _groups(jobs, left, setting)
+        groups = _groups(jobs, left, shared)
         with (
             progress.task(title, sum(jobs[place][0].steps for place in left), "steps") as task,
             tempfile.TemporaryDirectory() as folder,
         ):
-            sets = _Sets()
-            packed = [_Packed.of(jobs[group[0]][0], sets, tuple(jobs[place][1] for place in group)) for group in groups]
-            shelf = _Shelf(sets.held) if len(devices) == 1 else _filed(sets.held, Path(folder))
-            for number, done in crew(partial(_Trainer, setting, shelf), packed, devices, task=task, progress=progress):
+            sets: list[ImageSet] = []
+            packed = [_job_of(jobs[group[0]][0], sets, tuple(jobs[place][1] for place in group)) for group in groups]
+            images = sets if len(devices) == 1 else _write_sets(sets, Path(folder))
+            worker = partial(_Trainer, shared, images)
+            for number, done in run_jobs(worker, packed, devices, task=task, progress=progress):
                 for place, run in zip(groups[number], done, strict=True):
-                    ledger.add(identities[place], run)
+                    log.add(identities[place], run)
                     runs[place] = run
                     so_far = f"{len(runs)} of {len(jobs)} trainings"
                     task.advance(0, f"{run.arm}, seed {run.seed}: {100 * run.accuracy:.1f}%; {so_far}")
     return tuple(runs[place] for place in range(len(jobs)))
 
 
-def _groups(jobs: Sequence[tuple[Training, int]], left: Sequence[int], setting: Setting) -> list[list[int]]:
-    """Places of the jobs that one process does in one go: each alone; in a probe all seeds, which share features."""
-    if setting.mode != "linear-probe":
+def _groups(jobs: Sequence[tuple[TrainingSpec, int]], left: Sequence[int], shared: SharedSettings) -> list[list[int]]:
+    """Indices of jobs that one process runs together: each alone; the seeds of a probe, which share features."""
+    if shared.regime != "linear-probe":
         return [[place] for place in left]
     groups: dict[str, list[int]] = {}
     for place in left:
@@ -114,26 +130,12 @@ def _groups(jobs: Sequence[tuple[Training, int]], left: Sequence[int], setting: 
     return list(groups.values())
 
 
-# Images that several processes share
-
-
-class _Sets:
-    """Different sets of images, and the place of each."""
-
-    def __init__(self) -> None:
-        self.held: list[ImageSet] = []
-
-    def place(self, one: ImageSet) -> int:
-        for number, known in enumerate(self.held):
-            if known is one:
-                return number
-        self.held.append(one)
-        return len(self.held) - 1
+# Sharing images between processes
 
 
 @dataclass(frozen=True)
-class _Packed:
-    """A training with places of sets for sets, and the seeds to train with."""
+class _Job:
+    """A training for a worker process: image sets by their index, and the seeds to train with."""
 
     name: str
     options: FitOptions
@@ -142,73 +144,83 @@ class _Packed:
     test: int
     seeds: tuple[int, ...]
 
-    @classmethod
-    def of(cls, training: Training, sets: _Sets, seeds: tuple[int, ...]) -> _Packed:
-        synthetic = None if training.synthetic is None else sets.place(training.synthetic)
-        train, test = sets.place(training.train), sets.place(training.test)
-        return cls(training.name, training.options, train, synthetic, test, seeds)
+
+def _job_of(training: TrainingSpec, sets: list[ImageSet], seeds: tuple[int, ...]) -> _Job:
+    """Replace the image sets of a training by indices into ``sets``, which is extended."""
+    train, test = _index(sets, training.train), _index(sets, training.test)
+    synthetic = None if training.synthetic is None else _index(sets, training.synthetic)
+    return _Job(training.name, training.options, train, synthetic, test, seeds)
 
 
-@dataclass(frozen=True)
-class _Shelf:
-    """Sets in memory, or files of them that are opened where they are needed."""
-
-    sets: Sequence[ImageSet | Path]
-
-    def take(self, place: int) -> ImageSet:
-        one = self.sets[place]
-        if isinstance(one, ImageSet):
-            return one
-        return ImageSet(np.load(one, mmap_mode="r"), np.load(one.with_suffix(".labels.npy")))
+def _index(sets: list[ImageSet], images: ImageSet) -> int:
+    for number, known in enumerate(sets):
+        if known is images:
+            return number
+    sets.append(images)
+    return len(sets) - 1
 
 
-def _filed(sets: Sequence[ImageSet], folder: Path) -> _Shelf:
-    """The same sets in files: a process is sent names, not gigabytes."""
+def _write_sets(sets: Sequence[ImageSet], folder: Path) -> list[Path]:
+    """Write image sets to files: worker processes are sent paths instead of gigabytes."""
     paths = [folder / f"{number}.npy" for number in range(len(sets))]
     for path, one in zip(paths, sets, strict=True):
         np.save(path, one.images)
         np.save(path.with_suffix(".labels.npy"), one.labels)
-    return _Shelf(paths)
+    return paths
+
+
+def _read_set(images: ImageSet | Path) -> ImageSet:
+    """An image set that is in memory, or that is in a file of :func:`_write_sets`."""
+    if isinstance(images, ImageSet):
+        return images
+    return ImageSet(np.load(images, mmap_mode="r"), np.load(images.with_suffix(".labels.npy")))
 
 
 # One training
 
 
 class _Trainer:
-    """Trains and tests on one device."""
+    """Trains and tests on one device.
 
-    def __init__(self, setting: Setting, shelf: _Shelf, device: torch.device) -> None:
-        self._setting, self._shelf, self._device = setting, shelf, device
+    Args:
+        shared: what all trainings have in common.
+        sets: image sets, or their files, that jobs refer to by index.
+        device: where to train.
+    """
+
+    def __init__(self, shared: SharedSettings, sets: Sequence[ImageSet | Path], device: torch.device) -> None:
+        self._shared, self._sets, self._device = shared, sets, device
         self._probe: LinearProbe | None = None
 
-    def __call__(self, job: _Packed, progress: Progress) -> list[Run]:
-        take = self._shelf.take
-        synthetic = None if job.synthetic is None else take(job.synthetic)
-        training = Training(job.name, job.options, take(job.train), synthetic, take(job.test))
+    def __call__(self, job: _Job, progress: Progress) -> list[ScoreRun]:
+        train, test = _read_set(self._sets[job.train]), _read_set(self._sets[job.test])
+        synthetic = None if job.synthetic is None else _read_set(self._sets[job.synthetic])
+        training = TrainingSpec(job.name, job.options, train, synthetic, test)
         return [self._run(training, seed, progress) for seed in job.seeds]
 
-    def _run(self, training: Training, seed: int, progress: Progress) -> Run:
-        """Train one network and test it, once."""
+    def _run(self, training: TrainingSpec, seed: int, progress: Progress) -> ScoreRun:
+        """Train one network and test it once."""
         start = time.perf_counter()
-        tried = self._probed if self._setting.mode == "linear-probe" else self._fitted
-        probabilities = tried(training, seed, progress)
+        predict = self._probe_linearly if self._shared.regime == "linear-probe" else self._fit
+        probabilities = predict(training, seed, progress)
         predicted, confidence = probabilities.argmax(1), probabilities.max(1)
         right = predicted == training.test.labels
-        return Run(
-            training.name,
-            seed,
-            float(right.mean()),
-            calibration_error(confidence, right),
-            pack(predicted),
-            round(time.perf_counter() - start, 2),
+        return ScoreRun(
+            arm=training.name,
+            seed=seed,
+            accuracy=float(right.mean()),
+            calibration_error=calibration_error(confidence, right),
+            predictions=pack(predicted),
+            seconds=round(time.perf_counter() - start, 2),
         )
 
-    def _fitted(self, training: Training, seed: int, progress: Progress) -> Float32[np.ndarray, "N K"]:
+    def _fit(self, training: TrainingSpec, seed: int, progress: Progress) -> Float32[np.ndarray, "N K"]:
+        """Class probabilities of the test images, by a network whose weights are all trained."""
         synthetic = training.synthetic
         classifier = fit(
             training.train.images,
             training.train.labels,
-            self._setting.classes,
+            self._shared.classes,
             training.options,
             seed=seed,
             device=self._device,
@@ -218,8 +230,9 @@ class _Trainer:
         )
         return classifier.probabilities(training.test.images)
 
-    def _probed(self, training: Training, seed: int, progress: Progress) -> Float32[np.ndarray, "N K"]:
-        probe = self._probe = self._probe or LinearProbe(self._setting.network, device=self._device, progress=progress)
+    def _probe_linearly(self, training: TrainingSpec, seed: int, progress: Progress) -> Float32[np.ndarray, "N K"]:
+        """Class probabilities of the test images, by a linear layer on frozen features."""
+        probe = self._probe = self._probe or LinearProbe(self._shared.network, device=self._device, progress=progress)
         augment = training.options.augment
         train, synthetic = (
             None if one is None else probe.features(one.images, one.labels, one.hashes, augment)
@@ -228,7 +241,7 @@ class _Trainer:
         assert train is not None
         test = training.test
         tested = probe.features(test.images, test.labels, test.hashes)
-        found = probe.probabilities(train, synthetic, tested, len(self._setting.classes), training.options, seed=seed)
+        found = probe.probabilities(train, synthetic, tested, len(self._shared.classes), training.options, seed=seed)
         with progress.task(f"{training.name}, seed {seed}", training.steps, "steps") as task:
             task.advance(training.steps)
         return found

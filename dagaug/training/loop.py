@@ -11,10 +11,12 @@ from typing import Any, Literal, cast
 import numpy as np
 import torch
 from lightning.fabric import Fabric
+from lightning.fabric.accelerators import CPUAccelerator
 from lightning.fabric.plugins import MixedPrecision
+from lightning.fabric.strategies import SingleDeviceStrategy
 from torch import Tensor, nn
 
-from dagaug.compute.devices import computes_in_bf16
+from dagaug.compute.devices import computes_in_bf16, pick_device
 from dagaug.model import checkpoint
 from dagaug.model.networks import Discriminator
 from dagaug.model.presets import PRESETS
@@ -207,26 +209,40 @@ class _Autocast(MixedPrecision):
         return data
 
 
-def best_precision(accelerator: str) -> Literal["bf16-mixed", "32-true"]:
-    """bf16 where the processor computes in it, else 32 bits."""
-    return "bf16-mixed" if computes_in_bf16(torch.device(accelerator)) else "32-true"
+class _AnyAccelerator(CPUAccelerator):
+    """Lets Fabric use a torch device that it has no accelerator for; the device needs no setup."""
+
+    def setup_device(self, device: torch.device) -> None:
+        pass
+
+
+def best_precision(device: torch.device) -> Literal["bf16-mixed", "32-true"]:
+    """bf16 where the device computes in it, else float32."""
+    return "bf16-mixed" if computes_in_bf16(device) else "32-true"
 
 
 def make_fabric(device: str, precision: str) -> Fabric:
-    accelerator = "gpu" if device == "cuda" else device
-    if accelerator not in ("auto", "cpu", "gpu", "mps"):
-        raise UsageError(f"--device {device}: choose auto, cpu, cuda or mps")
+    """Fabric on one device.
+
+    Args:
+        device: a name for :func:`dagaug.compute.devices.pick_device`.
+        precision: auto, 32-true, bf16-mixed or 16-mixed.
+
+    Raises:
+        UsageError: the precision is unknown, or this machine has no such device.
+    """
     if precision not in ("auto", "32-true", "bf16-mixed", "16-mixed"):
-        raise UsageError(f"--precision {precision}: choose auto, 32-true, bf16-mixed or 16-mixed")
+        raise UsageError("choose auto, 32-true, bf16-mixed or 16-mixed", option="precision", value=precision)
+    picked = pick_device(device)
+    chosen = best_precision(picked) if precision == "auto" else precision
+    plugins = None if chosen == "32-true" else [_Autocast(chosen, picked.type)]  # type: ignore[arg-type]
     try:
-        fabric = Fabric(accelerator=accelerator, devices=1)
-        kind = fabric.device.type
-        chosen = best_precision(kind) if precision == "auto" else precision
-        if chosen == "32-true":
-            return fabric
-        return Fabric(accelerator=accelerator, devices=1, plugins=[_Autocast(chosen, kind)])  # type: ignore[arg-type]
+        if picked.type in ("cpu", "cuda", "mps"):
+            devices = [picked.index or 0] if picked.type == "cuda" else 1
+            return Fabric(accelerator=picked.type, devices=devices, plugins=plugins)
+        return Fabric(accelerator=_AnyAccelerator(), strategy=SingleDeviceStrategy(picked), plugins=plugins)
     except (RuntimeError, ValueError) as error:
-        raise UsageError(f"--device {device}: not on this machine ({error})") from error
+        raise UsageError(f"training cannot use it ({error})", option="device", value=device) from error
 
 
 def measured_steps(loop: TrainingLoop, options: TrainOptions) -> int | None:

@@ -112,7 +112,7 @@ def train(
         data: a labelled data set for ``reference`` mode, two domains for ``paper`` mode.
         name: of the data, for the run's folder and card.
         out: the run's folder; ``runs/NAME-PRESET-HASH`` by default.
-        device: a Fabric accelerator: auto, cpu, cuda (or gpu), mps.
+        device: auto, cpu, cuda, cuda:N, mps or another torch device.
         precision: a Fabric precision, or ``auto``.
         workers: threads that read images.
         overwrite: begin anew where another run lies.

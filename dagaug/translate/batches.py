@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 
+from dagaug.compute.devices import split_to_fit
 from dagaug.compute.tensors import to_pixels, to_tensor
 from dagaug.data.dataset import IMAGE_SUFFIXES
 from dagaug.data.image_files import Skipped, decode
@@ -69,17 +70,13 @@ class Drawer:
         self.translator, self.device, self.batch_size = model.translator.to(device), device, batch_size
 
     def __call__(self, patches: UInt8[np.ndarray, "B S S 3"]) -> UInt8[np.ndarray, "B S S 3"]:
-        """Translate a batch; where memory does not suffice, its halves."""
-        try:
+        """Translate a batch; if memory runs out, in parts."""
+
+        def translate(start: int, stop: int) -> UInt8[np.ndarray, "P S S 3"]:
             with torch.inference_mode():
-                return to_pixels(self.translator(to_tensor(patches, self.device)))
-        except (torch.OutOfMemoryError, MemoryError):
-            if len(patches) < 2:
-                raise
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-        middle = len(patches) // 2
-        return np.concatenate([self(patches[:middle]), self(patches[middle:])])
+                return to_pixels(self.translator(to_tensor(patches[start:stop], self.device)))
+
+        return np.concatenate(split_to_fit(translate, 0, len(patches), self.device))
 
 
 @dataclass(frozen=True)

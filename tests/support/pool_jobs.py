@@ -7,25 +7,27 @@ from collections.abc import Callable
 
 import torch
 
-from dagaug.runtime.errors import DataError
+from dagaug.runtime.errors import DataError, ImageError
 from dagaug.runtime.progress import Progress
 
 CPU = torch.device("cpu")
 
 
-def start(device: torch.device) -> Callable[[int, Progress], tuple[int, int]]:
+def setup(device: torch.device) -> Callable[[int, Progress], tuple[int, int]]:
     assert device == CPU
     return square
 
 
 def square(job: int, progress: Progress) -> tuple[int, int]:
-    """Its square and the process that found it; negative ones fail in ways of their own."""
+    """The square of a positive job and the number of the process; each negative job fails in its own way."""
     if job == -1:
         raise DataError("x.png: not an image")
     if job == -2:
         os._exit(9)
     if job == -3:
         raise ZeroDivisionError("a bug")
+    if job == -4:
+        raise ImageError("y.png", "empty file")
     with progress.task(f"job {job}", 2, "steps") as task:
         task.advance(1)
         task.advance(1, "loss 0.5")

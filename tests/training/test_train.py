@@ -589,7 +589,7 @@ def test_a_preset_of_two_folders_refuses_a_labelled_data_set_and_the_other_way_r
 @pytest.mark.parametrize(("name", "value"), [("device", "abacus"), ("precision", "8-bit")])
 def test_an_unknown_device_or_precision_is_told(birds: Dataset, tmp_path: Path, name: str, value: str) -> None:
     arguments: Any = {"device": "cpu", name: value}
-    with pytest.raises(UsageError, match=rf"--{name} {value}: choose "):
+    with pytest.raises(UsageError, match=rf"{name}={value}: choose "):
         training.train(options(), birds, name="birds", out=tmp_path / "run", **arguments)
 
 
