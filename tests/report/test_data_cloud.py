@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from dagaug.classifiers.classifier import Classifier, hash_images, untrained
-from dagaug.classifiers.cross_fit import CrossFitted, cross_fit, assign_folds
+from dagaug.classifiers.cross_fit import CrossFitted, assign_folds, cross_fit
 from dagaug.classifiers.fit import FitOptions
 from dagaug.data.dataset import Dataset
 from dagaug.data.layouts import read_dataset
