@@ -1,4 +1,4 @@
-"""The engine: same morphs in any batches, backgrounds left alone, the right judge, less memory when there is none."""
+"""The engine: same morphs in any batches, unchanged backgrounds, the right judge, smaller batches without memory."""
 
 from __future__ import annotations
 
@@ -9,69 +9,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from making_runs import FRAMING, SIZE
+from making_engines import ALL, COUNT, PLAN, assert_close, new_engine
+from making_runs import SIZE
 from torch import nn
 
-from dagaug.augment import engine as engine_module
-from dagaug.augment.engine import Engine, Morphs
+from dagaug.augment.engine import Engine, MorphBatch
 from dagaug.augment.plan import DEFAULT_VARIANTS, VARIANTS, random_plan
-from dagaug.classifiers.classifier import untrained
 from dagaug.classifiers.cross_fit import CrossFitted
 from dagaug.compute import devices
 from dagaug.compute.tensors import to_pixels, to_tensor
 from dagaug.data.dataset import Dataset
-from dagaug.data.patches import read_patches
 from dagaug.model.trained_model import load_model
 from dagaug.model.translators import Morph, ReferenceTranslator
 from dagaug.model.warps import identity_grid
-
-COUNT = 6
-
-
-@pytest.fixture(scope="module")
-def patches(birds: Dataset) -> np.ndarray:
-    return read_patches(birds, birds.train[::3][:COUNT], FRAMING).images
-
-
-@pytest.fixture(scope="module")
-def judges(birds: Dataset) -> CrossFitted:
-    """Two classifiers that differ; the first judges even images, the second odd ones."""
-    both = []
-    for seed in (0, 1):
-        torch.manual_seed(seed)
-        both.append(untrained("test_resnet", birds.classes, size=SIZE))
-        both[-1].network.eval()
-    return CrossFitted(both, np.arange(COUNT) % 2, np.ones(COUNT, bool), 0.5)
-
-
-def new_engine(
-    birds_run: Path,
-    patches: np.ndarray,
-    judges: CrossFitted,
-    scratch: Path,
-    *,
-    batch_size: int | None = 64,
-    translator: nn.Module | None = None,
-    encoded: bool = True,
-) -> Engine:
-    translator = translator or load_model(birds_run).translator
-    assert isinstance(translator, ReferenceTranslator)
-    engine = Engine(
-        translator,
-        patches,
-        judges,
-        np.arange(COUNT),
-        device=torch.device("cpu"),
-        batch_size=batch_size,
-        scratch=scratch,
-    )
-    if encoded:
-        engine.encode()
-    return engine
-
-
-PLAN = random_plan(COUNT, refs=2, variants=DEFAULT_VARIANTS, seed=0)
-ALL = slice(0, len(PLAN))
 
 
 @pytest.fixture(scope="module")
@@ -82,36 +32,27 @@ def engine(
 
 
 @pytest.fixture(scope="module")
-def morphs(engine: Engine) -> Morphs:
+def morphs(engine: Engine) -> MorphBatch:
     return engine.morph(PLAN, ALL)
 
 
-def assert_alike(first: Morphs, second: Morphs) -> None:
-    """Equal but for the rounding of sums that other batches add up in another order."""
-    np.testing.assert_allclose(first.images.astype(int), second.images.astype(int), atol=1)
-    np.testing.assert_allclose(first.cover.astype(int), second.cover.astype(int), atol=1)
-    np.testing.assert_allclose(first.probabilities, second.probabilities, atol=1e-4)
-
-
-def test_pixels_survive_the_way_into_the_network_and_back(patches: np.ndarray) -> None:
-    np.testing.assert_array_equal(to_pixels(to_tensor(patches, torch.device("cpu"))), patches)
-
-
-def test_every_candidate_of_the_plan_is_made_and_judged(morphs: Morphs, birds: Dataset) -> None:
+def test_every_candidate_of_the_plan_is_made_and_judged(morphs: MorphBatch, birds: Dataset) -> None:
     assert morphs.images.shape == (len(PLAN), SIZE, SIZE, 3)
     assert morphs.cover.shape == (len(PLAN), SIZE, SIZE)
     assert morphs.probabilities.shape == (len(PLAN), len(birds.classes))
     np.testing.assert_allclose(morphs.probabilities.sum(1), 1, rtol=1e-5)
 
 
-def test_a_part_of_the_plan_gives_the_same_bits_twice_and_the_rows_of_the_whole(engine: Engine, morphs: Morphs) -> None:
+def test_a_part_of_the_plan_gives_the_same_bits_twice_and_the_rows_of_the_whole(
+    engine: Engine, morphs: MorphBatch
+) -> None:
     part = slice(4, 12)
     some = engine.morph(PLAN, part)
     np.testing.assert_array_equal(some.images, engine.morph(PLAN, part).images)
-    assert_alike(some, Morphs(morphs.images[part], morphs.cover[part], morphs.probabilities[part]))
+    assert_close(some, MorphBatch(morphs.images[part], morphs.cover[part], morphs.probabilities[part]))
 
 
-def test_the_order_of_candidates_in_a_batch_changes_no_bit(engine: Engine, morphs: Morphs) -> None:
+def test_the_order_of_candidates_in_a_batch_changes_no_bit(engine: Engine, morphs: MorphBatch) -> None:
     order = np.random.default_rng(0).permutation(len(PLAN))
     columns = {name: getattr(PLAN, name)[order] for name in ("source", "reference", "variant")}
     turned = engine.morph(replace(PLAN, **columns), ALL)
@@ -120,13 +61,13 @@ def test_the_order_of_candidates_in_a_batch_changes_no_bit(engine: Engine, morph
 
 
 def test_the_size_of_batches_does_not_matter(
-    birds_run: Path, patches: np.ndarray, judges: CrossFitted, tmp_path: Path, morphs: Morphs
+    birds_run: Path, patches: np.ndarray, judges: CrossFitted, tmp_path: Path, morphs: MorphBatch
 ) -> None:
-    assert_alike(new_engine(birds_run, patches, judges, tmp_path, batch_size=5).morph(PLAN, ALL), morphs)
+    assert_close(new_engine(birds_run, patches, judges, tmp_path, batch_size=5).morph(PLAN, ALL), morphs)
 
 
 def test_a_morph_is_what_the_translator_draws_of_source_and_reference(
-    engine: Engine, morphs: Morphs, patches: np.ndarray
+    engine: Engine, morphs: MorphBatch, patches: np.ndarray
 ) -> None:
     """One pair at a time, without the table of encodings."""
     for row in (0, 1):
@@ -172,7 +113,7 @@ def test_where_nothing_is_covered_the_patch_is_the_reference_to_the_bit(
 
 
 def test_a_morph_is_judged_by_the_classifier_that_did_not_learn_from_its_source(
-    morphs: Morphs, judges: CrossFitted
+    morphs: MorphBatch, judges: CrossFitted
 ) -> None:
     # whole pixels are judged here, unrounded values there
     each = [classifier.probabilities(morphs.images) for classifier in judges.classifiers]
@@ -181,66 +122,17 @@ def test_a_morph_is_judged_by_the_classifier_that_did_not_learn_from_its_source(
         assert np.abs(morphs.probabilities[row] - right).max() < np.abs(morphs.probabilities[row] - wrong).max()
 
 
-def test_a_backdrop_is_the_reference_but_for_the_painted_place(engine: Engine, patches: np.ndarray) -> None:
-    for variant, patch in ((0, patches[1]), (1, patches[1][:, ::-1])):
-        image, painted = (one[0] for one in engine.backdrops(np.array([1]), np.array([variant], np.uint8)))
-        assert set(np.unique(painted)) <= {0, 255}
-        np.testing.assert_array_equal(image[painted == 0], patch[painted == 0])
-
-
-def test_only_the_blocks_that_a_part_needs_are_encoded_and_they_suffice(
-    birds_run: Path, patches: np.ndarray, judges: CrossFitted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(engine_module, "_BLOCK", 2)
-    part = slice(0, len(DEFAULT_VARIANTS))  # the first source and one reference
-    whole = new_engine(birds_run, patches, judges, tmp_path)
-    some = new_engine(birds_run, patches, judges, tmp_path, encoded=False)
-    blocks = some.blocks(PLAN, [part])
-    per_variant = -(-COUNT // 2)
-    source, reference = PLAN.source[0] // 2, PLAN.reference[0] // 2
-    assert set(blocks) == {source, reference, per_variant + reference}
-    with pytest.raises(OSError, match="is not there"):
-        some.morph(PLAN, part)
-    assert sum(some.encode_block(number) for number in blocks) == 2 * len(blocks)
-    np.testing.assert_array_equal(some.morph(PLAN, part).images, whole.morph(PLAN, part).images)
-
-
-def test_an_images_record_does_not_depend_on_how_many_others_there_are(
-    birds_run: Path, patches: np.ndarray, judges: CrossFitted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(engine_module, "_BLOCK", 4)
-    rows = np.arange(COUNT - 1)
-    tables = [new_engine(birds_run, patches[:count], judges, tmp_path).table for count in (COUNT - 1, COUNT)]
-    first, second = (table.take(rows).tobytes() for table in tables)
-    assert first == second
-
-
 def test_a_part_without_candidates_gives_none(engine: Engine) -> None:
     nothing = engine.morph(PLAN, slice(2, 2))
     assert len(nothing.images) == len(nothing.cover) == len(nothing.probabilities) == 0
 
 
-def test_a_table_may_be_shared_by_name(
-    birds_run: Path, patches: np.ndarray, judges: CrossFitted, tmp_path: Path, morphs: Morphs
-) -> None:
-    new_engine(birds_run, patches, judges, tmp_path / "table")
-    other = new_engine(birds_run, patches, judges, tmp_path / "table", encoded=False)
-    np.testing.assert_array_equal(other.morph(PLAN, ALL).images, morphs.images)
-
-
 def test_no_batch_size_means_what_suits_the_device(
-    birds_run: Path, patches: np.ndarray, judges: CrossFitted, tmp_path: Path, morphs: Morphs
+    birds_run: Path, patches: np.ndarray, judges: CrossFitted, tmp_path: Path, morphs: MorphBatch
 ) -> None:
     engine = new_engine(birds_run, patches, judges, tmp_path, batch_size=None)
-    assert_alike(engine.morph(PLAN, ALL), morphs)
+    assert_close(engine.morph(PLAN, ALL), morphs)
     assert engine.batch_size == devices.batch_size_for(torch.device("cpu"), lambda count: None)
-
-
-def test_nothing_lies_in_the_scratch_folder(
-    birds_run: Path, patches: np.ndarray, judges: CrossFitted, tmp_path: Path
-) -> None:
-    new_engine(birds_run, patches, judges, tmp_path)
-    assert list(tmp_path.iterdir()) == []
 
 
 # ---- out of memory
@@ -249,25 +141,25 @@ def test_nothing_lies_in_the_scratch_folder(
 def short_of_memory(engine: Engine, monkeypatch: pytest.MonkeyPatch, most: int, error: Exception) -> list[int]:
     """Let batches of more than ``most`` candidates fail; returns the sizes that went through."""
     sizes: list[int] = []
-    whole = engine._draw
+    whole = engine._generate
 
-    def limited(sources: Any, of: np.ndarray, *more: Any) -> Any:
-        if len(of) > most:
+    def limited(sources: Any, index: np.ndarray, *more: Any) -> Any:
+        if len(index) > most:
             raise error
-        sizes.append(len(of))
-        return whole(sources, of, *more)
+        sizes.append(len(index))
+        return whole(sources, index, *more)
 
-    monkeypatch.setattr(engine, "_draw", limited)
+    monkeypatch.setattr(engine, "_generate", limited)
     return sizes
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError()])
 @pytest.mark.parametrize("most", [1, 5])
 def test_a_batch_that_does_not_fit_into_memory_is_halved_until_it_does(
-    engine: Engine, morphs: Morphs, monkeypatch: pytest.MonkeyPatch, most: int, error: Exception
+    engine: Engine, morphs: MorphBatch, monkeypatch: pytest.MonkeyPatch, most: int, error: Exception
 ) -> None:
     sizes = short_of_memory(engine, monkeypatch, most, error)
-    assert_alike(engine.morph(PLAN, ALL), morphs)
+    assert_close(engine.morph(PLAN, ALL), morphs)
     assert sum(sizes) == len(PLAN)
     assert max(sizes) <= most
 
@@ -292,7 +184,7 @@ def test_a_plan_of_mirrors_alone_is_made(engine: Engine) -> None:
     both = random_plan(COUNT, refs=1, variants=DEFAULT_VARIANTS, seed=0)
     mirrors = np.flatnonzero(both.variant == VARIANTS.index("mirror"))
     whole = engine.morph(both, slice(0, len(both)))
-    assert_alike(
+    assert_close(
         engine.morph(plan, slice(0, len(plan))),
-        Morphs(whole.images[mirrors], whole.cover[mirrors], whole.probabilities[mirrors]),
+        MorphBatch(whole.images[mirrors], whole.cover[mirrors], whole.probabilities[mirrors]),
     )

@@ -8,7 +8,7 @@ from dagaug.augment.judge_practice import practice_images, warp_objects
 from dagaug.classifiers.classifier import hash_images
 from dagaug.classifiers.cross_fit import SyntheticImages, cross_fit
 from dagaug.classifiers.fit import FitOptions
-from dagaug.model.presets import Attention
+from dagaug.model.presets import AttentionSettings
 from dagaug.model.translators import ReferenceTranslator
 
 
@@ -41,7 +41,7 @@ def test_practice_shows_the_object_on_other_backgrounds(
     discs: tuple[np.ndarray, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images, labels, masks = discs
-    translator = ReferenceTranslator(Attention(2, 0.3, 20.0)).eval()
+    translator = ReferenceTranslator(AttentionSettings(2, 0.3, 20.0)).eval()
     whole = translator.dae.structure
 
     def knowing(x: torch.Tensor):  # type: ignore[no-untyped-def]
@@ -67,7 +67,8 @@ def test_practice_shows_the_object_on_other_backgrounds(
 
 def test_the_number_of_images_that_are_cut_out_is_bounded(discs: tuple[np.ndarray, ...]) -> None:
     images, labels, _ = discs
-    made = practice_images(ReferenceTranslator(Attention(2, 0.3, 20.0)).eval(), images, labels, seed=0, max_images=3)
+    translator = ReferenceTranslator(AttentionSettings(2, 0.3, 20.0)).eval()
+    made = practice_images(translator, images, labels, seed=0, max_images=3)
     assert len(made.images) == 12
     assert len(set(made.made_from[:, 0].tolist())) == 3
     assert set(made.made_from[:, 1].tolist()) <= set(made.made_from[:, 0].tolist())

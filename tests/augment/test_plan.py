@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from dagaug.augment.plan import (
     DEFAULT_VARIANTS,
     VARIANTS,
-    Plan,
+    MorphPlan,
     background_in,
-    backgrounds,
+    background_rows,
     pairs_from_csv,
     random_plan,
 )
@@ -22,7 +22,7 @@ from dagaug.data.dataset import Sample
 from dagaug.runtime.errors import DataError, UsageError
 
 
-def rows(plan: Plan) -> list[tuple[int, int, int]]:
+def rows(plan: MorphPlan) -> list[tuple[int, int, int]]:
     return list(zip(plan.source.tolist(), plan.reference.tolist(), plan.variant.tolist(), strict=True))
 
 
@@ -85,7 +85,7 @@ def test_variants_are_those_that_were_asked_for() -> None:
 
 @pytest.mark.parametrize(("refs", "told"), [(0, "at least 1"), (4, "only 3 other training images"), (99, "only 3")])
 def test_more_references_than_other_images_are_refused_with_their_number(refs: int, told: str) -> None:
-    with pytest.raises(UsageError, match=rf"--refs {refs}: .*{told}"):
+    with pytest.raises(UsageError, match=rf"refs={refs}: .*{told}"):
         random_plan(4, refs=refs, variants=VARIANTS, seed=0)
 
 
@@ -103,12 +103,12 @@ def test_shards_are_whole_sources_and_together_the_plan(count: int, sources: int
 
 
 @given(st.integers(3, 20), st.data(), st.integers(0, 5))
-def test_another_background_is_that_of_a_third_image_and_each_reference_s_once(
+def test_background_other_uses_a_third_image_and_each_reference_once(
     count: int, data: st.DataObject, seed: int
 ) -> None:
     refs = data.draw(st.integers(2, count - 1))
-    plan = random_plan(count, refs=refs, variants=("morph", "cutout"), seed=seed).on("other")
-    behind = plan.behind
+    plan = random_plan(count, refs=refs, variants=("morph", "cutout"), seed=seed).with_background("other")
+    behind = plan.background_rows
     assert (behind != plan.source).all()
     assert (behind != plan.reference).all()
     for source in range(count):
@@ -116,21 +116,21 @@ def test_another_background_is_that_of_a_third_image_and_each_reference_s_once(
         assert sorted(behind[own]) == sorted(plan.reference[own])
         np.testing.assert_array_equal(behind[own][::2], behind[own][1::2])  # the same for both variants
         # what a source's candidates stand on follows from them alone
-        np.testing.assert_array_equal(backgrounds("other", plan.source[own], plan.reference[own]), behind[own])
+        np.testing.assert_array_equal(background_rows("other", plan.source[own], plan.reference[own]), behind[own])
 
 
-def test_other_backgrounds_are_the_reference_s_or_the_source_s() -> None:
+def test_backgrounds_come_from_the_reference_or_the_source() -> None:
     plan = random_plan(5, refs=2, variants=DEFAULT_VARIANTS, seed=0)
-    np.testing.assert_array_equal(plan.on("reference").behind, plan.reference)
-    np.testing.assert_array_equal(plan.on("source").behind, plan.source)
+    np.testing.assert_array_equal(plan.with_background("reference").background_rows, plan.reference)
+    np.testing.assert_array_equal(plan.with_background("source").background_rows, plan.source)
 
 
-def test_another_background_needs_another_reference() -> None:
-    with pytest.raises(UsageError, match=r"--background other.*--refs 2 or more"):
-        random_plan(5, refs=1, variants=DEFAULT_VARIANTS, seed=0).on("other")
+def test_background_other_needs_two_references() -> None:
+    with pytest.raises(UsageError, match=r"background=other.*2 references or more; try refs=2"):
+        random_plan(5, refs=1, variants=DEFAULT_VARIANTS, seed=0).with_background("other")
 
 
-def test_files_that_do_not_tell_have_the_references_backgrounds() -> None:
+def test_a_file_without_the_option_has_the_references_backgrounds() -> None:
     assert [background_in({}), background_in({"background": 3})] == ["reference", "reference"]
     assert background_in({"background": "other"}) == "other"
 
@@ -161,20 +161,20 @@ def test_columns_may_stand_in_any_order_beside_others_and_paths_may_be_shortened
         ("source,reference\n2.jpg,9.jpg\n", "line 2: 9.jpg is no readable image of the data set"),
         ("source,reference\n2.jpg,finch/1.jpg\n1.jpg,2.jpg\n", "line 3: 1.jpg is ambiguous"),
         ("source,reference\n2.jpg\n", "line 2:  is no readable image"),
-        ("a,b\n2.jpg,1.jpg\n", "its header must name the columns source and reference"),
-        ("", "its header must name the columns source and reference"),
-        ("source,reference\n", "names no pairs"),
+        ("a,b\n2.jpg,1.jpg\n", "the header must contain the columns source and reference"),
+        ("", "the header must contain the columns source and reference"),
+        ("source,reference\n", "contains no pairs"),
     ],
 )
-def test_a_table_that_does_not_fit_is_told_with_its_line(tmp_path: Path, text: str, told: str) -> None:
+def test_an_unusable_table_is_refused_naming_the_line(tmp_path: Path, text: str, told: str) -> None:
     table = written(tmp_path / "pairs.csv", text)
     with pytest.raises(DataError, match=f"pairs.csv.*{told}"):
         pairs_from_csv(table, SAMPLES)
 
 
-def test_a_table_that_is_missing_or_no_text_is_told(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no\.csv: not a readable table"):
+def test_a_table_that_is_missing_or_not_text_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no\.csv: not a readable CSV file"):
         pairs_from_csv(tmp_path / "no.csv", SAMPLES)
     (tmp_path / "bytes.csv").write_bytes(b"source,reference\n\xff\xfe,2.jpg\n")
-    with pytest.raises(DataError, match=r"bytes\.csv: not a readable table"):
+    with pytest.raises(DataError, match=r"bytes\.csv: not a readable CSV file"):
         pairs_from_csv(tmp_path / "bytes.csv", SAMPLES)

@@ -1,4 +1,4 @@
-"""Augmenting on Ray: the local engine's bytes, whoever makes the shards and whoever dies meanwhile."""
+"""Augmenting on Ray: the bytes of the local executor, also if workers die."""
 
 from __future__ import annotations
 
@@ -7,38 +7,28 @@ import os
 import shutil
 import signal
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import making_augmentations
 import pytest
 import torch
 from making_runs import Listener, dagaug, interrupt_at, write_judge
 
-from dagaug.augment import job as morphing
+from dagaug.augment.job import ShardSizes
 from dagaug.augment.options import AugmentOptions
 from dagaug.augment.plan import VARIANTS
 from dagaug.augment.ray_executor import RayExecutor
-from dagaug.augment.run import Augmented, augment
 from dagaug.data.dataset import Dataset
 from dagaug.data.layouts import read_dataset
 from dagaug.hdf5.shards import parts_of
 from dagaug.hdf5.verify import verify
-from dagaug.model.trained_model import TrainedModel, load_model
+from dagaug.model.trained_model import TrainedModel
 from dagaug.runtime.errors import MissingExtraError, UsageError
 from dagaug.runtime.signals import Interrupted
 
 REFS = 2
-
-
-@pytest.fixture(autouse=True)
-def _small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(morphing, "_SOURCES_PER_SHARD", 2)
-    monkeypatch.setattr(morphing, "_REAL_PER_SHARD", 9)
-
-
-@pytest.fixture(scope="module")
-def model(birds_run: Path) -> TrainedModel:
-    return load_model(birds_run)
 
 
 @pytest.fixture(scope="module")
@@ -84,8 +74,7 @@ def cluster() -> Iterator[Any]:
         yield ray
 
 
-def run(model: TrainedModel, data: Dataset, options: AugmentOptions, out: Path, **more: Any) -> Augmented:
-    return augment(model, data, options, out, device="cpu", workers=1, **more)
+run = partial(making_augmentations.run, shard_sizes=ShardSizes(sources=2, real=9))
 
 
 @pytest.fixture
@@ -162,7 +151,7 @@ def test_ray_makes_what_could_not_be_read_at_first(
     file.write_bytes(content)
     listener = Listener()
     run(model, data, options, out, retry_failed=True, executor=RayExecutor(workers=2, device="cpu"), progress=listener)
-    assert listener.done["Taking over"] > 0
+    assert listener.done["Reusing shards"] > 0
     run(model, data, options, tmp_path / "straight.h5")
     assert out.read_bytes() == (tmp_path / "straight.h5").read_bytes()
 
@@ -172,7 +161,7 @@ def test_a_cluster_that_is_not_there_is_told(tmp_path: Path) -> None:
     ray = pytest.importorskip("ray", reason="needs the extra dagaug[ray]")
     if ray.is_initialized():
         ray.shutdown()
-    with pytest.raises(UsageError, match=r"--ray-address 127\.0\.0\.1:1: no Ray cluster can be used"):
+    with pytest.raises(UsageError, match=r"ray_address=127\.0\.0\.1:1: no Ray cluster can be used"):
         RayExecutor("127.0.0.1:1").__enter__()
 
 

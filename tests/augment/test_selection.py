@@ -40,17 +40,17 @@ def test_per_image_keeps_one_candidate_of_a_source() -> None:
     assert table(*TWO_VARIANTS_OF_TWO_REFERENCES, keep="per-image") == [loser, "kept", loser, loser]
 
 
-def test_all_keeps_everything_that_stands_alone() -> None:
+def test_all_keeps_every_accepted_candidate() -> None:
     assert table(*TWO_VARIANTS_OF_TWO_REFERENCES, keep="all") == ["kept"] * 4
 
 
-def test_kinds_do_not_compete_with_each_other() -> None:
-    kind = np.array([0, 0, 1, 1])
+def test_groups_do_not_compete_with_each_other() -> None:
+    group = np.array([0, 0, 1, 1])
     rows = ((0, 7, 3, 3, 0.6), (0, 7, 3, 3, 0.5), (0, 7, 3, 3, 0.9), (0, 9, 3, 3, 0.8))
     loser = "not the best of its reference"
-    assert table(*rows, kind=kind) == ["kept", loser, "kept", "kept"]
+    assert table(*rows, group=group) == ["kept", loser, "kept", "kept"]
     loser = "not the best of its source"
-    assert table(*rows, kind=kind, keep="per-image") == ["kept", loser, "kept", loser]
+    assert table(*rows, group=group, keep="per-image") == ["kept", loser, "kept", loser]
 
 
 def test_sources_do_not_compete_with_each_other() -> None:
@@ -64,7 +64,7 @@ def test_mislabelled_is_rejected_even_when_confident_if_asked() -> None:
     assert table(*rows, allow_mislabelled=False) == ["mislabelled", "kept"]
 
 
-def test_mislabelled_stands_before_the_bounds_as_reason() -> None:
+def test_mislabelled_comes_before_the_bounds_as_reason() -> None:
     assert table((0, 7, 3, 2, 0.1), min_confidence=0.5, allow_mislabelled=False) == ["mislabelled"]
 
 
@@ -78,7 +78,7 @@ def test_bounds_are_inclusive_and_have_their_own_verdicts() -> None:
     ]
 
 
-def test_the_too_easy_does_not_beat_the_one_that_is_kept() -> None:
+def test_a_candidate_above_the_upper_bound_does_not_win() -> None:
     assert table((0, 7, 3, 3, 0.99), (0, 7, 3, 3, 0.6), max_confidence=0.9) == [
         "above --max-confidence",
         "kept",
@@ -116,9 +116,9 @@ def test_counts_name_the_verdicts_that_occur() -> None:
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        ({"keep": "best"}, "--keep best: unknown rule"),
-        ({"min_confidence": 0.9, "max_confidence": 0.1}, "--min-confidence 0.9"),
-        ({"max_confidence": 1.5}, "--max-confidence 1.5"),
+        ({"keep": "best"}, "keep=best: unknown rule"),
+        ({"min_confidence": 0.9, "max_confidence": 0.1}, "min_confidence=0.9"),
+        ({"max_confidence": 1.5}, "max_confidence=1.5"),
     ],
 )
 def test_impossible_options_are_named(options: dict[str, Any], named: str) -> None:
@@ -127,7 +127,7 @@ def test_impossible_options_are_named(options: dict[str, Any], named: str) -> No
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(0, 1), st.integers(0, 1), st.floats(0, 1))))
-def test_each_group_keeps_the_maximum_of_those_that_stand_alone(
+def test_each_group_keeps_its_most_confident_accepted_candidate(
     rows: list[tuple[int, int, int, int, float]],
 ) -> None:
     columns = np.array(rows, dtype=np.float64).reshape(-1, 5)

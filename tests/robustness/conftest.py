@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 from processes import Server
-from worlds import SMALL, World
+from worlds import World
 
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with Server(tmp_path_factory.mktemp("told"), SMALL) as server:
+    with Server(tmp_path_factory.mktemp("told")) as server:
         yield server
 
 

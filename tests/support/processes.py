@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,15 +93,11 @@ class Server:
     """Starts commands; use it in a ``with`` block.
 
     Args:
-        folder: for what commands print.
-        constants: names of module constants with other values, such as smaller shards.
+        folder: receives what commands print.
     """
 
-    def __init__(self, folder: Path, constants: Mapping[str, object]) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder, self.count = folder, 0
-        self.settings = "".join(
-            f"import {name.rpartition('.')[0]}\n{name} = {value!r}\n" for name, value in constants.items()
-        )
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         self._server = subprocess.Popen(
             [sys.executable, "-c", _SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
@@ -134,7 +129,7 @@ class Server:
             "cwd": str(cwd),
             "out": str(out),
             "err": str(err),
-            "prelude": self.settings + prelude,
+            "prelude": prelude,
         }
         return Process(self, int(self.ask("start", job)), out, err)
 

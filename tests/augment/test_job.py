@@ -1,0 +1,110 @@
+"""Which candidates a job plans, what its header says, and which options it refuses."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from making_augmentations import (
+    CANDIDATES,
+    REFS,
+    TEST_IMAGES,
+    morphs_of,
+    run,
+)
+from making_runs import FRAMING, SPECIES, TRAINING_IMAGES
+
+from dagaug.augment.options import AugmentOptions
+from dagaug.augment.plan import DEFAULT_VARIANTS, VARIANTS
+from dagaug.augment.run import Augmented
+from dagaug.augment.selection import VERDICTS
+from dagaug.data.dataset import Dataset
+from dagaug.hdf5.reader import Store
+from dagaug.model.trained_model import TrainedModel
+from dagaug.runtime.errors import UsageError
+
+
+def test_there_are_sources_times_references_times_variants_candidates(made: Augmented, store: Store) -> None:
+    assert (made.sources, made.candidates) == (TRAINING_IMAGES, CANDIDATES)
+    candidates = store.candidates
+    assert len(candidates) == CANDIDATES
+    assert set(Counter(candidates.source.tolist()).values()) == {REFS * len(DEFAULT_VARIANTS)}
+    per_pair = Counter(zip(candidates.source.tolist(), candidates.reference.tolist(), strict=True))
+    assert len(per_pair) == TRAINING_IMAGES * REFS  # all references of a source are different
+    assert set(per_pair.values()) == {len(DEFAULT_VARIANTS)}
+
+
+def test_no_source_is_its_own_reference_and_all_are_training_images(store: Store) -> None:
+    candidates, split = store.candidates, store.header.files_split
+    assert (candidates.source != candidates.reference).all()
+    assert (split[candidates.source] == 0).all()
+    assert (split[candidates.reference] == 0).all()
+    assert (store.images.split[morphs_of(store)] == 0).all()
+
+
+def test_the_file_says_from_what_and_how_it_was_made(store: Store, model: TrainedModel, birds: Dataset) -> None:
+    header = store.header
+    assert (header.classes, header.checkpoint_sha256) == (birds.classes, model.sha256)
+    assert header.options["data"] == str(birds.root)
+    assert header.options["refs"] == REFS
+    assert header.options["framing"] == FRAMING.model_dump(mode="json")
+    assert (header.variants, header.verdicts) == (VARIANTS, VERDICTS)
+    assert header.created_by.startswith("dagaug ")
+
+
+def test_a_limit_bounds_the_sources_and_real_images_can_be_left_out(
+    model: TrainedModel, birds: Dataset, judged: AugmentOptions, tmp_path: Path
+) -> None:
+    done = run(model, birds, judged.model_copy(update={"limit": 3, "real": False}), tmp_path / "a.h5")
+    assert (done.sources, done.candidates, done.real) == (3, 3 * REFS * len(DEFAULT_VARIANTS), 0)
+    with Store(tmp_path / "a.h5") as store:
+        assert store.images.synthetic.all()
+        assert not (store.header.files_split == 1).any()  # no test image is even named
+
+
+def test_per_class_restricts_sources_and_references(
+    model: TrainedModel, birds: Dataset, judged: AugmentOptions, tmp_path: Path
+) -> None:
+    done = run(model, birds, judged.model_copy(update={"per_class": 2}), tmp_path / "a.h5")
+    assert (done.sources, done.real) == (2 * SPECIES, 2 * SPECIES + TEST_IMAGES)
+    few = {sample.path.as_posix() for sample in birds.subset(2).train}
+    with Store(tmp_path / "a.h5") as store:
+        named = {store.header.files[row] for row in (*store.candidates.source, *store.candidates.reference)}
+        assert named == few
+
+
+def test_pairs_give_exactly_these_morphs_and_keep_all(
+    model: TrainedModel, birds: Dataset, judged: AugmentOptions, tmp_path: Path
+) -> None:
+    names = [sample.path.as_posix() for sample in birds.train]
+    pairs = [(names[0], names[5]), (names[9], names[1]), (names[0], names[12])]
+    table = tmp_path / "pairs.csv"
+    table.write_text("source,reference\n" + "".join(f"{a},{b}\n" for a, b in pairs))
+    options = judged.model_copy(update={"pairs": table, "keep": "per-image", "min_confidence": 0.9})
+    done = run(model, birds, options, tmp_path / "a.h5")
+    assert done.kept == done.candidates == 3
+    with Store(tmp_path / "a.h5") as store:
+        rows, files = morphs_of(store), store.header.files
+        got = [(files[store.images.source[row]], files[store.images.reference[row]]) for row in rows]
+    assert Counter(got) == Counter(pairs)
+
+
+def test_more_references_than_images_are_refused_and_nothing_is_left(
+    model: TrainedModel, birds: Dataset, judged: AugmentOptions, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=f"refs=16: there are only {TRAINING_IMAGES - 1} other training images"):
+        run(model, birds, judged.model_copy(update={"refs": TRAINING_IMAGES}), tmp_path / "a.h5")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_backgrounds_that_do_not_fit_variants_or_references_are_refused(
+    model: TrainedModel, birds: Dataset, judged: AugmentOptions, tmp_path: Path
+) -> None:
+    for update, told in (
+        ({"background": "source", "variants": ("morph", "cutout")}, "background=source: .*leave cutout out"),
+        ({"background": "other", "refs": 1}, "2 references or more; try refs=2"),
+    ):
+        with pytest.raises(UsageError, match=told):
+            run(model, birds, judged.model_copy(update=update), tmp_path / "a.h5")
+    assert list(tmp_path.iterdir()) == []

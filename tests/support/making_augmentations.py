@@ -1,0 +1,63 @@
+"""Small augmentations that the tests of augmenting share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from making_runs import SPECIES, TEST_PER_CLASS, TRAINING_IMAGES, Killed
+
+from dagaug.augment.job import ShardSizes
+from dagaug.augment.options import AugmentOptions
+from dagaug.augment.plan import DEFAULT_VARIANTS
+from dagaug.augment.run import Augmented, augment
+from dagaug.augment.selection import VERDICTS
+from dagaug.data.dataset import Dataset
+from dagaug.hdf5.reader import Store
+from dagaug.hdf5.run import Run
+from dagaug.model.trained_model import TrainedModel
+
+REFS = 2
+CANDIDATES = TRAINING_IMAGES * REFS * len(DEFAULT_VARIANTS)
+TEST_IMAGES = SPECIES * TEST_PER_CLASS
+
+SHARD_SIZES = ShardSizes(sources=5, real=9)
+SHARDS = 3 + 4
+"""Shards of that size: of 24 real images and of 16 sources."""
+
+
+def run(
+    model: TrainedModel,
+    data: Dataset,
+    options: AugmentOptions,
+    out: Path,
+    *,
+    shard_sizes: ShardSizes = SHARD_SIZES,
+    **more: Any,
+) -> Augmented:
+    """Augment in one thread on the CPU."""
+    return augment(model, data, options, out, device="cpu", workers=1, shard_sizes=shard_sizes, **more)
+
+
+def morphs_of(store: Store) -> np.ndarray:
+    """Indices of the synthetic images."""
+    return np.flatnonzero(store.images.synthetic)
+
+
+def verdict_names(store: Store) -> list[str]:
+    """The verdict of each candidate."""
+    return [VERDICTS[code] for code in store.candidates.verdict]
+
+
+def kill_at_shard(patch: pytest.MonkeyPatch, number: int) -> None:
+    """End a run as SIGKILL would when it is about to write its shard of this number."""
+    write = Run.write
+
+    def until(self: Run, index: int, content: Any) -> None:
+        if index == number:
+            raise Killed
+        write(self, index, content)
+
+    patch.setattr(Run, "write", until)
