@@ -1,13 +1,12 @@
-"""Checkpoints: tensors as safetensors, everything else as JSON in the same file's header; nothing is unpickled.
+"""Checkpoint files: tensors as safetensors, everything else as JSON in the file's header. Nothing is unpickled.
 
-One checkpoint is one file, so that it is replaced in one step and never half written.
+One checkpoint is one file, so it is replaced in one step and never half written.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,54 +17,57 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dagaug.runtime.errors import CheckpointError
+from dagaug.runtime.files import atomic_replace
 
 __all__ = [
     "MODEL_FILE",
     "STATE_FILE",
+    "add_prefix",
     "load",
     "load_module",
     "newest_run",
     "optimizer_tensors",
-    "prefixed",
     "restore_optimizer",
     "save",
     "sha256",
-    "under",
+    "strip_prefix",
 ]
 
 MODEL_FILE = "model.safetensors"
-"""A finished run's networks."""
-
+"""Name of the file with the networks of a finished training, in its run folder."""
 
 STATE_FILE = "state.safetensors"
-"""What an unfinished run needs to go on."""
+"""Name of the file from which an unfinished training resumes."""
 
 _HEADER = "dagaug"
 
 
 def save(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
-    """Write a checkpoint; it appears under its name only when it is whole.
+    """Write a checkpoint, atomically.
+
+    Args:
+        path: the file.
+        tensors: by name; they may share memory.
+        header: what JSON can hold.
 
     Raises:
-        CheckpointError: it cannot be written (no space, no permission).
+        CheckpointError: the file cannot be written (no space, no permission).
     """
-    temporary = path.with_name(path.name + ".tmp")
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     try:
-        save_file(plain, temporary, metadata={_HEADER: json.dumps(header, sort_keys=True)})
-        with temporary.open("rb") as stream:
-            os.fsync(stream.fileno())
-        temporary.replace(path)
+        with atomic_replace(path) as temporary:
+            save_file(plain, temporary, metadata={_HEADER: json.dumps(header, sort_keys=True)})
     except (OSError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
-        raise CheckpointError(f"{path}: cannot be written ({error}); free some space or choose --out") from error
+        raise CheckpointError(
+            f"{path}: cannot be written ({error}); free some space", remedies={"out": None}
+        ) from error
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read a checkpoint's tensors and header.
 
     Raises:
-        CheckpointError: it is missing, corrupt, or none of dagaug's.
+        CheckpointError: the file is missing, corrupt, or not a checkpoint of dagaug.
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint; train one first: dagaug train DATA")
@@ -73,26 +75,26 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {})[_HEADER])
             if not isinstance(header, dict):
-                raise ValueError("its header is not an object")
+                raise ValueError("the header is not an object")
             return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118 (not a dict)
     except KeyError as error:
-        raise CheckpointError(f"{path}: not a checkpoint of dagaug (its header is missing)") from error
-    except (OSError, SafetensorError, ValueError, TypeError, RuntimeError) as error:  # deep JSON is a RecursionError
+        raise CheckpointError(f"{path}: not a checkpoint of dagaug (no header of dagaug)") from error
+    except (OSError, SafetensorError, ValueError, TypeError, RuntimeError) as error:  # RecursionError: nested JSON
         reason = str(error).partition("\n")[0]
-        raise CheckpointError(f"{path}: not a readable checkpoint ({reason}); train again or restore it") from error
+        raise CheckpointError(f"{path}: not a readable checkpoint ({reason}); restore it or train again") from error
 
 
 def sha256(path: Path) -> str:
-    """Hash of a file's bytes, in hexadecimal."""
+    """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def newest_run(root: Path = Path("runs")) -> Path:
-    """The most recently finished run below ``root``.
+    """The most recently finished run folder in ``root``.
 
     Raises:
-        CheckpointError: there is none; an unfinished one is named.
+        CheckpointError: there is no finished run; the message names an unfinished one.
     """
     finished = sorted(root.glob(f"*/{MODEL_FILE}"), key=lambda path: path.stat().st_mtime)
     if finished:
@@ -100,38 +102,43 @@ def newest_run(root: Path = Path("runs")) -> Path:
     unfinished = sorted(root.glob(f"*/{STATE_FILE}"))
     if unfinished:
         raise CheckpointError(
-            f"{unfinished[-1].parent}: its training is not finished; run the same dagaug train command again"
+            f"{unfinished[-1].parent}: the training is not finished; run the same dagaug train command again"
         )
     raise CheckpointError(f"no checkpoint found under {root}/; train one first: dagaug train DATA")
 
 
-def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors under longer names."""
+def add_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors, with ``prefix/`` before their names."""
     return {f"{prefix}/{name}": tensor for name, tensor in tensors.items()}
 
 
-def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors that :func:`prefixed` named, under their own names."""
+def strip_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names begin with ``prefix/``, without it; reverses :func:`add_prefix`."""
     start = prefix + "/"
     return {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
 
 
 def load_module(module: nn.Module, tensors: Mapping[str, Tensor], origin: Path) -> None:
-    """Give a network its weights.
+    """Load all weights of a network.
+
+    Args:
+        module: the network.
+        tensors: its state dict.
+        origin: file of the tensors, for the message.
 
     Raises:
-        CheckpointError: names or shapes do not fit.
+        CheckpointError: names or shapes differ from the network's.
     """
     try:
         module.load_state_dict(dict(tensors))
     except RuntimeError as error:
         raise CheckpointError(
-            f"{origin}: holds other networks than these options make; use the options it was trained with"
+            f"{origin}: holds networks of other shapes than these options create; use the options of its training"
         ) from error
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """An optimiser's moments, named by parameter number; its hyper-parameters are the caller's."""
+    """An optimiser's moments as ``PARAMETER/NAME``, without its hyper-parameters."""
     state = optimizer.state_dict()["state"]
     return {
         f"{number}/{name}": torch.as_tensor(value)
@@ -141,7 +148,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Give an optimiser back what :func:`optimizer_tensors` took."""
+    """Load the moments that :func:`optimizer_tensors` returned; hyper-parameters stay as they are."""
     state: dict[int, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         number, name = key.split("/")

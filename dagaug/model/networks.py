@@ -1,11 +1,12 @@
-"""The networks of DA-GAN: deep attention encoder, generator, discriminators, and the label distance d.
+"""The networks of DA-GAN: deep attention encoder, generator, discriminators, label distance d (paper, Sec. 3, Fig. 2).
 
-Parts stand before wholes. Two modes share them (paper, Sec. 3 and Fig. 2):
+Two modes share them:
 
-* ``paper``: :math:`s' = G(DAE(s))`, instances are encoded one masked image at a time (eq. 3) and concatenated.
-* ``reference``: identity from s, pose from t. The encoder has two readings of an image. *Structure* (where things
-  are) comes from a colour-jittered image, so that appearance cannot leak; *appearance* (what things are) from the
-  image itself. The source's instances, features and pixels are placed where the reference's structure wants them.
+* ``paper``: :math:`s' = G(DAE(s))`. Each masked image is encoded separately (eq. 3) and the results are concatenated.
+* ``reference``: identity from s, pose from t. An image is encoded in two ways. *Structure* says where things are. It
+  comes from a colour-jittered image in training, so that it cannot carry appearance. *Appearance* says what things are.
+  It comes from the image itself. The source's instances, features and pixels move to where the reference's structure
+  has them.
 
 Letters: B batch, N instances (attended regions), C channels, H × W pixels, h × w = H/4 × W/4. Images are float NCHW
 in [-1, 1]; points are x, y in [-1, 1]; masks are in [0, 1].
@@ -22,7 +23,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dagaug.model.presets import Attention
+from dagaug.model.presets import AttentionSettings
 from dagaug.model.warps import identity_grid
 
 __all__ = [
@@ -79,14 +80,14 @@ def upsample(x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H2 W2"]:
 
 
 def resize(x: Float[Tensor, "B C H W"], size: int) -> Float[Tensor, "B C {size} {size}"]:
-    """Bilinear, to a square of ``size``."""
+    """Bilinear resizing to a square of ``size`` pixels."""
     return F.interpolate(x, (size, size), mode="bilinear", align_corners=False)
 
 
 def stacked(*pieces: Float[Tensor, "B _ H W"]) -> Float[Tensor, "B C H W"]:
-    """Channels behind one another, in the layout and the type in which the next convolution reads them.
+    """Concatenate channels, in the memory layout and dtype that the next convolution reads.
 
-    Without this, pieces of several layouts or types are first written in the wrong one and then copied.
+    ``torch.cat`` on mixed layouts or dtypes picks one of them, and the convolution then copies the result.
     """
     kind = pieces[0].device.type
     if torch.is_autocast_enabled(kind):
@@ -104,22 +105,22 @@ _Some = TypeVar("_Some", bound="Batched")  # typing.Self cannot be checked at ru
 
 
 class Batched:
-    """Tensors that travel together; the first axis of each is the batch."""
+    """Base of records of tensors whose first axis is the batch."""
 
     def __getitem__(self: _Some, index: Tensor | slice) -> _Some:
         return self._map(lambda tensor: tensor[index])
 
     def float(self: _Some) -> _Some:
-        """All tensors in 32 bits."""
+        """All tensors as float32."""
         return self._map(lambda tensor: tensor.float())
 
     def detach(self: _Some) -> _Some:
-        """All tensors cut off from the gradient."""
+        """All tensors without gradient."""
         return self._map(lambda tensor: tensor.detach())
 
     @classmethod
     def joined(cls: type[_Some], pieces: Sequence[_Some]) -> _Some:
-        """Batches behind one another."""
+        """Concatenate batches."""
         if len(pieces) == 1:
             return pieces[0]
         names = [field.name for field in fields(cls)]  # type: ignore[arg-type]
@@ -147,7 +148,7 @@ def attention_masks(
         sharpness: k of eq. 4, per unit of the centres.
 
     Returns:
-        Masks in [0, 1]: about 1 inside, 0 outside; exactly a box as ``sharpness`` grows.
+        Masks in [0, 1]: about 1 inside, about 0 outside; with growing ``sharpness`` they approach boxes.
     """
     steps = identity_grid(size, centres.device)[0, :, 0]
 
@@ -162,8 +163,8 @@ def attention_masks(
 class Localisation(nn.Module):
     """f_loc of eq. 1: from a feature map to the centres of N attended regions.
 
-    Each centre is the mean position under a softmax heat map, so that it always lies in the image and moves
-    smoothly with what it follows.
+    Each centre is the mean position under a softmax heat map. It therefore lies in the image and moves smoothly with
+    the features.
     """
 
     def __init__(self, channels: int, regions: int) -> None:
@@ -171,7 +172,7 @@ class Localisation(nn.Module):
         self.heat = nn.Conv2d(channels, regions, 1)
 
     def forward(self, features: Float[Tensor, "B C h w"]) -> Float[Tensor, "B N 2"]:
-        """The centres, x and y in [-1, 1]."""
+        """Centres, x and y in [-1, 1]."""
         heat = self.heat(features).float()
         weight = heat.flatten(2).softmax(-1)  # B N hw
         return weight @ identity_grid(heat.shape[-1], heat.device).flatten(0, 1)
@@ -195,14 +196,14 @@ class Encoder(nn.Module):
 
 @dataclass(frozen=True)
 class Structure(Batched):
-    """Where things are: what a reference gives to a morph.
+    """Where things are; a morph takes it from its reference.
 
     Attributes:
-        centres: of the attended regions (eq. 1), in [-1, 1].
-        masks: of the attended regions (eq. 4).
+        centres: centres of the attended regions (eq. 1), in [-1, 1].
+        masks: masks of the attended regions (eq. 4), in [0, 1].
         object: probability that a pixel belongs to the object.
-        keys: unit vectors that name the place on the object, the same for all poses and species.
-        features: what else the generator may know of the shape.
+        keys: at each cell a unit vector that identifies the place on the object, equal for all poses and species.
+        features: further information on the shape, for the generator.
     """
 
     centres: Float[Tensor, "B N 2"]
@@ -214,10 +215,10 @@ class Structure(Batched):
 
 @dataclass(frozen=True)
 class Appearance(Batched):
-    """What things are: what a source gives to a morph.
+    """What things are; a morph takes it from its source.
 
     Attributes:
-        image: the pixels themselves.
+        image: the pixels, in [-1, 1].
         half, quarter: features E(X).
         vectors: one vector per instance, E(X) pooled in its region (eq. 3).
     """
@@ -229,7 +230,7 @@ class Appearance(Batched):
 
 
 class StructureEncoder(nn.Module):
-    """Reads where things are: an hourglass from the (colour-jittered) image to keys, object mask and features."""
+    """An hourglass network from the (colour-jittered) image to keys, object mask and features."""
 
     def __init__(self, width: int = 32, keys: int = 32) -> None:
         super().__init__()
@@ -248,7 +249,7 @@ class StructureEncoder(nn.Module):
     def forward(
         self, x: Float[Tensor, "B 3 H W"]
     ) -> tuple[Float[Tensor, "B C h w"], Float[Tensor, "B K h w"], Float[Tensor, "B 1 H W"]]:
-        """Features, unit keys, and the logits of the object's mask."""
+        """Features, keys of unit length, and logits of the object's mask."""
         half = self.to_half(x)
         quarter = self.to_quarter(half)
         eighth = self.to_eighth(quarter)
@@ -260,19 +261,19 @@ class StructureEncoder(nn.Module):
         return features, keys, self.object(resize(half, x.shape[-1])).float()
 
 
-_PEAKED = 10.0  # unit vectors make too flat a heat map
+_KEY_SCALE = 10.0  # keys have unit length, which makes the heat map too flat
 
 
 class DeepAttentionEncoder(nn.Module):
     """DAE (Sec. 3.1): attended regions and their instance representations.
 
     Args:
-        attention: N, half-size and k of the regions.
+        attention: number, half-size and sharpness k of the regions.
         width: channels at half the image's side.
-        keys: length of the vectors that name places on the object.
+        keys: length of the vectors that identify places on the object.
     """
 
-    def __init__(self, attention: Attention, *, width: int = 32, keys: int = 32) -> None:
+    def __init__(self, attention: AttentionSettings, *, width: int = 32, keys: int = 32) -> None:
         super().__init__()
         self.attention = attention
         self.channels = 2 * width
@@ -286,17 +287,17 @@ class DeepAttentionEncoder(nn.Module):
         return attention_masks(centres, size, half_size=half_size, sharpness=sharpness)
 
     def structure(self, x: Float[Tensor, "B 3 H W"]) -> tuple[Structure, Float[Tensor, "B 1 H W"]]:
-        """Where things are, and the logits of the object's mask (for its loss)."""
+        """Structure of images in [-1, 1], and logits of the object's mask for its loss."""
         features, keys, logits = self.structure_encoder(x)
-        centres = self.localise(_PEAKED * keys)  # eq. 1; keys know the places of the object already
+        centres = self.localise(_KEY_SCALE * keys)  # eq. 1; keys already identify places on the object
         masks = self.masks(centres, features.shape[-1])  # eqs. 2, 4
         return Structure(centres, masks, logits.sigmoid(), keys, features.float()), logits
 
     def appearance(self, x: Float[Tensor, "B 3 H W"], structure: Structure) -> Appearance:
-        """What things are, read in the regions of ``structure``.
+        """Appearance of images in [-1, 1], with one vector for each region of ``structure``.
 
-        Eq. 3 encodes every masked image by itself; here E(X) is pooled under each mask instead, one pass for all N
-        (the receptive field of E reaches a few pixels over a region's edge, which is the whole difference).
+        Eq. 3 encodes every masked image separately. Here E encodes the image once and E(X) is pooled under each mask.
+        The only difference: the receptive field of E reaches a few pixels beyond a region's edge.
         """
         half, quarter = self.encoder(x)
         half, quarter = half.float(), quarter.float()
@@ -319,12 +320,13 @@ class DeepAttentionEncoder(nn.Module):
 
 
 class Generator(nn.Module):
-    """G (Sec. 3.4): concatenated instances, residual blocks, nearest up-sampling with 3 × 3 convolutions.
+    """G (Sec. 3.4): residual blocks on concatenated instances, then nearest up-sampling with 3 × 3 convolutions.
 
     Args:
-        channels: of the concatenated instances at a quarter of the side.
-        width: of the residual blocks.
-        half_skip, full_skip: channels added at a half and the whole of the side (0 in ``paper`` mode).
+        channels: channels of the concatenated instances, at a quarter of the image's side.
+        width: channels of the residual blocks.
+        blocks: number of residual blocks.
+        half_skip, full_skip: channels added at half and at full resolution (0 in ``paper`` mode).
         outputs: channels of the result; batch norm and ReLU follow every convolution but the last.
     """
 
@@ -350,7 +352,7 @@ class Generator(nn.Module):
         half: Float[Tensor, "B C1 H2 W2"] | None = None,
         full: Float[Tensor, "B C0 H W"] | None = None,
     ) -> Float[Tensor, "B Co H W"]:
-        """Unbounded outputs; ``half`` and ``full`` are the added channels, where the generator has them."""
+        """Unbounded outputs; ``half`` and ``full`` are the channels added at half and full resolution."""
         x = upsample(self.body(instances))
         x = self.to_half(x if half is None else stacked(x, half))
         x = upsample(x)
@@ -361,10 +363,15 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """D1 or D2 (Sec. 3.4): down-sampling blocks, then one score.
+    """D1 or D2 (Sec. 3.4): down-sampling blocks, then one logit.
 
-    Spectral norm and a class projection [Miyato, Koyama: "cGANs with projection discriminator", ICLR 2018] are not in
-    the paper; without them few images per class are memorised within minutes.
+    Spectral norm and the class projection (Miyato and Koyama, "cGANs with projection discriminator", ICLR 2018) are not
+    in the paper. Without them the discriminators memorise data sets of few images per class within minutes.
+
+    Args:
+        classes: number of labels for the class projection; 0 for none.
+        width: channels of the first block.
+        channels: channels of the images.
     """
 
     def __init__(self, classes: int, width: int = 32, channels: int = 3) -> None:
@@ -383,7 +390,7 @@ class Discriminator(nn.Module):
         self.project = norm(nn.Embedding(classes, 4 * width)) if classes else None
 
     def forward(self, x: Float[Tensor, "B C H W"], labels: Tensor | None = None) -> Float[Tensor, " B"]:
-        """Logits: positive where the image looks real (and, with labels, like its class)."""
+        """Logits; positive for images that look real and, with labels, like their class."""
         features = self.body(x).float().mean((-1, -2))
         score = self.score(features)[:, 0]
         if self.project is not None and labels is not None:
@@ -392,7 +399,7 @@ class Discriminator(nn.Module):
 
 
 class ResidualClassifier(nn.Module):
-    """d of Table 4, "ResBlock": a small classifier of 9 residual blocks, trained jointly, read on E(X)'s instances."""
+    """d of Table 4, "ResBlock": a classifier of 9 residual blocks on the instances E(X), trained jointly."""
 
     def __init__(self, channels: int, classes: int, width: int = 48) -> None:
         super().__init__()

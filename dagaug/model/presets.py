@@ -1,22 +1,23 @@
-"""Task presets: the paper's Table 4 and ours, one literal table."""
+"""Task presets: the tasks of the paper's Table 4, and ``pose`` for pose morphing."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["PRESETS", "Attention", "Mode", "TaskPreset"]
+__all__ = ["PRESETS", "AttentionSettings", "Mode", "TaskPreset"]
 
 Mode = Literal["reference", "paper"]
+"""``reference``: identity from the source s, pose from the reference t; ``paper``: s′ = G(DAE(s))."""
 
 
 @dataclass(frozen=True)
-class Attention:
-    """The attended regions of Sec. 3.1.
+class AttentionSettings:
+    """Settings of the attended regions (paper, Sec. 3.1).
 
     Attributes:
         regions: N, their number ("#" in Table 4).
-        half_size: half of a region's side (w = h of eq. 2), in units where the image is 2 wide.
+        half_size: half of a region's side (w = h of eq. 2); the image is 2 wide.
         sharpness: k of eq. 4, in the same units.
     """
 
@@ -27,20 +28,20 @@ class Attention:
 
 @dataclass(frozen=True)
 class TaskPreset:
-    """What a task fixes unless an option says otherwise.
+    """Default options of a task.
 
     Attributes:
-        mode: ``reference`` (identity from s, pose from t) or ``paper`` (s′ = G(DAE(s))).
+        mode: see :data:`Mode`.
         attention: the attended regions.
-        distance: d: ``resblock``, ``l2``, or ``timm:NAME``.
-        batch_size: images (pairs) a step.
+        distance: d of Table 4: ``resblock``, ``l2``, or ``timm:NAME``.
+        batch_size: images (in ``reference`` mode pairs) a step.
         learning_rate, betas: of Adam.
         consistency, symmetry: α and β of eq. 9.
         adversarial, label: weights of the GAN losses and of d(Y, ·) for the generator.
     """
 
     mode: Mode
-    attention: Attention
+    attention: AttentionSettings
     distance: str
     batch_size: int
     learning_rate: float
@@ -51,14 +52,19 @@ class TaskPreset:
     label: float
 
 
+_ONE_REGION = AttentionSettings(1, 0.9)
+_FOUR_REGIONS = AttentionSettings(4, 0.5)
+
 PRESETS: dict[str, TaskPreset] = {
-    "pose": TaskPreset("reference", Attention(8, 0.28), "resblock", 16, 1.2e-3, (0.5, 0.99), 0.15, 2.0, 0.06, 0.15),
-    # Table 4, with the paper's Adam at 2e-4 and batch of 64 (Sec. 3.4); α and β are not given there.
-    "digits": TaskPreset("paper", Attention(1, 0.9), "resblock", 64, 2e-4, (0.5, 0.999), 1.0, 10.0, 1.0, 1.0),
-    "birds": TaskPreset("paper", Attention(4, 0.5), "timm:vgg11", 64, 2e-4, (0.5, 0.999), 1.0, 10.0, 1.0, 1.0),
-    "faces": TaskPreset("paper", Attention(4, 0.5), "timm:inception_v3", 64, 2e-4, (0.5, 0.999), 1.0, 10.0, 1.0, 1.0),
-    "skeletons": TaskPreset("paper", Attention(4, 0.5), "timm:vgg11", 64, 2e-4, (0.5, 0.999), 1.0, 10.0, 1.0, 1.0),
-    "facades": TaskPreset("paper", Attention(4, 0.5), "l2", 64, 2e-4, (0.5, 0.999), 1.0, 10.0, 1.0, 0.0),
-    "colorization": TaskPreset("paper", Attention(1, 0.9), "resblock", 64, 2e-4, (0.5, 0.999), 1.0, 10.0, 1.0, 1.0),
+    "pose": TaskPreset(
+        "reference", AttentionSettings(8, 0.28), "resblock", 16, 1.2e-3, (0.5, 0.99), 0.15, 2.0, 0.06, 0.15
+    ),
+    # Table 4, with Adam at 2e-4 and batches of 64 (Sec. 3.4); the paper gives no α and β.
+    "digits": TaskPreset("paper", _ONE_REGION, "resblock", 64, 2e-4, (0.5, 0.999), 1.0, 10.0, 1.0, 1.0),
+    "birds": TaskPreset("paper", _FOUR_REGIONS, "timm:vgg11", 64, 2e-4, (0.5, 0.999), 1.0, 10.0, 1.0, 1.0),
+    "faces": TaskPreset("paper", _FOUR_REGIONS, "timm:inception_v3", 64, 2e-4, (0.5, 0.999), 1.0, 10.0, 1.0, 1.0),
+    "skeletons": TaskPreset("paper", _FOUR_REGIONS, "timm:vgg11", 64, 2e-4, (0.5, 0.999), 1.0, 10.0, 1.0, 1.0),
+    "facades": TaskPreset("paper", _FOUR_REGIONS, "l2", 64, 2e-4, (0.5, 0.999), 1.0, 10.0, 1.0, 0.0),
+    "colorization": TaskPreset("paper", _ONE_REGION, "resblock", 64, 2e-4, (0.5, 0.999), 1.0, 10.0, 1.0, 1.0),
 }
 """Presets by name."""

@@ -1,4 +1,4 @@
-"""A trained DA-GAN as a file: how it is described, built, saved and loaded for use."""
+"""A trained DA-GAN: its model card, building its networks, saving, loading."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dagaug.data.patches import Framing
 from dagaug.model import checkpoint
-from dagaug.model.presets import Attention, Mode
+from dagaug.model.presets import AttentionSettings, Mode
 from dagaug.model.translators import PaperTranslator, ReferenceTranslator
 from dagaug.runtime.errors import CheckpointError
 
@@ -33,31 +33,31 @@ __all__ = [
 Translator = ReferenceTranslator | PaperTranslator
 
 GENERAL = "general"
-
+"""Start of a training: the networks that come with the package."""
 
 SCRATCH = "scratch"
-
+"""Start of a training: random weights."""
 
 GENERAL_FILE = Path(__file__).with_name("general.safetensors")
-"""Networks that learned to change poses on :mod:`dagaug.creatures` alone (``examples/pretrain.py``), in 16 bits."""
+"""Networks trained only on :mod:`dagaug.training.creatures` (``examples/pretrain.py``), in 16 bits."""
 
 JUDGES_FILE = "judges.safetensors"
-"""The classifiers that select, in the folder of the run."""
+"""Name of the file with the judges (classifiers that select morphs), in the run folder."""
 
 
 class ModelCard(BaseModel):
-    """What must be known of a model to use it.
+    """Description of a model, stored in its file.
 
     Attributes:
         mode: ``reference`` or ``paper``.
-        classes: names of the classes it was trained on; empty where the images had no labels.
-        framing: how images become patches.
+        classes: names of the classes of the training images; empty if they had no labels.
+        framing: how patches are cut from images.
         regions, half_size, sharpness: the attended regions (eqs. 1, 2, 4).
-        steps: optimiser steps it was trained for.
-        seed: of its training.
-        data: the data folder's name, for people.
-        per_class: how many training images of each class it saw at most; None for all.
-        split_seed: the seed that drew the split of its data; None where the folder gave one.
+        steps: optimiser steps of the training.
+        seed: seed of the training.
+        data: name of the data set, for display.
+        per_class: largest number of training images of each class; None for all.
+        split_seed: seed of the random split of the data; None if the data set has its own split.
         own_pixels: least share of the source's own pixels in a morph.
     """
 
@@ -77,9 +77,9 @@ class ModelCard(BaseModel):
     own_pixels: float = Field(0.0, ge=0, le=1, allow_inf_nan=False)
 
     @property
-    def attention(self) -> Attention:
+    def attention(self) -> AttentionSettings:
         """The attended regions."""
-        return Attention(self.regions, self.half_size, self.sharpness)
+        return AttentionSettings(self.regions, self.half_size, self.sharpness)
 
 
 @dataclass(frozen=True)
@@ -87,10 +87,10 @@ class TrainedModel:
     """A model that is ready to use.
 
     Attributes:
-        card: what it is.
-        translator: its networks, in evaluation mode.
+        card: its description.
+        translator: its networks on the CPU, in evaluation mode, without gradients.
         path: its file.
-        sha256: hash of the file.
+        sha256: SHA-256 of the file, in hexadecimal.
     """
 
     card: ModelCard
@@ -99,16 +99,16 @@ class TrainedModel:
     sha256: str
 
 
-def build_translator(mode: Mode, attention: Attention, own_pixels: float = 0.0) -> Translator:
-    """New networks."""
+def build_translator(mode: Mode, attention: AttentionSettings, own_pixels: float = 0.0) -> Translator:
+    """Networks with random weights; ``own_pixels`` (only in ``reference`` mode) as in :class:`ModelCard`."""
     return ReferenceTranslator(attention, own_pixels) if mode == "reference" else PaperTranslator(attention)
 
 
 def start_from(translator: Translator, tensors: Mapping[str, Tensor]) -> list[str]:
-    """Give networks the weights of others, as far as they have the same shapes.
+    """Load the weights that have the same name and shape in both; other layers keep their weights.
 
     Returns:
-        names of the layers that keep their own.
+        names of the layers that kept their weights.
     """
     own = translator.state_dict()
     fitting = {name: tensor for name, tensor in tensors.items() if name in own and own[name].shape == tensor.shape}
@@ -117,20 +117,24 @@ def start_from(translator: Translator, tensors: Mapping[str, Tensor]) -> list[st
 
 
 def save_model(path: Path, card: ModelCard, tensors: dict[str, Tensor]) -> None:
-    """Write a model's file, and its card beside it as JSON for people to read."""
+    """Write a model's file, and its card as a JSON file beside it.
+
+    Raises:
+        CheckpointError: the model's file cannot be written.
+    """
     checkpoint.save(path, tensors, {"kind": "model", "card": card.model_dump(mode="json")})
     path.with_suffix(".json").write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
 
 def load_model(path: Path) -> TrainedModel:
-    """Read a model, from its file or from the run folder that holds it.
+    """Read a model from its file or its run folder.
 
     Raises:
-        CheckpointError: it is missing, unfinished, corrupt, or no model of dagaug's.
+        CheckpointError: the model is missing, not fully trained, corrupt, or not a model of dagaug.
     """
     if path.is_dir():
         if not (path / checkpoint.MODEL_FILE).exists() and (path / checkpoint.STATE_FILE).exists():
-            raise CheckpointError(f"{path}: its training is not finished; run the same dagaug train command again")
+            raise CheckpointError(f"{path}: the training is not finished; run the same dagaug train command again")
         path = path / checkpoint.MODEL_FILE
     tensors, header = checkpoint.load(path)
     try:
@@ -142,7 +146,15 @@ def load_model(path: Path) -> TrainedModel:
     return TrainedModel(card, translator.eval().requires_grad_(False), path, checkpoint.sha256(path))
 
 
-def find_judges(file: Path, options: Mapping[str, object]) -> Path | None:
-    """The classifiers that selected for an HDF5 file with these options: beside its checkpoint or beside itself."""
-    folders = (Path(str(options.get("checkpoint", ""))).parent, file.parent)
+def find_judges(file: Path, checkpoint: str) -> Path | None:
+    """The file of the judges that selected the morphs of an HDF5 file, in its checkpoint's folder or its own.
+
+    Args:
+        file: the HDF5 file.
+        options: the options stored in it.
+
+    Returns:
+        None if neither folder has the file.
+    """
+    folders = (Path(checkpoint).parent, file.parent)
     return next((folder / JUDGES_FILE for folder in folders if (folder / JUDGES_FILE).is_file()), None)

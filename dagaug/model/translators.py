@@ -1,8 +1,7 @@
-"""F = DAE ∘ G in both modes, ready to use: what a checkpoint holds.
+"""Translators F = DAE ∘ G of both modes; a checkpoint holds one.
 
 ``paper`` mode is the paper's :math:`s' = G(DAE(s))`. ``reference`` mode redraws s in the pose of t: the source's
-instances are placed at the reference's centres, and the source's features and pixels are transported along a learned
-correspondence.
+instances are placed at the reference's centres, and its features and pixels move along a learned correspondence.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from dagaug.model.networks import (
     stacked,
     upsample,
 )
-from dagaug.model.presets import Attention
+from dagaug.model.presets import AttentionSettings
 from dagaug.model.warps import identity_grid, sample
 
 __all__ = [
@@ -42,10 +41,10 @@ __all__ = [
 
 
 class Transport(nn.Module):
-    """Where each pixel of the result comes from: correspondence, then refinement.
+    """Flow: where in the source each pixel of the result comes from.
 
-    A softmax of the reference's keys against the source's, restricted to the source's object, gives a coarse flow by
-    expectation; a small network adds up to ±0.25 to it.
+    A softmax of the reference's keys against the source's, restricted to the source's object, gives a coarse flow as
+    its mean position. A small network adds up to ±``reach`` to it.
     """
 
     def __init__(self, features: int, width: int = 64, reach: float = 0.25) -> None:
@@ -54,12 +53,12 @@ class Transport(nn.Module):
         self.log_temperature = nn.Parameter(torch.tensor(2.5))
         self.refine = nn.Sequential(conv_block(2 * features + 5, width), Residual(width))
         last = nn.Conv2d(width // 2, 2, 3, padding=1)
-        nn.init.zeros_(last.weight)  # nothing is added at first
+        nn.init.zeros_(last.weight)  # the refinement starts at zero
         nn.init.zeros_(last.bias)  # type: ignore[arg-type]
         self.to_half = nn.Sequential(conv_block(width, width // 2), last)
 
     def correspondence(self, source: Structure, reference: Structure) -> Float[Tensor, "B hw hw"]:
-        """Log-probability that a cell of the reference (rows) shows a cell of the source (columns)."""
+        """Log-probability that a cell of the reference (row) corresponds to a cell of the source (column)."""
         query, key = reference.keys.flatten(2), source.keys.flatten(2)  # B K hw
         logits = self.log_temperature.exp() * torch.einsum("bkq,bks->bqs", query, key)
         inside = resize(source.object, source.keys.shape[-1]).flatten(1)  # B hw
@@ -68,7 +67,7 @@ class Transport(nn.Module):
     def forward(
         self, source: Structure, reference: Structure
     ) -> tuple[Float[Tensor, "B H2 W2 2"], Float[Tensor, "B hw hw"]]:
-        """The flow as a sampling grid at half the image's side, and the correspondence it rests on."""
+        """The flow as a sampling grid at half the image's side, and the log-probabilities of the correspondence."""
         side = source.keys.shape[-1]
         log_match = self.correspondence(source, reference)
         here = identity_grid(side, log_match.device)
@@ -91,11 +90,11 @@ class Morph(Batched):
     """A source redrawn in a reference's pose.
 
     Attributes:
-        object: the drawn object; only meaningful inside the mask.
-        mask: where the result shows the object.
-        flow: where each pixel of the result comes from in the source (a sampling grid at half the side).
+        object: the redrawn object in [-1, 1]; only meaningful inside the mask.
+        mask: where the result shows the object, in [0, 1].
+        flow: where in the source each pixel of the result comes from (a sampling grid at half the image's side).
         log_match: log-probabilities of the correspondence, reference cells × source cells.
-        blend: share of the source's own pixels in the result.
+        blend: share of the source's own pixels at each pixel of the result.
     """
 
     object: Float[Tensor, "B 3 H W"]
@@ -110,7 +109,7 @@ def composite(morph: Morph, background: Float[Tensor, "B 3 H W"]) -> Float[Tenso
     return morph.mask * morph.object + (1 - morph.mask) * background
 
 
-_SHARPEST = 2.0  # amount of unsharp masking at most; more would raise noise
+_MAX_SHARPENING = 2.0  # amount of unsharp masking; more would amplify noise
 
 
 def as_sharp_as(
@@ -119,23 +118,27 @@ def as_sharp_as(
     drawn: Float[Tensor, "B 3 H W"],
     drawn_mask: Float[Tensor, "B 1 H W"],
 ) -> Float[Tensor, "B 3 H W"]:
-    """``drawn`` with as much fine detail in its object as ``image`` has in its own, by unsharp masking.
+    """Sharpen ``drawn`` by unsharp masking until its object has as much fine detail as the object of ``image``.
 
-    Pixels that were interpolated, or drawn where the network was unsure, are softer than a photograph's, and a
-    classifier that learns from soft images learns less of fine marks (examples/experiments.md).
+    Interpolated pixels, and pixels where the network was uncertain, are blurrier than a photograph. A classifier that
+    trains on blurry images learns fine marks less well (examples/experiments.md).
+
+    Args:
+        image, mask: a real image in [-1, 1] and the mask of its object.
+        drawn, drawn_mask: the image to sharpen and the mask of its object.
     """
     high = drawn - F.avg_pool2d(drawn, 3, 1, 1, count_include_pad=False)
     lacking = _fineness(image, mask) - _fineness(drawn, drawn_mask)
-    amount = (lacking / (_fineness(high, drawn_mask) + 1e-4)).clamp(0, _SHARPEST)
+    amount = (lacking / (_fineness(high, drawn_mask) + 1e-4)).clamp(0, _MAX_SHARPENING)
     return (drawn + amount * high).clamp(-1, 1)
 
 
 def _fineness(image: Float[Tensor, "B 3 H W"], mask: Float[Tensor, "B 1 H W"]) -> Float[Tensor, "B 1 1 1"]:
-    """Of the object as a whole, less its outline, which is no detail of its own."""
+    """Fine detail of the whole object without its outline."""
     return fineness(image, -F.max_pool2d(-mask, 3, 1, 1), image.shape[-1])
 
 
-_MOST_CHANGE = 1.0  # of the reference's mask (log odds); with more, a folded wing keeps the outline of a raised one
+_MAX_MASK_CHANGE = 1.0  # log odds; with more, a folded wing keeps the outline of a raised one
 
 
 class Morpher(nn.Module):
@@ -143,9 +146,10 @@ class Morpher(nn.Module):
 
     Args:
         width: channels at half the image's side.
-        instance_channels: of each instance that is painted.
-        own_pixels: least share of the source's own pixels in a result. What is drawn anew is nearer to the truth pixel
-            by pixel, since it blurs what it is unsure of, and at times less recognised (examples/experiments.md).
+        instance_channels: channels of each instance that is painted into its region.
+        own_pixels: least share of the source's own pixels in a result, in [0, 1]. Generated pixels have a lower
+            pixel-wise error, because they are blurred where the network is uncertain, but sometimes show the class less
+            clearly (examples/experiments.md).
     """
 
     def __init__(self, *, width: int = 32, instance_channels: int = 32, own_pixels: float = 0.0) -> None:
@@ -167,7 +171,7 @@ class Morpher(nn.Module):
         quarter_grid = resize(grid, size // 4).permute(0, 2, 3, 1)
         pixels = sample(appearance.image, full_grid, mode="bicubic").clamp(-1, 1)
         object_here = sample(source.object, full_grid)
-        # the instances of the source, painted into the regions of the reference
+        # paint the instances of the source into the regions of the reference
         place = reference.masks / (reference.masks.sum(1, keepdim=True) + 0.1)  # B N h w
         painted = torch.einsum("bnhw,bnc->bchw", place, self.instance(appearance.vectors).float())
         object_quarter = resize(reference.object, size // 4)
@@ -180,22 +184,22 @@ class Morpher(nn.Module):
         )
         blend = self.own_pixels + (1 - self.own_pixels) * drawn[:, 3:4].sigmoid()
         colour = blend * pixels + (1 - blend) * drawn[:, :3].tanh()
-        # the outline is the reference's: what is drawn decides only where its mask is unsure
+        # the outline is the reference's; the generator changes the mask only where it is uncertain
         prior = torch.logit(reference.object.clamp(0.02, 0.98))
-        change = _MOST_CHANGE * torch.tanh(drawn[:, 4:5] / _MOST_CHANGE)
+        change = _MAX_MASK_CHANGE * torch.tanh(drawn[:, 4:5] / _MAX_MASK_CHANGE)
         return Morph(colour, (prior + change).sigmoid(), flow, log_match, blend)
 
 
 class ReferenceTranslator(nn.Module):
-    """DAE and G of ``reference`` mode; ``own_pixels`` as in :class:`Morpher`."""
+    """F of ``reference`` mode: DAE and G; ``own_pixels`` as in :class:`Morpher`."""
 
-    def __init__(self, attention: Attention, own_pixels: float = 0.0) -> None:
+    def __init__(self, attention: AttentionSettings, own_pixels: float = 0.0) -> None:
         super().__init__()
         self.dae = DeepAttentionEncoder(attention)
         self.morpher = Morpher(own_pixels=own_pixels)
 
     def read(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Structure, Appearance]:
-        """Encode images once, for use as references (structure) and as sources (both)."""
+        """Structure and appearance of images in [-1, 1]; sources need both, references the structure."""
         structure, _ = self.dae.structure(images)
         return structure, self.dae.appearance(images, structure)
 
@@ -204,15 +208,15 @@ class ReferenceTranslator(nn.Module):
         return self.morpher(appearance, source, reference)
 
     def finished(self, appearance: Appearance, source: Structure, reference: Structure) -> Morph:
-        """F(s; t) as it is shown and kept: as sharp as the sources."""
+        """F(s; t), sharpened as for output: with as much fine detail as the sources."""
         morph = self(appearance, source, reference)
         return replace(morph, object=as_sharp_as(appearance.image, source.object, morph.object, morph.mask))
 
 
 class PaperTranslator(nn.Module):
-    """DAE and G of ``paper`` mode."""
+    """F of ``paper`` mode: DAE and G."""
 
-    def __init__(self, attention: Attention) -> None:
+    def __init__(self, attention: AttentionSettings) -> None:
         super().__init__()
         self.dae = DeepAttentionEncoder(attention)
         self.generator = Generator(attention.regions * self.dae.channels)
@@ -227,6 +231,12 @@ class PaperTranslator(nn.Module):
 
 
 def fineness(images: Float[Tensor, "B C H W"], mask: Float[Tensor, "B 1 H W"], cell: int) -> Float[Tensor, "B 1 h w"]:
-    """How much fine detail there is in each cell: mean distance of its pixels from the mean of their neighbours."""
+    """Amount of fine detail in each cell: mean absolute difference of its pixels from the mean of their neighbours.
+
+    Args:
+        images: in [-1, 1].
+        mask: weight of each pixel.
+        cell: side of the cells in pixels; it divides H and W.
+    """
     fine = (images - F.avg_pool2d(images, 3, 1, 1, count_include_pad=False)).abs().mean(1, keepdim=True)
     return F.avg_pool2d(fine * mask, cell) / (F.avg_pool2d(mask, cell) + 1e-3)

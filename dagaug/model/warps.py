@@ -1,8 +1,9 @@
-"""Random geometric and colour changes whose effect is known exactly.
+"""Random warps, limb rotations and colour changes with exactly known effect.
 
-A warp is a sampling grid: for every pixel of the result, the point of the original that it shows. Warping an image's
-object therefore gives a pair with known correspondence, the exact supervision of pose morphing (README, "How it
-learns"). Coordinates are those of ``torch.nn.functional.grid_sample`` with ``align_corners=False``: x, y in [-1, 1].
+A warp is a sampling grid: for every pixel of the result, the point of the original that it shows. Warping an object
+gives a pair of images with known correspondence: the exact supervision of pose morphing (examples/method.md, "How the
+networks learn"). Coordinates are x, y in [-1, 1], as in ``torch.nn.functional.grid_sample`` with
+``align_corners=False``.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ __all__ = [
 
 
 def identity_grid(size: int, device: torch.device | None = None) -> Float[Tensor, "{size} {size} 2"]:
-    """The grid that shows every pixel where it is."""
+    """The sampling grid that changes nothing: at every pixel its own x, y."""
     steps = (torch.arange(size, device=device) + 0.5) * (2 / size) - 1
     y, x = torch.meshgrid(steps, steps, indexing="ij")
     return torch.stack([x, y], dim=-1)
@@ -36,12 +37,12 @@ def identity_grid(size: int, device: torch.device | None = None) -> Float[Tensor
 def sample(
     image: Float[Tensor, "B C H W"], grid: Float[Tensor, "B h w 2"], padding: str = "border", mode: str = "bilinear"
 ) -> Float[Tensor, "B C h w"]:
-    """``image`` at the grid's points, interpolated; ``bicubic`` is sharper and reaches over the values' range."""
+    """``image`` at the points of the grid; the mode ``bicubic`` is sharper and may exceed the range of the values."""
     return F.grid_sample(image, grid.to(image.dtype), mode=mode, padding_mode=padding, align_corners=False)
 
 
-def _draws(generator: torch.Generator | None) -> torch.device:
-    """Where random numbers are drawn: on the generator's device, so that one seed means the same wherever they go."""
+def _random_device(generator: torch.Generator | None) -> torch.device:
+    """Device of the random numbers: the generator's, so that a seed gives the same numbers on every device."""
     return torch.device("cpu") if generator is None else generator.device
 
 
@@ -52,18 +53,24 @@ def random_warp(
     articulated: bool = True,
     generator: torch.Generator | None = None,
 ) -> Float[Tensor, "B H W 2"]:
-    """Draw a warp for each object: a rigid part and, where ``articulated``, noise and two rotations as of limbs.
+    """A random warp for each object.
 
-    Rotation up to ±35°, scale 0.75 to 1.3, shear up to ±0.25, a shift up to ±0.25, a flip with probability one half,
-    noise of a 4 × 4 control grid, and two rotations by up to ±55° that fade out with a Gaussian around a random point
-    of the object. ``strength`` scales all but the flip.
+    Affine part: rotation up to ±35°, scale 0.75 to 1.3, shear up to ±0.25, shift up to ±0.25, and a flip with
+    probability 0.5. With ``articulated`` also noise on a 4 × 4 control grid, and two local rotations by up to ±55° that
+    fade with a Gaussian around a random point of the object, as if limbs turned.
+
+    Args:
+        masks: masks of the objects, in [0, 1].
+        strength: factor of all ranges; the flip stays.
+        articulated: whether to add noise and local rotations.
+        generator: source of the random numbers.
     """
     batch, _, height, width = masks.shape
     device = masks.device
 
     def uniform(*shape: int, span: float = 1.0) -> Tensor:
         """Values in ±span."""
-        return ((2 * torch.rand(*shape, generator=generator, device=_draws(generator)) - 1) * span).to(device)
+        return ((2 * torch.rand(*shape, generator=generator, device=_random_device(generator)) - 1) * span).to(device)
 
     around = _centroid(masks)[:, None, None]
     angle = uniform(batch, span=math.radians(35) * strength)
@@ -87,14 +94,15 @@ def random_warp(
 
 @dataclass(frozen=True)
 class Limb:
-    """A part at an object's end that turns around its joint as a piece, and hides the body or hides behind it.
+    """A rigid part at an object's end that turns around a joint, in front of the body or behind it.
 
-    A warp that moves all pixels smoothly can never fold a wing over a back.
+    A smooth warp of all pixels cannot fold a wing over a back; a limb can.
 
     Attributes:
-        part: where the limb is before it turns.
+        part: mask of the limb before it turns, in [0, 1].
         joint: the point around which it turns.
-        angle, length: by how much it turns (radians) and is stretched.
+        angle: rotation in radians.
+        length: factor of its length.
         behind: whether it ends behind the body.
     """
 
@@ -105,11 +113,11 @@ class Limb:
     behind: Bool[Tensor, "B 1 1 1"]
 
     def turned(self, points: Float[Tensor, "B h w 2"]) -> Float[Tensor, "B h w 2"]:
-        """Where points of the limb lie after it turned."""
+        """Positions of points of the limb after its turn."""
         return self._rotated(points, self.angle, self.length)
 
     def unturned(self, points: Float[Tensor, "B h w 2"]) -> Float[Tensor, "B h w 2"]:
-        """The inverse of :meth:`turned`: as a sampling grid it shows the turned limb."""
+        """The inverse of :meth:`turned`; as a sampling grid it shows the turned limb."""
         return self._rotated(points, -self.angle, 1 / self.length)
 
     def _rotated(self, points: Tensor, angle: Tensor, scale: Tensor) -> Tensor:
@@ -117,16 +125,16 @@ class Limb:
 
 
 def random_limb(masks: Float[Tensor, "B 1 H W"], *, generator: torch.Generator | None = None) -> Limb:
-    """Draw a limb of each object: what lies beyond a joint on the way from its middle to one of its far ends.
+    """A random limb of each object: the part beyond a joint on the line from its centroid to one of its far ends.
 
-    The joint is at 0.2 to 0.6 of the way, the limb 0.25 to 0.9 wide (in units of half an image); it turns by ±30° to
-    ±150°, its length changes by 0.7 to 1.2, and in one of three objects it ends behind the body.
+    The joint is at 0.2 to 0.6 of the line. The limb is 0.25 to 0.9 wide (the image is 2 wide), turns by ±30° to ±150°,
+    changes its length by a factor of 0.7 to 1.2, and ends behind the body with probability 1/3.
     """
     batch, _, height, _ = masks.shape
     device = masks.device
 
     def uniform(low: float, high: float) -> Float[Tensor, "B 1 1"]:
-        values = torch.rand(batch, 1, 1, generator=generator, device=_draws(generator))
+        values = torch.rand(batch, 1, 1, generator=generator, device=_random_device(generator))
         return (low + (high - low) * values).to(device)
 
     points = identity_grid(height, device)  # H W 2
@@ -152,7 +160,7 @@ def _centroid(masks: Float[Tensor, "B 1 H W"]) -> Float[Tensor, "B 2"]:
 
 
 def _random_point(masks: Float[Tensor, "B 1 H W"], generator: torch.Generator | None) -> Float[Tensor, "B 2"]:
-    flat = (masks.flatten(1) + 1e-6).to(_draws(generator))
+    flat = (masks.flatten(1) + 1e-6).to(_random_device(generator))
     index = torch.multinomial(flat, 1, generator=generator).to(masks.device)[:, 0]
     return identity_grid(masks.shape[-1], masks.device).flatten(0, 1)[index]
 
@@ -163,7 +171,7 @@ def _rotate_locally(
     angle: Float[Tensor, " B"],
     width: Float[Tensor, " B"],
 ) -> Float[Tensor, "B H W 2"]:
-    """Rotate around a pivot by an angle that fades with a Gaussian of sigma 0.2 to 0.5 (``width`` in [-1, 1])."""
+    """Rotate around a pivot by an angle that fades with a Gaussian; ``width`` in [-1, 1] is a sigma of 0.2 to 0.5."""
     offset = grid - pivot[:, None, None]
     sigma = (0.35 + 0.15 * width)[:, None, None]
     local = angle[:, None, None] * torch.exp(-(offset**2).sum(-1) / (2 * sigma**2))
@@ -171,7 +179,7 @@ def _rotate_locally(
 
 
 def _turned(offset: Float[Tensor, "B h w 2"], angle: Tensor) -> Float[Tensor, "B h w 2"]:
-    """Points turned around the origin; ``angle`` in radians, one for each point or to be spread over them."""
+    """Rotate points around the origin; ``angle`` in radians has the points' shape or broadcasts to it."""
     cos, sin = torch.cos(angle), torch.sin(angle)
     x, y = offset.unbind(-1)
     return torch.stack([cos * x - sin * y, sin * x + cos * y], -1)
@@ -180,20 +188,20 @@ def _turned(offset: Float[Tensor, "B h w 2"], angle: Tensor) -> Float[Tensor, "B
 def jitter_colours(
     images: Float[Tensor, "B 3 H W"], *, strength: float = 1.0, generator: torch.Generator | None = None
 ) -> Float[Tensor, "B 3 H W"]:
-    """Change colours at random so that only the shape remains to be read: mix the channels, gain, offset, noise.
+    """Random mixing of channels, gain, offset and noise, so that only the shape of an object stays recognisable.
 
-    Values stay in [-1, 1].
+    Values stay in [-1, 1]; ``strength`` scales the changes.
     """
     batch = images.shape[0]
     device = images.device
 
     def normal(*shape: int, scale: float) -> Tensor:
-        values = torch.randn(*shape, generator=generator, device=_draws(generator))
+        values = torch.randn(*shape, generator=generator, device=_random_device(generator))
         return (values * scale * strength).to(device)
 
     mix = torch.eye(3, device=device) + normal(batch, 3, 3, scale=0.35)
     grey = torch.full((3, 3), 1 / 3, device=device)
-    share = torch.rand(batch, 1, 1, generator=generator, device=_draws(generator)).to(device) * strength
+    share = torch.rand(batch, 1, 1, generator=generator, device=_random_device(generator)).to(device) * strength
     mix = (1 - share) * mix + share * grey * torch.exp(normal(batch, 1, 1, scale=0.3))
     jittered = torch.einsum("bij,bjhw->bihw", mix, images) + normal(batch, 3, 1, 1, scale=0.2)
     jittered = jittered + 0.04 * strength * _noise_like(images, generator)
@@ -201,7 +209,7 @@ def jitter_colours(
 
 
 def _noise_like(images: Float[Tensor, "B C H W"], generator: torch.Generator | None) -> Float[Tensor, "B C H W"]:
-    """Normal noise, drawn where the images are: whole images of it would take longer to move than to make."""
+    """Normal noise, drawn on the images' device, because moving noise of this size is slower than drawing it."""
     if generator is not None and generator.device.type != images.device.type:
         seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
         generator = torch.Generator(images.device).manual_seed(seed)
@@ -213,14 +221,14 @@ def augment_for_discriminator(
 ) -> Float[Tensor, "B C H W"]:
     """Random brightness, saturation, shift and cut-out, all differentiable.
 
-    As in Zhao et al., "Differentiable augmentation for data-efficient GAN training", NeurIPS 2020: without it a
-    discriminator learns a few hundred images by heart.
+    See Zhao et al., "Differentiable augmentation for data-efficient GAN training", NeurIPS 2020. Without it a
+    discriminator memorises a few hundred images.
     """
     batch, _, height, _ = images.shape
     device = images.device
 
     def uniform(*shape: int) -> Tensor:
-        return torch.rand(*shape, generator=generator, device=_draws(generator)).to(device)
+        return torch.rand(*shape, generator=generator, device=_random_device(generator)).to(device)
 
     images = images + (uniform(batch, 1, 1, 1) - 0.5) * 0.6
     mean = images.mean(1, keepdim=True)

@@ -184,7 +184,7 @@ class TrainingLoop:
             "judges": self.judges_raw.state_dict(),
             **{name: checkpoint.optimizer_tensors(optimizer) for name, optimizer in self.optimizers.items()},
         }
-        tensors = {key: value for name, part in parts.items() for key, value in checkpoint.prefixed(name, part).items()}
+        tensors = {key: value for name, part in parts.items() for key, value in checkpoint.add_prefix(name, part).items()}
         checkpoint.save(path, tensors, {**header, "kind": "state", "done": self.done})
 
     def restore(self, path: Path) -> dict[str, Any]:
@@ -195,9 +195,9 @@ class TrainingLoop:
             ("averaged", self.averaged),
             ("judges", self.judges_raw),
         ):
-            checkpoint.load_module(module, checkpoint.under(name, tensors), path)
+            checkpoint.load_module(module, checkpoint.strip_prefix(name, tensors), path)
         for name, optimizer in self.optimizers.items():
-            checkpoint.restore_optimizer(optimizer, checkpoint.under(name, tensors))
+            checkpoint.restore_optimizer(optimizer, checkpoint.strip_prefix(name, tensors))
         self.done = int(header["done"])
         return header
 

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from dagaug.data.patches import Framing
-from dagaug.model.presets import PRESETS, Attention, Mode
+from dagaug.model.presets import PRESETS, AttentionSettings, Mode
 from dagaug.model.trained_model import GENERAL, SCRATCH
 from dagaug.runtime.errors import UsageError
 from dagaug.training.objectives import Part
@@ -116,12 +116,12 @@ class TrainOptions(BaseModel):
         return TrainOptions.model_validate({**known, **given, "without": tuple(sorted(set(self.without)))})
 
     @property
-    def attention(self) -> Attention:
+    def attention(self) -> AttentionSettings:
         """The attended regions; one that covers the image without ``dae``."""
         if "dae" in self.without:
-            return Attention(1, 4.0, 20.0)
+            return AttentionSettings(1, 4.0, 20.0)
         preset = PRESETS[self.preset].attention
-        return Attention(
+        return AttentionSettings(
             self.regions or preset.regions,
             self.half_size or preset.half_size,
             self.sharpness or preset.sharpness,

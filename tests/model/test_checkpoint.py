@@ -78,7 +78,7 @@ def test_a_save_that_fails_keeps_the_old_file(tmp_path: Path, monkeypatch: pytes
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoint, "save_file", no_space)
-    with pytest.raises(CheckpointError, match=r"No space left on device.*--out"):
+    with pytest.raises(CheckpointError, match=r"No space left on device.*try another out"):
         checkpoint.save(path, {}, {"step": 8})
     assert checkpoint.load(path)[1] == HEADER
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
@@ -124,8 +124,8 @@ def test_a_pickle_is_refused_and_not_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("metadata", "message"),
     [
-        (None, "header is missing"),
-        ({"other": "{}"}, "header is missing"),
+        (None, "no header of dagaug"),
+        ({"other": "{}"}, "no header of dagaug"),
         ({"dagaug": "{"}, "not a readable checkpoint"),
         ({"dagaug": "[1]"}, "not an object"),
     ],
@@ -174,10 +174,10 @@ def test_without_any_run_the_next_step_is_named(tmp_path: Path) -> None:
 
 def test_what_is_put_under_a_prefix_is_found_under_it_alone() -> None:
     mine, theirs = {"a/b": torch.ones(1), "c": torch.zeros(1)}, {"c": torch.ones(2)}
-    together = checkpoint.prefixed("ema", mine) | checkpoint.prefixed("ema2", theirs)
-    assert checkpoint.under("ema", together) == mine
-    assert checkpoint.under("ema2", together) == theirs
-    assert checkpoint.under("em", together) == {}
+    together = checkpoint.add_prefix("ema", mine) | checkpoint.add_prefix("ema2", theirs)
+    assert checkpoint.strip_prefix("ema", together) == mine
+    assert checkpoint.strip_prefix("ema2", together) == theirs
+    assert checkpoint.strip_prefix("em", together) == {}
 
 
 # ---- networks and optimisers
@@ -189,7 +189,7 @@ def test_what_is_put_under_a_prefix_is_found_under_it_alone() -> None:
     ids=["missing", "wrong shape", "too many"],
 )
 def test_weights_of_another_network_are_refused_in_one_line(tensors: dict[str, Tensor]) -> None:
-    with pytest.raises(CheckpointError, match="other networks") as caught:
+    with pytest.raises(CheckpointError, match="networks of other shapes") as caught:
         checkpoint.load_module(nn.Linear(3, 2), tensors, Path("runs/x"))
     assert str(caught.value).startswith("runs/x: ")
     assert "\n" not in str(caught.value)
@@ -218,16 +218,16 @@ def test_a_restored_optimiser_makes_the_very_step_the_first_would_have_made(tmp_
     optimizer = make_optimizer(model)
     for seed in range(3):
         step(model, optimizer, seed)
-    tensors = checkpoint.prefixed("model", model.state_dict())
-    tensors |= checkpoint.prefixed("adam", checkpoint.optimizer_tensors(optimizer))
+    tensors = checkpoint.add_prefix("model", model.state_dict())
+    tensors |= checkpoint.add_prefix("adam", checkpoint.optimizer_tensors(optimizer))
     checkpoint.save(tmp_path / "state", tensors, {})
 
     read, _ = checkpoint.load(tmp_path / "state")
     resumed, forgetful = (nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)) for _ in range(2))
     for other in (resumed, forgetful):
-        checkpoint.load_module(other, checkpoint.under("model", read), tmp_path)
+        checkpoint.load_module(other, checkpoint.strip_prefix("model", read), tmp_path)
     restored = make_optimizer(resumed)
-    checkpoint.restore_optimizer(restored, checkpoint.under("adam", read))
+    checkpoint.restore_optimizer(restored, checkpoint.strip_prefix("adam", read))
 
     step(model, optimizer, 3)
     step(resumed, restored, 3)

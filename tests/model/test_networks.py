@@ -25,7 +25,7 @@ from dagaug.model.networks import (
     resize,
     upsample,
 )
-from dagaug.model.presets import Attention
+from dagaug.model.presets import AttentionSettings
 from dagaug.model.warps import identity_grid
 
 
@@ -212,7 +212,7 @@ def test_a_region_s_vector_is_the_mean_of_the_object_s_features_inside_it() -> N
     masks[:, 0, :, :4] = masks[:, 1, :, 4:] = 1
     of_object = torch.zeros(1, 1, 8, 8)
     of_object[..., :4, :] = 1
-    dae = DeepAttentionEncoder(Attention(2, 0.3), width=4, keys=4)
+    dae = DeepAttentionEncoder(AttentionSettings(2, 0.3), width=4, keys=4)
     dae.encoder = _Constant(quarter)
     read = dae.appearance(torch.zeros(1, 3, 32, 32), structure_of(masks, of_object))
     torch.testing.assert_close(read.vectors[..., 0], torch.tensor([[2.0, -3.0]]), rtol=1e-3, atol=0)
@@ -220,7 +220,7 @@ def test_a_region_s_vector_is_the_mean_of_the_object_s_features_inside_it() -> N
 
 def test_instances_are_the_encodings_of_one_masked_image_each_concatenated() -> None:
     """Eq. 3 and Sec. 3.4, against a loop over the regions."""
-    dae = DeepAttentionEncoder(Attention(3, 0.4), width=4, keys=4).eval()
+    dae = DeepAttentionEncoder(AttentionSettings(3, 0.4), width=4, keys=4).eval()
     images = 2 * torch.rand(2, 3, 32, 32) - 1
     with torch.no_grad():
         instances = dae(images)
@@ -233,7 +233,7 @@ def test_instances_are_the_encodings_of_one_masked_image_each_concatenated() -> 
 
 
 def test_structure_says_where_the_object_is_as_a_probability() -> None:
-    dae = DeepAttentionEncoder(Attention(3, 0.4), width=4, keys=4)
+    dae = DeepAttentionEncoder(AttentionSettings(3, 0.4), width=4, keys=4)
     structure, logits = dae.structure(torch.randn(2, 3, 32, 32))
     torch.testing.assert_close(torch.logit(structure.object, eps=1e-6), logits, atol=1e-4, rtol=1e-4)
     assert structure.centres.shape == (2, 3, 2)

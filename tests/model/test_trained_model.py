@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from dagaug.data.patches import Framing
 from dagaug.model import checkpoint
-from dagaug.model.presets import Attention, Mode
+from dagaug.model.presets import AttentionSettings, Mode
 from dagaug.model.trained_model import ModelCard, build_translator, load_model, save_model
 from dagaug.model.translators import PaperTranslator, ReferenceTranslator
 from dagaug.runtime.errors import CheckpointError
@@ -40,13 +40,13 @@ def saved(folder: Path, mode: Mode = "reference", **changes: object) -> Path:
     """A run's model, with networks of two regions whatever the card says."""
     folder.mkdir(exist_ok=True)
     path = folder / checkpoint.MODEL_FILE
-    networks = build_translator(mode, Attention(2, 0.3, 20.0))
+    networks = build_translator(mode, AttentionSettings(2, 0.3, 20.0))
     save_model(path, card(mode, **changes), networks.state_dict())
     return path
 
 
 def test_a_mode_s_translator_is_built_with_the_card_s_regions() -> None:
-    attention = Attention(3, 0.4, 10.0)
+    attention = AttentionSettings(3, 0.4, 10.0)
     reference, paper = build_translator("reference", attention), build_translator("paper", attention)
     assert isinstance(reference, ReferenceTranslator)
     assert isinstance(paper, PaperTranslator)
@@ -97,7 +97,7 @@ def test_an_empty_folder_says_to_train(tmp_path: Path) -> None:
 
 
 def test_a_card_that_describes_other_networks_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="other networks"):
+    with pytest.raises(CheckpointError, match="networks of other shapes"):
         load_model(saved(tmp_path, regions=3))
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dagaug.model.networks import Appearance, Structure
-from dagaug.model.presets import Attention
+from dagaug.model.presets import AttentionSettings
 from dagaug.model.translators import (
     Morph,
     Morpher,
@@ -293,7 +293,7 @@ def images(count: int = 2) -> Tensor:
 
 
 def test_a_reference_translator_redraws_any_encoded_source_as_any_encoded_reference() -> None:
-    translator = ReferenceTranslator(Attention(3, 0.3)).eval()
+    translator = ReferenceTranslator(AttentionSettings(3, 0.3)).eval()
     with torch.no_grad():
         source, read = translator.read(images())
         morph = translator(read, source, source[torch.tensor([1, 0])])
@@ -304,7 +304,7 @@ def test_a_reference_translator_redraws_any_encoded_source_as_any_encoded_refere
 
 
 def test_a_source_s_appearance_changes_the_drawing_but_not_the_flow() -> None:
-    translator = ReferenceTranslator(Attention(3, 0.3)).eval()
+    translator = ReferenceTranslator(AttentionSettings(3, 0.3)).eval()
     with torch.no_grad():
         structures, read = translator.read(images())
         first = translator(read[:1], structures[:1], structures[1:])
@@ -314,7 +314,7 @@ def test_a_source_s_appearance_changes_the_drawing_but_not_the_flow() -> None:
 
 
 def test_a_paper_translator_draws_images_from_instances() -> None:
-    translator = PaperTranslator(Attention(2, 0.5)).eval()
+    translator = PaperTranslator(AttentionSettings(2, 0.5)).eval()
     source = images()
     with torch.no_grad():
         drawn = translator(source)

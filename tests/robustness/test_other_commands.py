@@ -16,7 +16,7 @@ from making_runs import STEPS, assert_same_bits, tensors_of
 from worlds import World
 
 from dagaug.data.patches import Framing
-from dagaug.model.presets import Attention
+from dagaug.model.presets import AttentionSettings
 from dagaug.model.trained_model import ModelCard, build_translator, save_model
 
 pytestmark = pytest.mark.slow
@@ -79,7 +79,7 @@ def test_translate(world: World) -> None:
         image = np.random.default_rng(number).integers(0, 256, (40, 30 + number, 3), np.uint8)
         cv2.imwrite(str(folder / f"{number}.png"), cv2.GaussianBlur(image, (0, 0), 2))
     torch.manual_seed(0)
-    attention = Attention(1, 0.5)
+    attention = AttentionSettings(1, 0.5)
     (world.root / "paper").mkdir()
     card = ModelCard(
         mode="paper", classes=(), framing=Framing(size=32), regions=1, half_size=0.5, sharpness=attention.sharpness,

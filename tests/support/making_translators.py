@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dagaug.data.patches import Framing
-from dagaug.model.presets import Attention, Mode
+from dagaug.model.presets import AttentionSettings, Mode
 from dagaug.model.trained_model import ModelCard, TrainedModel, build_translator, load_model, save_model
 from dagaug.model.translators import PaperTranslator
 
@@ -20,7 +20,7 @@ SIZE = 32
 def made(path: Path, mode: Mode = "paper", *, seed: int = 0, framing: Framing | None = None) -> TrainedModel:
     """An untrained model, by way of its file."""
     torch.manual_seed(seed)
-    attention = Attention(1, 0.5)
+    attention = AttentionSettings(1, 0.5)
     card = ModelCard(
         mode=mode,
         classes=("a", "b"),
@@ -40,7 +40,7 @@ class Copier(PaperTranslator):
     """Gives back what it gets."""
 
     def __init__(self) -> None:
-        super().__init__(Attention(1, 0.5))
+        super().__init__(AttentionSettings(1, 0.5))
 
     def forward(self, images: Tensor) -> Tensor:
         return images

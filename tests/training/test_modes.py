@@ -15,9 +15,9 @@ from making_runs import FRAMING, SIZE, TRAINING_IMAGES
 
 from dagaug.compute.tensors import to_pixels
 from dagaug.data.dataset import Dataset, Domains
-from dagaug.data.layouts import read_domains
+from dagaug.data.domains import read_domains
 from dagaug.data.patches import read_patches
-from dagaug.model.presets import Attention
+from dagaug.model.presets import AttentionSettings
 from dagaug.model.trained_model import build_translator
 from dagaug.model.translators import PaperTranslator, ReferenceTranslator
 from dagaug.report.contact_sheets import contact_sheet
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("quickly")
 
 def reference_work(data: Dataset, *, seed: int = 0) -> ReferenceWork:
     torch.manual_seed(0)
-    translator = build_translator("reference", Attention(3, 0.3))
+    translator = build_translator("reference", AttentionSettings(3, 0.3))
     assert isinstance(translator, ReferenceTranslator)
     return ReferenceWork(
         data, FRAMING, translator, distance="l2", weights=None, without=frozenset(), seed=seed, workers=1
@@ -39,7 +39,7 @@ def reference_work(data: Dataset, *, seed: int = 0) -> ReferenceWork:
 
 def paper_work(domains: Domains, *, seed: int = 0) -> PaperWork:
     torch.manual_seed(0)
-    translator = build_translator("paper", Attention(1, 0.9))
+    translator = build_translator("paper", AttentionSettings(1, 0.9))
     assert isinstance(translator, PaperTranslator)
     return PaperWork(
         domains, FRAMING, translator, distance="l2", weights=None, without=frozenset(), seed=seed, workers=1

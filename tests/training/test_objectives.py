@@ -10,7 +10,7 @@ import torch
 from jaxtyping import TypeCheckError
 from torch import Tensor, nn
 
-from dagaug.model.presets import Attention
+from dagaug.model.presets import AttentionSettings
 from dagaug.model.translators import PaperTranslator, ReferenceTranslator
 from dagaug.model.warps import identity_grid
 from dagaug.training.distances import BackboneDistance, Distance, ResidualDistance, SquaredDistance
@@ -62,14 +62,14 @@ def distance(name: str, channels: int) -> Distance:
 
 
 def reference_objective(name: str = "resblock", without: frozenset[Part] = frozenset()) -> ReferenceObjective:
-    translator = ReferenceTranslator(Attention(REGIONS, 0.3))
+    translator = ReferenceTranslator(AttentionSettings(REGIONS, 0.3))
     return ReferenceObjective(translator, distance(name, translator.dae.channels), without)
 
 
 def paper_objective(
     name: str = "resblock", *, labelled: bool = True, without: frozenset[Part] = frozenset()
 ) -> PaperObjective:
-    translator = PaperTranslator(Attention(REGIONS, 0.5))
+    translator = PaperTranslator(AttentionSettings(REGIONS, 0.5))
     return PaperObjective(
         translator, distance(name, REGIONS * translator.dae.channels), labelled=labelled, without=without
     )
