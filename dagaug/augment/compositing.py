@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from jaxtyping import UInt8
@@ -14,12 +13,10 @@ from dagaug.data.dataset import Dataset
 from dagaug.data.image_files import decode
 from dagaug.data.patches import Patches
 from dagaug.data.regions import Region, paste
+from dagaug.hdf5.provenance import OutputFrame
 from dagaug.runtime.errors import DataError, ImageError
 
 __all__ = ["Compositor", "OutputFrame"]
-
-OutputFrame = Literal["whole", "crop"]
-"""What is stored of a morph: the whole background image with the morph in it, or the patch alone."""
 
 _CACHED_IMAGES = 128
 

@@ -5,8 +5,7 @@ A plan depends on the list of images, the options and the seed only.
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
@@ -15,6 +14,8 @@ import numpy as np
 from jaxtyping import Bool, Int64, UInt8
 
 from dagaug.data.dataset import Sample
+from dagaug.hdf5.provenance import Background
+from dagaug.data.pairs_table import FileIndex, PairRow, read_pairs_table
 from dagaug.runtime.errors import DataError, UsageError
 
 __all__ = [
@@ -27,7 +28,6 @@ __all__ = [
     "Background",
     "MorphPlan",
     "Variant",
-    "background_in",
     "background_rows",
     "pairs_from_csv",
     "random_plan",
@@ -50,16 +50,8 @@ ORIENTATION_OF: UInt8[np.ndarray, " V"] = np.array([int(variant == "mirror") for
 IS_CUTOUT: Bool[np.ndarray, " V"] = np.array([variant == "cutout" for variant in VARIANTS])
 """Whether each variant shows the source without morphing."""
 
-Background = Literal["reference", "source", "other"]
-
 BACKGROUNDS: tuple[Background, ...] = get_args(Background)
 """Whose background a candidate has: its reference's, its source's, or that of the source's next reference."""
-
-
-def background_in(options: Mapping[str, object]) -> Background:
-    """The background option of a stored file; ``reference`` if the file does not contain it."""
-    found = [name for name in BACKGROUNDS if name == options.get("background")]
-    return found[0] if found else "reference"
 
 
 def variant_name(name: str) -> str:
@@ -227,30 +219,17 @@ def pairs_from_csv(path: Path, samples: Sequence[Sample]) -> MorphPlan:
     Raises:
         DataError: the file is missing or malformed, or a path is unknown or ambiguous.
     """
-    rows_of: dict[str, list[int]] = {}
-    for row, sample in enumerate(samples):
-        parts = sample.path.as_posix().split("/")
-        for first in range(len(parts)):
-            rows_of.setdefault("/".join(parts[first:]), []).append(row)
+    index = FileIndex([sample.path.as_posix() for sample in samples])
 
-    def find(text: str, line: int) -> int:
-        rows = rows_of.get(text, [])
+    def find(row: PairRow, column: str) -> int:
+        rows = index.rows(row.values[column])
         if len(rows) != 1:
             reason = "is ambiguous" if rows else "is no readable image of the data set"
-            raise DataError(f"{path}, line {line}: {text[:200]} {reason}")
+            raise DataError(f"{path}, line {row.line}: {row.values[column][:200]} {reason}")
         return rows[0]
 
     groups: dict[int, list[int]] = {}
-    try:
-        with path.open(encoding="utf-8", newline="") as stream:
-            table = csv.DictReader(stream)
-            if not {"source", "reference"} <= set(table.fieldnames or ()):
-                raise DataError(f"{path}: the header must contain the columns source and reference")
-            for line, record in enumerate(table, 2):
-                source, reference = find(record["source"] or "", line), find(record["reference"] or "", line)
-                groups.setdefault(source, []).append(reference)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: not a readable CSV file ({error})") from error
-    if not groups:
-        raise DataError(f"{path}: contains no pairs")
+    for row in read_pairs_table(path).rows:
+        source, reference = find(row, "source"), find(row, "reference")
+        groups.setdefault(source, []).append(reference)
     return _plan(list(groups.items()), ("morph",))

@@ -39,9 +39,8 @@ class PreviousFile:
         self._store = Store(path)
         header = self._store.header
         self.skipped = frozenset(name for name, _ in header.skipped)
-        self.judges_sha256 = str(header.options.get("judges", ""))
-        size = header.options.get("batch_size")
-        self.batch_size = size if isinstance(size, int) and size > 0 else None
+        self.judges_sha256 = header.provenance.judges
+        self.batch_size = header.provenance.batch_size
 
     def readable(self) -> list[str]:
         """Skipped files that are readable now."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Int64
 
-from dagaug.augment.plan import background_in, background_rows
+from dagaug.augment.plan import background_rows
 from dagaug.hdf5.reader import Store
 from dagaug.runtime.errors import StoreError, UsageError
 
@@ -18,7 +18,7 @@ def backgrounds_of(store: Store) -> Int64[np.ndarray, " N"]:
     Raises:
         StoreError: the file's candidates are incomplete.
     """
-    images, background = store.images, background_in(store.header.options)
+    images, background = store.images, store.header.provenance.background
     if background != "other":
         return (images.reference if background == "reference" else images.source).astype(np.int64)
     candidates = store.candidates

@@ -26,6 +26,7 @@ from dagaug.data.dataset import Dataset
 from dagaug.data.image_files import Skipped
 from dagaug.hdf5.merge import Merge
 from dagaug.hdf5.reader import Store
+from dagaug.hdf5.provenance import Provenance
 from dagaug.hdf5.run import Run, begun, difference, open_run, settle
 from dagaug.hdf5.shards import parts_of
 from dagaug.model.trained_model import TrainedModel
@@ -136,8 +137,7 @@ def augment(
 def _batch_size(identity: Mapping[str, object]) -> int | None:
     """The batch size of a run that is continued; None for a new run."""
     options = identity.get("options")
-    size = options.get("batch_size") if isinstance(options, dict) else None
-    return size if isinstance(size, int) and size > 0 else None
+    return Provenance.read(options).batch_size if isinstance(options, dict) else None
 
 
 def _make_shards(

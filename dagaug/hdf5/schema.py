@@ -6,12 +6,14 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Integer
 
 from dagaug.hdf5.layout import UTF8, Extent
+from dagaug.hdf5.provenance import Provenance
 
 __all__ = [
     "ATTRIBUTES",
@@ -194,6 +196,11 @@ class Header:
     seed: int
     created_by: str
     skipped: tuple[tuple[str, str], ...] = ()
+
+    @cached_property
+    def provenance(self) -> Provenance:
+        """What ``options`` say, typed."""
+        return Provenance.read(self.options, self.seed)
 
 
 def digest(attributes: Mapping[str, str | int], hashes: Mapping[str, bytes], extents: Mapping[str, Extent]) -> bytes:

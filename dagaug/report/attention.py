@@ -69,8 +69,8 @@ def attention_of(
 ) -> tuple[Attention | None, str]:
     """What finds the regions as the model did that made a file; or None, and why that is not to be had."""
     with Store(store) as opened:
-        named, sha256 = opened.header.options.get("checkpoint"), opened.header.checkpoint_sha256
-    if not isinstance(named, str) or not named:
+        named, sha256 = opened.header.provenance.checkpoint, opened.header.checkpoint_sha256
+    if not named:
         return None, "the file names no checkpoint"
     try:
         model = load_model(Path(named))

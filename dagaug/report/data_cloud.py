@@ -116,14 +116,13 @@ def cloud_of(
     if dataset is None:
         return None, "the data folder is not at hand; give it with --data"
     with Store(store) as opened:
-        options = opened.header.options
+        provenance = opened.header.provenance
         judges, why = _judges_of(store, opened, dataset)
         if judges is None:
             return None, why
         judge = judges.classifiers[0].to(device)
-        framing = Framing.model_validate(options["framing"])
-        known = options.get("per_class")
-        dataset = dataset.subset(known if isinstance(known, int) else None)
+        framing = Framing.model_validate(provenance.framing)
+        dataset = dataset.subset(provenance.per_class)
         there = np.unique(Morphs.of(opened).label)
         if not len(there):
             return None, "the file holds no synthetic images"
@@ -152,18 +151,18 @@ def cloud_of(
 
 def _judges_of(path: Path, store: Store, dataset: Dataset) -> tuple[CrossFitted | None, str]:
     """The classifiers that selected for a file; or None, and why not."""
-    options = store.header.options
-    file = find_judges(path, options)
+    provenance = store.header.provenance
+    file = find_judges(path, provenance.checkpoint)
     if file is None:
         return None, "the classifiers that selected are not beside the file or its checkpoint"
     try:
         judges = CrossFitted.load(file)
-        Framing.model_validate(options.get("framing"))
+        Framing.model_validate(provenance.framing)
     except CheckpointError as error:
         return None, str(error)
     except ValidationError:
         return None, "the file does not say how its images were cut"
-    if judges.sha256() != options.get("judges"):
+    if judges.sha256() != provenance.judges:
         return None, f"{file} are not the classifiers that selected for this file"
     if judges.classes != dataset.classes:
         return None, f"the classes of {dataset.root} are not those of the file"

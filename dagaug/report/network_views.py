@@ -48,7 +48,7 @@ class Squares:
 
     def __init__(self, store: Store, originals: Originals, framing: Framing, dataset: Dataset | None) -> None:
         self._store, self._originals, self._framing, self._dataset = store, originals, framing, dataset
-        self._cropped = store.header.options.get("frame") == "crop"
+        self._cropped = store.header.provenance.frame == "crop"
 
     def of(self, shown: Shown) -> Square | None:
         """The square of a picture; None if the picture is not to be had."""

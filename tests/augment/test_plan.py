@@ -13,7 +13,6 @@ from dagaug.augment.plan import (
     DEFAULT_VARIANTS,
     VARIANTS,
     MorphPlan,
-    background_in,
     background_rows,
     pairs_from_csv,
     random_plan,
@@ -128,11 +127,6 @@ def test_backgrounds_come_from_the_reference_or_the_source() -> None:
 def test_background_other_needs_two_references() -> None:
     with pytest.raises(UsageError, match=r"background=other.*2 references or more; try refs=2"):
         random_plan(5, refs=1, variants=DEFAULT_VARIANTS, seed=0).with_background("other")
-
-
-def test_a_file_without_the_option_has_the_references_backgrounds() -> None:
-    assert [background_in({}), background_in({"background": 3})] == ["reference", "reference"]
-    assert background_in({"background": "other"}) == "other"
 
 
 # ---- exactly these pairs

@@ -1,0 +1,88 @@
+"""How an HDF5 file was made, read from the JSON in its ``/options``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Literal, get_args
+
+__all__ = ["Background", "OutputFrame", "Provenance"]
+
+Background = Literal["reference", "source", "other"]
+"""The image behind a morph's object: its reference, its source, or the source's next reference."""
+
+OutputFrame = Literal["whole", "crop"]
+"""What is stored of a morph: the whole background image with the morph in it, or the patch alone."""
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """The entries of ``/options`` that dagaug reads again. A missing entry, or one of another type, has its default.
+
+    Attributes:
+        data: the data folder as it was given; empty if unknown.
+        layout: the layout of the data folder, ``auto`` if unknown.
+        split_seed: the seed that draws the same split into training and test images again; by default the run's seed.
+        per_class: only so many training images of each class were used; None if all were.
+        framing: how images were cut for the networks: the JSON of :class:`dagaug.data.regions.Framing`, not checked
+            here; None if unknown.
+        frame: ``whole`` if morphs are stored in the whole image, ``crop`` if only the patch is stored.
+        background: whose background the morphs have.
+        checkpoint: path of the generator's weights; empty if unknown.
+        judges: SHA-256 of the classifiers that selected, in hexadecimal; empty if unknown.
+        batch_size: candidates that were computed at a time; None if unknown.
+        others: all other entries.
+    """
+
+    data: str = ""
+    layout: str = "auto"
+    split_seed: int = 0
+    per_class: int | None = None
+    framing: object = None
+    frame: OutputFrame = "whole"
+    background: Background = "reference"
+    checkpoint: str = ""
+    judges: str = ""
+    batch_size: int | None = None
+    others: Mapping[str, object] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, options: Mapping[str, object], seed: int = 0) -> Provenance:
+        """Read the JSON object of ``/options``.
+
+        Args:
+            options: the JSON object.
+            seed: the run's seed, an attribute of the file.
+        """
+        known = {one.name for one in fields(cls)} - {"others"}
+        backgrounds: dict[object, Background] = {name: name for name in get_args(Background)}
+        background, batch_size = options.get("background"), _integer(options, "batch_size")
+        split_seed = _integer(options, "split_seed")
+        return cls(
+            data=_text(options, "data"),
+            layout=_text(options, "layout") or "auto",
+            split_seed=seed if split_seed is None else split_seed,
+            per_class=_integer(options, "per_class"),
+            framing=options.get("framing"),
+            frame="crop" if options.get("frame") == "crop" else "whole",
+            background=backgrounds.get(background, "reference") if isinstance(background, str) else "reference",
+            checkpoint=_text(options, "checkpoint"),
+            judges=_text(options, "judges"),
+            batch_size=batch_size if batch_size and batch_size > 0 else None,
+            others={name: value for name, value in options.items() if name not in known},
+        )
+
+    @property
+    def size(self) -> int | None:
+        """Side in pixels of the patches that the networks saw; None if unknown."""
+        return _integer(self.framing, "size") if isinstance(self.framing, Mapping) else None
+
+
+def _text(options: Mapping[str, object], name: str) -> str:
+    value = options.get(name)
+    return value if isinstance(value, str) else ""
+
+
+def _integer(options: Mapping[str, object], name: str) -> int | None:
+    value = options.get(name)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
