@@ -1,13 +1,12 @@
-"""What each part is worth, as the paper's Table 1a asks: trainings without DAE, L_cst, L_sym or D2.
+"""Ablation as in the paper's Table 1a: trainings without DAE, L_cst, L_sym or D2.
 
     dagaug sample-data ./cub
     dagaug sample-data ./plenty --pose-band all --per-class 150 --test-per-class 1
     python examples/ablation.py ./cub ./plenty --steps 600
 
-Each row is one training; examples/quality.py measures it by true answers. With --score, dagaug augment and dagaug score
-follow, and the gain of the morphs over real images stands beside, of --score-seeds trainings with --score-steps steps.
-The table is printed after every row. Stopped, the same command goes on: with the trainings and scores where they were,
-and with the measurements that are finished.
+Each row is one training, measured by examples/quality.py against true answers. With --score, dagaug augment and dagaug
+score also measure the gain of the morphs over real images, with --score-seeds trainings of --score-steps steps. The
+table is printed after every row. If stopped, the same command resumes.
 """
 
 from __future__ import annotations
@@ -31,19 +30,19 @@ DAGAUG = (sys.executable, "-m", "dagaug")
 
 
 def run(*command: object) -> str:
-    """Run a command, show what it says, return what it prints."""
+    """Run a command, show its messages, return its output."""
     words = [str(word) for word in command]
     Console(stderr=True).print("+ " + " ".join(words))
     return subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 def current(made: Path, folder: Path) -> bool:
-    """Whether a file is there and was made from the run's networks as they are now."""
+    """Whether a file exists and is newer than the run's networks."""
     return made.exists() and made.stat().st_mtime >= (folder / "model.safetensors").stat().st_mtime
 
 
-def measures(folder: Path, data: Path, plenty: Path, judges: Path, steps: int | None) -> dict[str, float]:
-    """What examples/quality.py finds of a finished run."""
+def quality_of(folder: Path, data: Path, plenty: Path, judges: Path, steps: int | None) -> dict[str, float]:
+    """Measures of a finished run's morphs, by examples/quality.py."""
     kept = folder / "quality.json"
     if not current(kept, folder):
         more = [] if steps is None else ["--steps", steps]
@@ -57,7 +56,7 @@ def measures(folder: Path, data: Path, plenty: Path, judges: Path, steps: int | 
 
 
 def gain(folder: Path, data: Path, seeds: int, steps: int | None) -> str:
-    """Points of accuracy that the morphs of a run add, with their 95% interval."""
+    """Gain in accuracy (points) by the morphs of a run, with its 95% interval."""
     file = folder / "ablation.h5"
     if not current(file, folder):
         replaced = ["--overwrite"] if file.exists() else []
@@ -72,20 +71,22 @@ def gain(folder: Path, data: Path, seeds: int, steps: int | None) -> str:
 def main(
     data: Path,
     plenty: Path,
-    steps: Annotated[int, typer.Option(help="Of each training.")] = 600,
-    out: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("ablation"),
+    steps: Annotated[int, typer.Option(help="Steps of each training.")] = 600,
+    out: Annotated[Path, typer.Option(help="Output folder.")] = Path("ablation"),
     score: Annotated[bool, typer.Option(help="Also measure the gain.")] = False,
-    score_seeds: Annotated[int, typer.Option(min=2, help="Trainings of each arm of the score.")] = 3,
-    score_steps: Annotated[int | None, typer.Option(help="Of each; what dagaug score takes by default.")] = None,
-    judge_steps: Annotated[int | None, typer.Option(help="Of the judges' trainings; quality.py's by default.")] = None,
+    score_seeds: Annotated[int, typer.Option(min=2, help="Trainings of each arm in dagaug score.")] = 3,
+    score_steps: Annotated[int | None, typer.Option(help="Steps of each (default: that of dagaug score).")] = None,
+    judge_steps: Annotated[
+        int | None, typer.Option(help="Training steps of the judges (default: that of quality.py).")
+    ] = None,
 ) -> None:
-    """Train and measure five times."""
+    """Train and measure the whole method and four ablations."""
     rows: list[tuple[str, ...]] = []
     for part in PARTS:
         folder = out / (part or "whole")
         switched = ["--without", part] if part else []
         run(*DAGAUG, "train", data, "--out", folder, "--steps", steps, *switched, "--quiet")
-        found = measures(folder, data, plenty, out / "judges", judge_steps)
+        found = quality_of(folder, data, plenty, out / "judges", judge_steps)
         gained = gain(folder, data, score_seeds, score_steps) if score else ""
         rows.append((part or "–", *(f"{found[name]:.3g}" for name in MEASURES), gained))
         table = Table("without", *MEASURES.values(), "gain", title=f"{len(rows)} of {len(PARTS)} trainings")

@@ -1,11 +1,11 @@
-"""Make the networks that dagaug's trainings start from: dagaug/general.safetensors.
+"""Train the networks that dagaug's trainings start from: dagaug/model/general.safetensors.
 
-    python examples/pretrain.py general.safetensors              # 4,500 steps; 12,000 pairs are drawn first
+    python examples/pretrain.py general.safetensors              # renders 12,000 pairs, then 4,500 steps
 
-They learn to redraw one species in the pose of another on procedural creatures (dagaug/training/creatures.py), whose true
-answers are rendered; no photograph and none of the built-in birds is used. Three in four pairs are creatures, the
-others known warps of the creatures, as in dagaug's own training. A picture (source, reference, answer, morph) is
-written beside the networks every 500 steps.
+They learn to morph one species into the pose of another on procedural creatures (dagaug/training/creatures.py) with
+rendered true answers; no photographs and none of the built-in birds are used. Three of four pairs are creatures; the
+others are known warps of creatures, as in dagaug's training. Every 500 steps a picture of source, reference, answer and
+morph is written beside the output.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from dagaug.training.creatures import CreaturePairs, creature_pairs
 from dagaug.training.pairs import step_generator, warped_pairs
 
 SIZE = 64
-SHARD = 256  # pairs drawn from one seed
+SHARD = 256  # pairs rendered from one seed
 WEIGHTS = {
     "object": 1.0, "equivariance": 0.3, "separation": 0.5, "inside": 0.7, "flow": 2.0, "match": 0.3, "mask": 0.5,
     "symmetry": 2.0,
@@ -46,7 +46,7 @@ PRESET = PRESETS["pose"]
 
 
 def draw_shard(number: int) -> dict[str, np.ndarray]:
-    """Pairs in a form that takes little memory: bytes, and grids in 16 bits."""
+    """Render pairs; images as bytes and grids in 16 bits, to save memory."""
     torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(number)
     parts = [creature_pairs(8, SIZE, generator=generator) for _ in range(SHARD // 8)]
@@ -63,13 +63,13 @@ def draw_shard(number: int) -> dict[str, np.ndarray]:
 
 
 class Pool:
-    """Pairs to draw batches from, each seen in other colours and from its other side every time."""
+    """Pairs to draw batches from, with permuted colour channels and random mirroring."""
 
     def __init__(self, shards: list[dict[str, np.ndarray]]) -> None:
         self.columns = {name: np.concatenate([shard[name] for shard in shards]) for name in shards[0]}
 
     def batch(self, count: int, seed: int) -> CreaturePairs:
-        """Pairs with their channels permuted, and mirrored half of the time."""
+        """Random pairs with permuted channels, half of them mirrored."""
         rng = np.random.default_rng(seed)
         rows = rng.integers(len(self.columns["grid"]), size=count)
         order = torch.from_numpy(rng.permuted(np.tile(np.arange(3), (count, 1)), axis=1))[:, :, None, None]
@@ -96,7 +96,7 @@ def joined(first: Structure, second: Structure) -> Structure:
 def terms_of(
     translator: ReferenceTranslator, pairs: CreaturePairs, warped: int, generator: torch.Generator, *, alone: bool
 ) -> dict[str, Tensor]:
-    """Loss terms of creatures, and of known warps of the first ``warped`` of them; ``alone`` leaves G out."""
+    """Loss terms of creatures, and of known warps of the first ``warped`` ones; ``alone`` trains the structure only."""
     exact = warped_pairs(
         pairs.source[:warped], pairs.source_mask[:warped], pairs.background[:warped], generator=generator
     )
@@ -129,7 +129,7 @@ def terms_of(
 
 @torch.no_grad()
 def average(mean: nn.Module, now: nn.Module, decay: float) -> None:
-    """Move averaged weights a little towards the present ones."""
+    """Update the moving average of the weights."""
     for old, new in zip(mean.state_dict().values(), now.state_dict().values(), strict=True):
         if old.dtype.is_floating_point:
             old.lerp_(new, 1 - decay)
@@ -139,7 +139,7 @@ def average(mean: nn.Module, now: nn.Module, decay: float) -> None:
 
 @torch.no_grad()
 def recalibrated(averaged: ReferenceTranslator, pool: Pool) -> ReferenceTranslator:
-    """A copy with batch-norm statistics of its own."""
+    """A copy with newly measured batch-norm statistics."""
     translator = copy.deepcopy(averaged).train()
     for module in translator.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -154,7 +154,7 @@ def recalibrated(averaged: ReferenceTranslator, pool: Pool) -> ReferenceTranslat
 
 @torch.no_grad()
 def sheet(translator: ReferenceTranslator, pool: Pool) -> np.ndarray:
-    """Source, reference, answer and morph of some pairs."""
+    """A picture of source, reference, answer and morph of some pairs."""
     pairs = pool.batch(24, 2 * 10**6)
     source, appearance = translator.read(pairs.source)
     morph = composite(translator(appearance, source, translator.read(pairs.reference)[0]), pairs.background)
@@ -165,14 +165,14 @@ def sheet(translator: ReferenceTranslator, pool: Pool) -> np.ndarray:
 def main(
     out: Path,
     steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 4500,
-    pairs: Annotated[int, typer.Option(help="Pairs of creatures to draw.")] = 12_000,
-    workers: Annotated[int, typer.Option(help="Processes that draw them.")] = 2,
+    pairs: Annotated[int, typer.Option(help="Number of creature pairs to render.")] = 12_000,
+    workers: Annotated[int, typer.Option(help="Number of rendering processes.")] = 2,
 ) -> None:
-    """Draw creatures, train on them, write the networks."""
+    """Render creatures, train on them, write the networks."""
     out.parent.mkdir(parents=True, exist_ok=True)
     shards = max(pairs // SHARD, 1)
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool_of_workers:
-        drawn = list(track(pool_of_workers.map(draw_shard, range(shards)), "Drawing creatures", shards))
+        drawn = list(track(pool_of_workers.map(draw_shard, range(shards)), "Rendering creatures", shards))
     pool = Pool(drawn)
     torch.manual_seed(0)
     translator = ReferenceTranslator(PRESET.attention)

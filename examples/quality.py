@@ -1,4 +1,4 @@
-"""How right are the morphs of a run? Identity, error and pose beside true answers, as the README's table has them.
+"""Identity, error and pose of a run's morphs against true answers (examples/results.md, "Built-in birds", "Aircraft").
 
     dagaug sample-data ./cub --pose-band narrow && dagaug train ./cub --out runs/cub
     dagaug sample-data ./plenty --pose-band all --per-class 150 --test-per-class 1
@@ -6,8 +6,8 @@
 
     python examples/quality.py runs/aircraft AIRCRAFT --plenty AIRCRAFT --pairs AIRCRAFT/pairs.csv
 
-The judges learn from all images of PLENTY, a folder of the same classes: one names the class, and for the built-in
-birds another reads facing, tilt, neck and wing. Masks are the networks' own, not recovered from pictures.
+Two judges are trained on all images of PLENTY, a folder of the same classes. One predicts the class; the other, for the
+built-in birds only, predicts facing, tilt, neck and wing. Masks are the networks' outputs.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ from dagaug.model.trained_model import load_model
 from dagaug.model.translators import ReferenceTranslator, composite
 
 CPU = torch.device("cpu")
-POSE = {"facing": 1.0, "tilt": 35.0, "neck": 25.0, "wing": 60.0}  # degrees that count as 1 for the regressor
+POSE = {"facing": 1.0, "tilt": 35.0, "neck": 25.0, "wing": 60.0}  # unit of each value, in degrees but for facing
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Pairs of patches and their answers; rows of ``patches``."""
+    """Pairs of patches (rows of ``patches``) and their true answers with masks."""
 
     source: np.ndarray
     reference: np.ndarray
@@ -62,7 +62,7 @@ def relative(path: Path) -> Path:
 
 
 def birds(root: Path, patches: Patches, count: int, seed: int) -> Pairs:
-    """Random pairs of two species with their renderings."""
+    """Random pairs of different species with their true answers."""
     rng = np.random.default_rng(seed)
     source = rng.integers(len(patches.samples), size=count)
     reference = np.array([rng.choice(np.flatnonzero(patches.labels != patches.labels[row])) for row in source])
@@ -74,8 +74,8 @@ def birds(root: Path, patches: Patches, count: int, seed: int) -> Pairs:
     return Pairs(source, reference, np.stack(answers), np.stack(masks))
 
 
-def listed(table: Path, patches: Patches) -> Pairs:
-    """The pairs of a CSV with the columns s, t, gt and gt_mask (files relative to it)."""
+def pairs_of_table(table: Path, patches: Patches) -> Pairs:
+    """Pairs of a CSV with the columns s, t, gt and gt_mask; files are relative to it."""
     row_of = {sample.path.as_posix(): row for row, sample in enumerate(patches.samples)}
     size, rows = patches.images.shape[1], []
     with table.open(newline="") as stream:
@@ -90,17 +90,17 @@ def listed(table: Path, patches: Patches) -> Pairs:
 
 @torch.inference_mode()
 def morphs(translator: ReferenceTranslator, patches: Patches, pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:
-    """Morphs on their references' filled backgrounds, and their masks."""
+    """Morphs on their references' inpainted backgrounds, and their masks."""
     images, masks = [], []
     for start in track(range(0, len(pairs.source), 50), "Morphing"):
         s, t = pairs.source[start : start + 50], pairs.reference[start : start + 50]
         structure, appearance = translator.read(to_tensor(patches.images[s], CPU))
-        wanted, _ = translator.read(to_tensor(patches.images[t], CPU))
-        behind = np.stack(
-            [fill_background(patches.images[row], wanted.object[k, 0].numpy())[0] for k, row in enumerate(t)]
+        target, _ = translator.read(to_tensor(patches.images[t], CPU))
+        background = np.stack(
+            [fill_background(patches.images[row], target.object[k, 0].numpy())[0] for k, row in enumerate(t)]
         )
-        morph = translator.finished(appearance, structure, wanted)
-        images.append(to_pixels(composite(morph, to_tensor(behind, CPU))))
+        morph = translator.finished(appearance, structure, target)
+        images.append(to_pixels(composite(morph, to_tensor(background, CPU))))
         masks.append(morph.mask[:, 0].numpy())
     return np.concatenate(images), np.concatenate(masks)
 
@@ -113,19 +113,19 @@ def poses(data: Dataset, patches: Patches) -> np.ndarray:
     return np.array([[float(row[name]) / unit for name, unit in POSE.items()] for row in found], np.float32)
 
 
-def pose_reader(images: np.ndarray, wanted: np.ndarray, steps: int, cache: Path) -> Network:
-    """A small network that reads poses off patches."""
+def pose_reader(images: np.ndarray, target: np.ndarray, steps: int, cache: Path) -> Network:
+    """A small network that predicts poses from patches; trained, or read from ``cache``."""
     torch.manual_seed(0)
     network = build("resnet10t", len(POSE), size=images.shape[1])
     if cache.exists():
         network.load_state_dict(torch.load(cache, weights_only=True))
         return network.eval()
     rng, optimizer = np.random.default_rng(0), torch.optim.AdamW(network.parameters(), 2e-3)
-    for step in track(range(steps), "Learning to read poses"):
+    for step in track(range(steps), "Training the pose judge"):
         for group in optimizer.param_groups:
             group["lr"] = 2e-3 * (0.5 + 0.5 * math.cos(math.pi * step / steps))
         rows = rng.integers(len(images), size=32)
-        batch, answer = to_tensor(images[rows], CPU), torch.from_numpy(wanted[rows])
+        batch, answer = to_tensor(images[rows], CPU), torch.from_numpy(target[rows])
         batch = batch * (0.8 + 0.4 * torch.rand(32, 1, 1, 1)) + 0.2 * torch.randn(32, 3, 1, 1)
         shift = rng.integers(-4, 5, size=2)
         batch = torch.roll(batch, tuple(shift.tolist()), (2, 3))
@@ -141,16 +141,16 @@ def pose_reader(images: np.ndarray, wanted: np.ndarray, steps: int, cache: Path)
 
 
 @torch.inference_mode()
-def pose_errors(network: Network, images: np.ndarray, wanted: np.ndarray) -> list[float]:
-    """Share that faces as wanted, and mean errors of the angles in degrees."""
+def pose_errors(network: Network, images: np.ndarray, target: np.ndarray) -> list[float]:
+    """Share of images with the right facing, and mean errors of the angles in degrees."""
     read = torch.cat([network(to_tensor(images[k : k + 100], CPU)) for k in range(0, len(images), 100)]).numpy()
-    right = float(((read[:, 0] > 0) == (wanted[:, 0] > 0)).mean())
-    angles = np.abs(read - wanted).mean(0)[1:] * np.array(list(POSE.values()))[1:]
+    right = float(((read[:, 0] > 0) == (target[:, 0] > 0)).mean())
+    angles = np.abs(read - target).mean(0)[1:] * np.array(list(POSE.values()))[1:]
     return [right, *angles.tolist()]
 
 
 def identity_judge(plenty: Dataset, patches: Patches, network: str, steps: int, cache: Path) -> Classifier:
-    """A classifier of all images of PLENTY."""
+    """A classifier trained on all images of PLENTY, or read from ``cache``."""
     if cache.exists():
         return Classifier.load(cache)
     size = patches.images.shape[1]
@@ -165,52 +165,59 @@ def identity_judge(plenty: Dataset, patches: Patches, network: str, steps: int, 
 def main(
     run: Path,
     data: Path,
-    plenty: Annotated[Path, typer.Option(help="Many images of the same classes, for the judges.")],
+    plenty: Annotated[Path, typer.Option(help="Folder with many images of the same classes, to train the judges on.")],
     pairs: Annotated[
-        Path | None, typer.Option(help="CSV of pairs with true answers; else the built-in birds'.")
+        Path | None, typer.Option(help="CSV of pairs with true answers (default: random pairs of the built-in birds).")
     ] = None,
-    count: Annotated[int, typer.Option(help="Random pairs of birds.")] = 400,
-    steps: Annotated[int, typer.Option(help="Of the judges' trainings.")] = 1500,
-    network: Annotated[str, typer.Option(help="timm network that names the class.")] = "auto",
-    cache: Annotated[Path, typer.Option(help="Folder that keeps the judges.")] = Path("judges"),
-    sheet: Annotated[Path | None, typer.Option(help="Picture of source, reference, morph and truth.")] = None,
+    count: Annotated[int, typer.Option(help="Number of random pairs of birds.")] = 400,
+    steps: Annotated[int, typer.Option(help="Training steps of each judge.")] = 1500,
+    network: Annotated[str, typer.Option(help="timm name of the class judge.")] = "auto",
+    cache: Annotated[Path, typer.Option(help="Folder of the trained judges.")] = Path("judges"),
+    sheet: Annotated[Path | None, typer.Option(help="Image file to write: source, reference, morph, truth.")] = None,
     seed: int = 5,
 ) -> None:
-    """Measure a run by its true answers."""
+    """Measure a run's morphs against true answers."""
     model = load_model(run)
     assert isinstance(model.translator, ReferenceTranslator)
     framing, dataset = model.card.framing, read_dataset(data)
     patches = read_patches(dataset, dataset.train if pairs is None else dataset.samples, framing)
-    asked = birds(data, patches, count, seed) if pairs is None else listed(pairs, patches)
-    made, masks = morphs(model.translator, patches, asked)
+    chosen = birds(data, patches, count, seed) if pairs is None else pairs_of_table(pairs, patches)
+    made, masks = morphs(model.translator, patches, chosen)
     cache.mkdir(parents=True, exist_ok=True)
-    many = read_dataset(plenty)
-    lots = read_patches(many, many.samples, framing)
-    judge = identity_judge(many, lots, network, steps, cache / f"{network}-{plenty.name}-{framing.size}.safetensors")
-    reader = wanted = None
+    judge_data = read_dataset(plenty)
+    judge_patches = read_patches(judge_data, judge_data.samples, framing)
+    judge = identity_judge(
+        judge_data, judge_patches, network, steps, cache / f"{network}-{plenty.name}-{framing.size}.safetensors"
+    )
+    reader = target = None
     if pairs is None:
-        reader = pose_reader(lots.images, poses(many, lots), steps, cache / f"pose-{plenty.name}-{framing.size}.pt")
-        wanted = poses(dataset, patches)[asked.reference]
-    union = np.maximum(asked.mask, masks)[..., None]
+        reader = pose_reader(
+            judge_patches.images,
+            poses(judge_data, judge_patches),
+            steps,
+            cache / f"pose-{plenty.name}-{framing.size}.pt",
+        )
+        target = poses(dataset, patches)[chosen.reference]
+    union = np.maximum(chosen.mask, masks)[..., None]
     answers = {
-        "copy of the source": patches.images[asked.source],
-        "copy of the reference": patches.images[asked.reference],
+        "copy of the source": patches.images[chosen.source],
+        "copy of the reference": patches.images[chosen.reference],
         "morph": made,
-        "truth": asked.truth,
+        "truth": chosen.truth,
     }
     table = Table("answer", "identity", "error", "mask IoU", "faces right", "tilt °", "neck °", "wing °")
     result: dict[str, dict[str, float]] = {}
-    label = patches.labels[asked.source]
+    label = patches.labels[chosen.source]
     for name, images in answers.items():
         row = {
             "identity": float((judge.probabilities(images).argmax(1) == label).mean()),
-            "error": float((np.abs(images.astype(float) - asked.truth) * union).sum() / (union.sum() * 3) / 255),
+            "error": float((np.abs(images.astype(float) - chosen.truth) * union).sum() / (union.sum() * 3) / 255),
         }
         if name == "morph":
-            both, either = (masks > 0.5) & (asked.mask > 0.5), (masks > 0.5) | (asked.mask > 0.5)
+            both, either = (masks > 0.5) & (chosen.mask > 0.5), (masks > 0.5) | (chosen.mask > 0.5)
             row["overlap"] = float((both.sum((1, 2)) / either.sum((1, 2))).mean())
-        if reader is not None and wanted is not None:
-            row |= dict(zip(("facing", "tilt", "neck", "wing"), pose_errors(reader, images, wanted), strict=True))
+        if reader is not None and target is not None:
+            row |= dict(zip(("facing", "tilt", "neck", "wing"), pose_errors(reader, images, target), strict=True))
         result[name] = row
         keys = ("identity", "error", "overlap", "facing", "tilt", "neck", "wing")
         digits = (3, 3, 2, 2, 1, 1, 1)
@@ -218,7 +225,7 @@ def main(
     Console(width=110).print(table)
     print(json.dumps(result))
     if sheet is not None:
-        rows = np.concatenate([patches.images[asked.source], patches.images[asked.reference], made, asked.truth], 2)[
+        rows = np.concatenate([patches.images[chosen.source], patches.images[chosen.reference], made, chosen.truth], 2)[
             : 3 * (len(made) // 3)
         ][:36]
         picture = np.concatenate([np.concatenate(list(rows[first::3])) for first in range(3)], 1)

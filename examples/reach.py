@@ -1,13 +1,14 @@
-"""What the README's tables measure, of one data set: morphs beside their true answers, and what they are worth.
+"""All measurements of one data set in examples/results.md: morphs against true answers, and the score.
 
     python examples/reach.py narrow               # built-in birds of one narrow band of poses
     python examples/reach.py mixed --gans 1       # those of mixed poses
     python examples/reach.py AIRCRAFT --per-class 10 --own-pixels 0.9 --steps 900 --pairs AIRCRAFT/pairs.csv
-    python examples/reach.py narrow --gans 1 --steps 3 --refs 2 --seeds 2 --score-steps 5 --judge-steps 5  # runs?
+    python examples/reach.py narrow --gans 1 --steps 3 --refs 2 --seeds 2 --score-steps 5 --judge-steps 5  # a test
 
-Some trainings (--gans) follow one another, each with its morphs and examples/quality.py; then dagaug score trains on
-real images, strong classical augmentation, all morphs and all controls and, of the built-in birds, true answers.
-Stopped, the same command goes on. A data set takes about two hours of one core, most of them for the score.
+--gans networks are trained one after another; each makes morphs, which examples/quality.py measures. Then dagaug score
+compares real images, strong classical augmentation, the morphs of all networks and the controls; for the built-in
+birds also true answers. If stopped, the same command resumes. A data set takes about two hours on one core, mostly for
+the score.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ from dagaug.score.statistics import paired_difference
 
 DAGAUG = (sys.executable, "-m", "dagaug")
 EXAMPLES = Path(__file__).parent
-SEED_OF = {"narrow": 0, "mixed": 7}  # of the birds that the README measures
-ARMS = "real,strong,real+dagaug,cutout,cutwarp,cutout+dagaug"
+SEED_OF = {"narrow": 0, "mixed": 7}  # of the birds in examples/results.md
+SCORE_ARMS = "real,strong,real+dagaug,cutout,cutwarp,cutout+dagaug"
 BASELINES = ("real", "cutout", "cutwarp")
 MEASURES = {
     "identity": "identity", "error": "error", "overlap": "mask IoU", "facing": "faces right", "tilt": "tilt °",
@@ -39,14 +40,14 @@ ANSWERS = ("copy of the source", "copy of the reference", "truth")
 
 
 def run(*command: object) -> str:
-    """Run a command, show what it says, return what it prints."""
+    """Run a command, show its messages, return its output."""
     words = [str(word) for word in command]
     Console(stderr=True).print("+ " + " ".join(words))
     return subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 def birds(band: str, out: Path) -> tuple[Path, Path]:
-    """Folders of built-in birds, and of many more of the same species in all poses."""
+    """Create a folder of built-in birds, and one with many more birds of the same species in all poses."""
     data, plenty = out / "birds", out / "plenty"
     seed = SEED_OF[band]
     run(*DAGAUG, "sample-data", data, "--pose-band", band, "--seed", seed)
@@ -55,8 +56,8 @@ def birds(band: str, out: Path) -> tuple[Path, Path]:
 
 
 def show_quality(found: list[dict[str, dict[str, float]]]) -> None:
-    """Measures by true answers: of what costs nothing, of each GAN's morphs, and of the truth."""
-    table = Table("answer", *MEASURES.values(), title="Beside true answers")
+    """Print the measures against true answers: of the copies, of each GAN's morphs, and of the truth."""
+    table = Table("answer", *MEASURES.values(), title="Against true answers")
 
     def add(name: str, measures: dict[str, float]) -> None:
         table.add_row(name, *(f"{measures[key]:.3g}" if key in measures else "" for key in MEASURES))
@@ -70,7 +71,7 @@ def show_quality(found: list[dict[str, dict[str, float]]]) -> None:
 
 
 def show_score(result: dict[str, Any], gans: list[str]) -> None:
-    """Accuracy of each arm, and paired differences from what is cheaper; the mean over the GANs, too."""
+    """Print the accuracy of each arm and of the mean over the GANs, and the paired differences from the baselines."""
     accuracies = {str(arm["arm"]): np.array(arm["accuracies"]) for arm in result["arms"]}
     if len(gans) > 1:
         accuracies["mean of the GANs"] = np.mean([accuracies[name] for name in gans], axis=0)
@@ -91,15 +92,17 @@ def main(
     pairs: Annotated[
         Path | None, typer.Option(help="CSV of pairs with true answers; needed for a data folder.")
     ] = None,
-    gans: Annotated[int, typer.Option(min=1, help="Trainings of DA-GAN, of the seeds 0, 1, …")] = 3,
-    steps: Annotated[int, typer.Option(help="Of each of them.")] = 960,
-    per_class: Annotated[int | None, typer.Option(help="Only the first N training images of each class.")] = None,
-    own_pixels: Annotated[float, typer.Option(help="As in dagaug train.")] = 0.0,
-    refs: Annotated[int, typer.Option(help="References of each source.")] = 10,
-    seeds: Annotated[int, typer.Option(min=2, help="Trainings of each arm of the score.")] = 5,
-    score_steps: Annotated[int | None, typer.Option(help="Of each; what dagaug score takes by default.")] = None,
-    judge_steps: Annotated[int | None, typer.Option(help="Of the judges' trainings; quality.py's by default.")] = None,
-    out: Annotated[Path, typer.Option(help="Folder for everything, one below it for each data set.")] = Path("reach"),
+    gans: Annotated[int, typer.Option(min=1, help="Number of DA-GAN trainings, with the seeds 0, 1, …")] = 3,
+    steps: Annotated[int, typer.Option(help="Steps of each DA-GAN training.")] = 960,
+    per_class: Annotated[int | None, typer.Option(help="Use only the first N training images of each class.")] = None,
+    own_pixels: Annotated[float, typer.Option(help="Option of dagaug train.")] = 0.0,
+    refs: Annotated[int, typer.Option(help="References for each source.")] = 10,
+    seeds: Annotated[int, typer.Option(min=2, help="Trainings of each arm in dagaug score.")] = 5,
+    score_steps: Annotated[int | None, typer.Option(help="Steps of each (default: that of dagaug score).")] = None,
+    judge_steps: Annotated[
+        int | None, typer.Option(help="Training steps of the judges (default: that of quality.py).")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Output folder, with a sub-folder for each data set.")] = Path("reach"),
 ) -> None:
     """Measure one data set."""
     built_in = data in SEED_OF
@@ -130,14 +133,14 @@ def main(
     if built_in:
         others["truth"] = truth = out / "truth"
         if not truth.exists():
-            begun = out / "truth.begun"
-            shutil.rmtree(begun, ignore_errors=True)
-            run(sys.executable, EXAMPLES / "true_answers.py", files[0], folder, begun)
-            begun.rename(truth)
+            unfinished = out / "truth.unfinished"
+            shutil.rmtree(unfinished, ignore_errors=True)
+            run(sys.executable, EXAMPLES / "true_answers.py", files[0], folder, unfinished)
+            unfinished.rename(truth)
     arms = [word for name, path in others.items() for word in ("--arm", f"{name}={path}")]
     more = [] if score_steps is None else ["--steps", score_steps]
     printed = run(
-        *DAGAUG, "score", folder, files[0], "--arms", ARMS, *arms, "--seeds", seeds, *more,
+        *DAGAUG, "score", folder, files[0], "--arms", SCORE_ARMS, *arms, "--seeds", seeds, *more,
         "--out", out / "score.json", "--json",
     )  # fmt: skip
     show_score(json.loads(printed), names)

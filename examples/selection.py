@@ -1,21 +1,21 @@
-"""Which candidates to keep? Sets of equal size, chosen from one augmentation by several rules, scored side by side.
+"""Comparison of selection rules: sets of equal size, chosen by each rule from the same candidates, are scored.
 
     python examples/selection.py ./cub runs/cub
-    python examples/selection.py ./cub runs/cub --seeds 2 --steps 5 --policies random,per-image   # does it run?
+    python examples/selection.py ./cub runs/cub --seeds 2 --steps 5 --policies random,per-image   # a test
 
-dagaug augment makes every candidate (--keep all --min-confidence 0); each rule then takes as many of them as there are
-sources (--count), as the paper's rule does, and writes them into class folders; dagaug score trains on each, paired by
-seed. The rules:
+dagaug augment stores all candidates (--keep all --min-confidence 0). Each rule then chooses --count of them (default:
+the number of sources, as the paper's rule does) and writes them to class folders. dagaug score trains on each set,
+paired by seed. The rules:
 
-    random         any
-    recognised     any that the classifier takes for the source's class
-    per-reference  any that is the surest of its source and reference
-    per-image      the surest of each source (the paper's rule; with a higher --count the surest few)
-    sure, middle, unsure   any of the third of all candidates that has such a confidence
-    balanced       recognised, equally many of each class
-    diverse        the same, but each is the one least like those that its class has already (8 x 8 pixels)
+    random         random candidates
+    recognised     random among those that the classifier assigns to the source's class
+    per-reference  random among the most confident candidates of each source and reference
+    per-image      the most confident of each source (the paper's rule); with a larger --count the most confident few
+    sure, middle, unsure   random among the third of all candidates with the highest, middle, lowest confidence
+    balanced       recognised, in equal numbers for each class
+    diverse        balanced, each chosen as the least similar to those of its class so far (8 x 8 pixels)
 
-A table is printed as soon as there are two seeds, and again after each further one. Stopped, the same command goes on.
+A table is printed after two seeds and after each further one. If stopped, the same command resumes.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ from dagaug.score.statistics import paired_difference
 
 DAGAUG = (sys.executable, "-m", "dagaug")
 PREFIX = "by-"  # dagaug score has an arm of its own named random
-SIDE = 8  # of the pictures that likeness is measured on
+SIDE = 8  # pixels of the thumbnails that similarity is measured on
 
 
 @dataclass(frozen=True)
 class Pool:
-    """All candidates, as columns; ``looks`` is each as a vector of few pixels."""
+    """All candidates, as columns; ``looks`` has the thumbnail of each as a vector."""
 
     source: np.ndarray
     reference: np.ndarray
@@ -57,24 +57,24 @@ class Pool:
     looks: np.ndarray
 
     def best(self, keep: str) -> np.ndarray:
-        """Rows that a rule of dagaug's keeps, whatever the classifier takes them for."""
+        """Rows that a selection rule of dagaug augment keeps, whatever their predicted class."""
         columns = ("source", "reference", "label", "predicted", "confidence")
         verdict = select(**{name: getattr(self, name) for name in columns}, keep=keep)
         return np.flatnonzero(verdict == KEPT)
 
     @property
     def recognised(self) -> np.ndarray:
-        """Rows that the classifier takes for the source's class."""
+        """Rows that the classifier assigns to the source's class."""
         return np.flatnonzero(self.predicted == self.label)
 
 
 def draw(rows: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """So many of the rows at random; all, where there are no more."""
+    """``count`` random rows, or all if there are fewer."""
     return rng.choice(rows, min(count, len(rows)), replace=False)
 
 
 def surest_of_sources(pool: Pool, count: int, rng: np.random.Generator) -> np.ndarray:
-    """The surest of each source, then the second of each; of the last round a random part."""
+    """The most confident of each source, then the second of each, and so on; a random part of the last round."""
     order = np.lexsort((-pool.confidence, pool.source))
     first = np.searchsorted(pool.source[order], pool.source[order])
     round_of = np.empty(len(order), np.int64)
@@ -88,7 +88,7 @@ def third(pool: Pool, number: int) -> np.ndarray:
 
 
 def by_class(pool: Pool, count: int, choose: Callable[[np.ndarray, int], np.ndarray]) -> np.ndarray:
-    """Recognised candidates, equally many of each class, the remainder from the first classes."""
+    """Recognised candidates in equal numbers for each class, the remainder from the first classes."""
     labels, rows = np.unique(pool.label), pool.recognised
     shares = [len(part) for part in np.array_split(np.arange(count), len(labels))]
     return np.concatenate(
@@ -97,7 +97,7 @@ def by_class(pool: Pool, count: int, choose: Callable[[np.ndarray, int], np.ndar
 
 
 def farthest_first(pool: Pool, rows: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """A random one, then always the one least like its nearest among those taken."""
+    """A random row, then repeatedly the row with the largest distance to its nearest chosen row."""
     if not len(rows):
         return rows
     taken = [int(rng.integers(len(rows)))]
@@ -126,14 +126,14 @@ DEFAULT = "random,per-reference,per-image,sure,unsure,balanced,diverse"
 
 
 def run(*command: object) -> str:
-    """Run a command, show what it says, return what it prints."""
+    """Run a command, show its messages, return its output."""
     words = [str(word) for word in command]
     Console(stderr=True).print("+ " + " ".join(words))
     return subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 def read_pool(store: Store) -> tuple[np.ndarray, Pool]:
-    """The synthetic images' rows, and what is known of them."""
+    """Rows of the synthetic images in the file, and the pool of them."""
     table = store.images
     rows = np.flatnonzero(table.synthetic)
     looks = [
@@ -145,7 +145,7 @@ def read_pool(store: Store) -> tuple[np.ndarray, Pool]:
 
 
 def write_sets(file: Path, names: list[str], count: int | None, seed: int, folder: Path) -> dict[str, Path]:
-    """A folder of class folders for each policy, with the images' own bytes."""
+    """Write a folder of class folders for each policy, with the stored bytes."""
     sets = {name: folder / name for name in names}
     with Store(file) as store:
         rows, pool = read_pool(store)
@@ -162,7 +162,7 @@ def write_sets(file: Path, names: list[str], count: int | None, seed: int, folde
 
 
 def show(result: dict[str, Any], baseline: str) -> None:
-    """One table of all policies."""
+    """Print a table of all policies."""
     accuracies = {
         str(arm["arm"]).removeprefix(PREFIX): (arm["images"], np.array(arm["accuracies"])) for arm in result["arms"]
     }
@@ -180,13 +180,15 @@ def main(
     checkpoint: Path,
     policies: Annotated[str, typer.Option(help=f"Any of {', '.join(POLICIES)}.")] = DEFAULT,
     seeds: Annotated[int, typer.Option(min=2, help="Trainings of each policy.")] = 5,
-    steps: Annotated[int | None, typer.Option(help="Of each training; what dagaug score takes by default.")] = None,
-    refs: Annotated[int, typer.Option(help="References of each source.")] = 10,
-    count: Annotated[int | None, typer.Option(min=1, help="Images of each set; one a source by default.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps of each training (default: that of dagaug score).")] = None,
+    refs: Annotated[int, typer.Option(help="References for each source.")] = 10,
+    count: Annotated[
+        int | None, typer.Option(min=1, help="Images in each set (default: the number of sources).")
+    ] = None,
     seed: int = 0,
-    out: Annotated[Path, typer.Option(help="Folder for the candidates, the sets and the score.")] = Path("selection"),
+    out: Annotated[Path, typer.Option(help="Output folder.")] = Path("selection"),
 ) -> None:
-    """Compare rules of selection at equal counts."""
+    """Compare selection rules at equal counts."""
     names = policies.split(",")
     if unknown := [name for name in names if name not in POLICIES]:
         raise typer.BadParameter(f"no policy {unknown[0]}; choose among {', '.join(POLICIES)}")

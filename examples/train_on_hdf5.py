@@ -1,4 +1,4 @@
-"""Train any classifier on a file of `dagaug augment`: a plain PyTorch loop of thirty lines.
+"""Train a timm classifier on an HDF5 file of `dagaug augment`, with a PyTorch loop of thirty lines.
 
 python examples/train_on_hdf5.py cub.h5 --model resnet18 --epochs 20 --size 64
 """

@@ -1,10 +1,10 @@
-"""Write the true answers of an HDF5 file's morphs of the built-in birds, the ceiling of what morphs can be worth.
+"""Write the true answers of the morphs in an HDF5 file of the built-in birds: the upper bound for morphs.
 
 python examples/true_answers.py runs/RUN/cub-refs10.h5 ./cub truth
 dagaug score --arms real,real+dagaug,cutout,cutwarp --arm truth=truth
 
---spoil makes them worse in one way, which tells what counts in a morph: blur (Gaussian, one pixel), limbs (the source's
-own neck, wings and tail), shape (the reference's proportions), labels (one in ten is drawn at random).
+--spoil degrades them in one way, to show which property of a morph matters: blur (Gaussian, one pixel), limbs (the
+source's neck, wings and tail), shape (the reference's proportions), labels (one in ten is random).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dagaug.hdf5.reader import Store
 
 
 class Spoil(StrEnum):
-    """In what way true answers are made worse."""
+    """Ways to degrade true answers."""
 
     blur = "blur"
     limbs = "limbs"
@@ -35,11 +35,11 @@ def main(
     file: Path,
     data: Path,
     out: Path,
-    spoil: Annotated[Spoil | None, typer.Option(help="Make them worse in one way.")] = None,
+    spoil: Annotated[Spoil | None, typer.Option(help="Degrade the answers in this way.")] = None,
 ) -> None:
-    """Render each morph's source species in its reference's pose, light and place, into class folders."""
+    """Render each morph's source species in its reference's pose, light and background, into class folders."""
     if out.exists() and any(out.iterdir()):
-        raise typer.BadParameter(f"{out} is not empty; what lies there would be taken for true answers, too")
+        raise typer.BadParameter(f"{out} is not empty; its images would be taken for true answers")
     rng = np.random.default_rng(0)
     with Store(file) as store:
         table, header = store.images, store.header
