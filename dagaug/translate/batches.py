@@ -1,14 +1,11 @@
-"""Folders of images and what F makes of them: reading, translating in batches, putting back into the original's size.
-
-What a folder (:mod:`dagaug.translate`) and an HDF5 file (:mod:`dagaug.translatefile`) of translated images share.
-"""
+"""Batched translation of a folder's images: reading ahead, the network, and the list of skipped files."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -16,61 +13,52 @@ from jaxtyping import UInt8
 
 from dagaug.compute.devices import split_to_fit
 from dagaug.compute.tensors import to_pixels, to_tensor
-from dagaug.data.dataset import IMAGE_SUFFIXES
-from dagaug.data.image_files import Skipped, decode
-from dagaug.data.image_headers import MAX_PIXELS
-from dagaug.data.patches import Framing
-from dagaug.data.regions import Region, cut, paste, region_of
+from dagaug.data.image_files import Skipped
 from dagaug.model.trained_model import TrainedModel
 from dagaug.model.translators import PaperTranslator
-from dagaug.runtime.errors import CheckpointError, DataError, ImageError
+from dagaug.runtime.errors import CheckpointError, DataError, ImageError, UsageError
+from dagaug.runtime.prefetch import map_ahead
+from dagaug.runtime.progress import Progress, Task
+from dagaug.translate.source_folder import SourceFolder, SourceImage
 
-__all__ = ["Cut", "Drawer", "Originals", "count_images", "images_below"]
+__all__ = ["BatchTranslator", "FolderReader", "check_positive"]
 
+_NAMED_SKIPS = 10
 
-def images_below(source: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
-    """For each folder, in a stable order: its path below ``source``, its image files and its folders, sorted."""
-
-    def fail(error: OSError) -> None:
-        raise DataError(f"{error.filename}: cannot be read ({error.strerror}); check its permissions") from error
-
-    for parent, folders, files in os.walk(source, onerror=fail):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        names = [name for name in files if not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES)]
-        yield Path(parent).relative_to(source), sorted(names), folders
+_Item = TypeVar("_Item")
 
 
-def count_images(source: Path) -> int:
-    """How many images there are below a folder.
+def check_positive(**options: int) -> None:
+    """Check that options are at least 1.
 
     Raises:
-        DataError: none, or no such folder.
+        UsageError: one is not.
     """
-    if not source.is_dir():
-        raise DataError(f"{source}: no such folder; give a folder of images")
-    total = sum(len(names) for _, names, _ in images_below(source))
-    if not total:
-        raise DataError(f"{source}: no images found ({', '.join(IMAGE_SUFFIXES)})")
-    return total
+    for name, value in options.items():
+        if value < 1:
+            raise UsageError("give at least 1", option=name, value=value)
 
 
-class Drawer:
-    """F on a device, for patches of bytes.
+class BatchTranslator:
+    """F(s) = G(DAE(s)) for batches of patches.
 
     Args:
-        model: of ``paper`` mode, otherwise CheckpointError is raised.
-        device: where it computes.
-        batch_size: patches at a time.
+        model: a trained model of ``paper`` mode.
+        device: where to compute.
+        batch_size: patches computed at a time.
+
+    Raises:
+        CheckpointError: the model has another mode.
     """
 
     def __init__(self, model: TrainedModel, device: torch.device, batch_size: int) -> None:
         if not isinstance(model.translator, PaperTranslator):
             raise CheckpointError(f"{model.path}: was trained to morph between poses; use dagaug augment")
-        self.framing: Framing = model.card.framing
+        self.framing = model.card.framing
         self.translator, self.device, self.batch_size = model.translator.to(device), device, batch_size
 
     def __call__(self, patches: UInt8[np.ndarray, "B S S 3"]) -> UInt8[np.ndarray, "B S S 3"]:
-        """Translate a batch; if memory runs out, in parts."""
+        """Translate a batch of RGB patches; if memory runs out, in parts."""
 
         def translate(start: int, stop: int) -> UInt8[np.ndarray, "P S S 3"]:
             with torch.inference_mode():
@@ -79,51 +67,72 @@ class Drawer:
         return np.concatenate(split_to_fit(translate, 0, len(patches), self.device))
 
 
-@dataclass(frozen=True)
-class Cut:
-    """An image that was read: what the network sees of it, and where that goes back."""
-
-    name: Path
-    patch: UInt8[np.ndarray, "S S 3"]
-    height: int
-    width: int
-    region: Region
-
-
-class Originals:
-    """The images of a folder as a network of some framing sees them.
+class FolderReader:
+    """Reads the images of a folder in threads and groups them into batches.
 
     Args:
-        source: the folder that names are relative to.
-        framing: of the network.
+        folder: the images.
+        total: number of images, for messages.
+        batch_size: images in a batch.
+        ahead: images that may be read before they are needed.
+        strict: raise for the first image that cannot be used.
+        progress: receives messages about skipped files.
+
+    Attributes:
+        skipped: files that could not be used.
     """
 
-    def __init__(self, source: Path, framing: Framing) -> None:
-        self.source, self.framing = source, framing
+    def __init__(
+        self, folder: SourceFolder, total: int, *, batch_size: int, ahead: int, strict: bool, progress: Progress
+    ) -> None:
+        self.folder, self.total = folder, total
+        self.skipped: list[Skipped] = []
+        self._batch_size, self._ahead, self._strict, self._progress = batch_size, ahead, strict, progress
 
-    def read(self, name: Path) -> Cut | Skipped:
-        """One image, or why it cannot be used."""
-        try:
-            image = decode(self.source / name)
-        except ImageError as error:
-            return Skipped(error.path, error.reason)
-        height, width = image.shape[:2]
-        region = region_of(height, width, fit=self.framing.fit)
-        if region.pixels()[2] ** 2 > 4 * MAX_PIXELS:
-            return Skipped(self.source / name, f"{width} × {height} pixels are too far from a square")
-        return Cut(name, cut(image, region, self.framing.size), height, width, region)
-
-    def put_back(self, item: Cut, image: UInt8[np.ndarray, "S S 3"]) -> UInt8[np.ndarray, "H W 3"]:
-        """The result in the original's size. Letterboxed, it covers all; otherwise the original stands around it.
+    def batches(
+        self, items: Iterable[_Item], name_of: Callable[[_Item], Path], pool: ThreadPoolExecutor, task: Task
+    ) -> Iterator[list[tuple[_Item, SourceImage]]]:
+        """Yield items with their images, in order, without the unreadable ones.
 
         Raises:
-            ImageError: the original cannot be read any more, or is another.
+            ImageError: an image cannot be used, with ``strict``.
         """
-        if self.framing.fit == "letterbox":
-            frame = np.zeros((item.height, item.width, 3), np.uint8)
-        else:
-            # Read again rather than kept: originals may be large, and many wait in a batch.
-            frame = decode(self.source / item.name)
-            if frame.shape[:2] != (item.height, item.width):
-                raise ImageError(self.source / item.name, "was replaced while it was translated")
-        return paste(frame, image, np.ones(image.shape[:2], np.float32), item.region)
+
+        def read(item: _Item) -> tuple[_Item, SourceImage | Skipped]:
+            return item, self.folder.read(name_of(item))
+
+        batch: list[tuple[_Item, SourceImage]] = []
+        for item, image in map_ahead(read, items, pool, self._ahead):
+            if isinstance(image, Skipped):
+                self.skip(image, task)
+                continue
+            batch.append((item, image))
+            if len(batch) == self._batch_size:
+                yield batch
+                batch = []
+        if batch:
+            yield batch
+
+    def skip(self, skip: Skipped, task: Task) -> None:
+        """Count a file as done and skipped.
+
+        Raises:
+            ImageError: with ``strict``.
+        """
+        if self._strict:
+            raise ImageError(skip.path, skip.reason)
+        self.skipped.append(skip)
+        if len(self.skipped) <= _NAMED_SKIPS:
+            count = f"{len(self.skipped)} of {self.total} so far"
+            self._progress.say(f"{skip.path}: {skip.reason}; skipped, {count}")
+        task.advance()
+
+    def check_any_read(self, done: int) -> None:
+        """Check that not all images were skipped; ``done`` is the number of results.
+
+        Raises:
+            DataError: there are no results.
+        """
+        if self.skipped and not done:
+            first = self.skipped[0]
+            raise DataError(f"none of {self.total} images can be read; the first: {first.path}: {first.reason}")

@@ -1,7 +1,7 @@
-"""A folder of images, translated: s' = G(DAE(s)) of the paper for every image, under the same names.
+"""Translation of a folder of images into a folder of PNG files with the same names: F(s) = G(DAE(s)) of the paper.
 
-Decoding and writing go on in threads while the network computes; only a few batches are in memory at a time, however
-many images there are. Each file appears when it is whole, so a run that was stopped goes on with what is missing.
+Threads read and write files while the network computes. Only a few batches are in memory, however many images there
+are. Each file appears when it is complete, so a run that was stopped continues with the missing files.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import errno
 import json
 import os
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,36 +23,33 @@ from jaxtyping import UInt8
 from dagaug.compute.devices import pick_device
 from dagaug.data.image_files import Skipped, encode
 from dagaug.model.trained_model import TrainedModel
-from dagaug.runtime.errors import DataError, ImageError, OutputExistsError, UsageError
+from dagaug.runtime.errors import ImageError, OutputExistsError, UsageError
 from dagaug.runtime.files import explain_write_errors, locked, write_atomically
 from dagaug.runtime.progress import SILENT, Progress, Task
 from dagaug.runtime.signals import Interrupted, Stop, stop_on_signals
-from dagaug.translate.batches import Cut, Drawer, Originals, count_images, images_below
+from dagaug.translate.batches import BatchTranslator, FolderReader, check_positive
+from dagaug.translate.source_folder import SourceFolder, SourceImage, count_images, images_below
 
 __all__ = ["MANIFEST", "Translated", "translate"]
 
 MANIFEST = ".dagaug-translate.json"
-"""In the output folder: what made it, whether it is finished, and what was skipped."""
+"""File in the output folder: model, source, options, whether the run is finished, skipped files."""
 
 _LOCK = ".dagaug-translate.lock"
-
-
-_NAMED_SKIPS = 10
-
-
-_HASH_SHOWN = 16  # hexadecimal digits in a message
+_HASH_DIGITS = 16  # of a hash in a message
+_KEPT = "translated images are kept"
 
 
 @dataclass(frozen=True)
 class Translated:
-    """A folder that was translated.
+    """Summary of a translation.
 
     Attributes:
-        out: the folder.
-        images: how many were translated by this call.
-        found: how many were there already, from an earlier call.
-        skipped: files that could not be read, with their folder before them, and why.
-        seconds: time this call took.
+        out: the folder or file.
+        images: images translated by this call.
+        found: images that an earlier call had translated.
+        skipped: files that could not be used, with reasons.
+        seconds: duration of this call.
     """
 
     out: Path
@@ -75,76 +72,73 @@ def translate(
     strict: bool = False,
     progress: Progress = SILENT,
 ) -> Translated:
-    """Translate every image below a folder, or go on with a run that was stopped.
+    """Translate every image below a folder, or continue a run that was stopped.
 
-    ``a/b.jpg`` becomes ``a/b.png``; where a folder holds several ``b`` of different types, ``a/b.jpg.png`` and so on.
-    Hidden files are left out, linked folders not entered. What an earlier call of the same model, source and size
-    wrote is kept and not computed again; results of one image may differ in the last bit of the computation if the
-    size of its batch does.
+    ``a/b.jpg`` becomes ``a/b.png``. If a folder holds several files named ``b``, it becomes ``a/b.jpg.png``. Hidden
+    files are left out and linked folders are not entered. Files that an earlier call wrote with the same model, source
+    and size are kept. Another batch size may change the last bit of a result.
 
     Args:
         model: a trained model of ``paper`` mode.
         source: the folder of images.
-        out: folder to write PNG files to; it must lie outside ``source``.
-        device: auto, cpu or cuda.
-        workers: threads that decode, encode and write.
+        out: folder for the PNG files; it must lie outside ``source``.
+        device: where to compute, as for :func:`~dagaug.compute.devices.pick_device`.
+        workers: threads that read and write images.
         batch_size: images computed at a time; halved when memory runs out.
-        keep_size: put the result back into the original's size and shape: what was letterboxed fills the image, what
-            was cropped goes back to the middle of the original. Otherwise squares of the model's size are written.
-        overwrite: begin anew where ``out`` was finished, or made by another model, or holds other files.
-        strict: an unreadable image is an error.
-        progress: is told of images and of what is skipped.
+        keep_size: restore the size of each image: a letterboxed patch fills the image, a cropped one is pasted into
+            it. False writes patches of the model's size.
+        overwrite: start again if ``out`` is finished, was made by another model, or holds other files.
+        strict: fail if an image cannot be used.
+        progress: receives counts and messages.
 
     Raises:
-        CheckpointError: the model is one of pose morphing.
-        DataError: the folder is missing, or holds no readable image.
-        ImageError: an image cannot be read, with ``strict``.
+        CheckpointError: the model morphs between poses.
+        DataError: the folder does not exist or holds no readable image.
+        ImageError: an image cannot be used, with ``strict``.
         OutputExistsError, LockedError, StoreError: ``out`` cannot be written.
-        UsageError: an option is out of its range.
-        Interrupted: stopped by a signal; whole files are kept.
+        UsageError: an option is out of range.
+        Interrupted: stopped by a signal; finished files are kept.
     """
     started = time.monotonic()
-    if workers < 1 or batch_size < 1:
-        name, value = ("--workers", workers) if workers < 1 else ("--batch-size", batch_size)
-        raise UsageError(f"{name} {value}: give at least 1")
-    job = _Job(
-        Drawer(model, pick_device(device), batch_size), source, out, workers=workers, keep_size=keep_size,
+    check_positive(workers=workers, batch_size=batch_size)
+    job = _FolderTranslation(
+        BatchTranslator(model, pick_device(device), batch_size), source, out, workers=workers, keep_size=keep_size,
         strict=strict, progress=progress,
     )  # fmt: skip
     identity = {"model": model.sha256, "source": os.path.realpath(source), "keep_size": keep_size}
-    with explain_write_errors(out, job.kept):
+    with explain_write_errors(out, _KEPT):
         out.mkdir(parents=True, exist_ok=True)
         with locked(out / _LOCK, out):
-            _claim(out, source, identity, overwrite)
+            _prepare_folder(out, source, identity, overwrite)
             with stop_on_signals() as stop:
                 job.run(stop)
             if stop.requested:
-                raise Interrupted(f"stopped; {job.done + job.found} images are kept in {out}; the same command goes on")
-            if job.skipped and not job.done + job.found:
-                first = job.skipped[0]
-                raise DataError(f"none of {job.total} images can be read; the first: {first.path}: {first.reason}")
-            _write_manifest(out, identity, finished=True, skipped=job.skipped)
-    return Translated(out, job.done, job.found, tuple(job.skipped), time.monotonic() - started)
+                raise Interrupted(
+                    f"stopped; {job.done + job.found} images are kept in {out}; run the same command again to continue"
+                )
+            job.reader.check_any_read(job.done + job.found)
+            _write_manifest(out, identity, finished=True, skipped=job.reader.skipped)
+    return Translated(out, job.done, job.found, tuple(job.reader.skipped), time.monotonic() - started)
 
 
-# Which images, and what of them is there
+# names of the results
 
 
 def _files(source: Path) -> Iterator[tuple[Path, Path]]:
-    """Image files and the files they become, both relative; in a stable order, one folder in memory at a time."""
+    """Image files and their result files, both relative, sorted; one folder at a time is in memory."""
     for below, names, folders in images_below(source):
         for name, result in _results(names, folders):
             yield below / name, below / result
 
 
 def _results(names: Sequence[str], folders: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """What each image of a folder becomes: ``stem.png``, but ``name.png`` for those that have the same stem."""
-    wanted = Counter(Path(name).stem.casefold() for name in names)
+    """Result name of each image of a folder: ``stem.png``, or ``name.png`` if several images have this stem."""
+    counts = Counter(Path(name).stem.casefold() for name in names)
     taken = {folder.casefold() for folder in folders}
     for name in names:
         stem = Path(name).stem
-        alone = wanted[stem.casefold()] == 1 and f"{stem}.png".casefold() not in taken
-        base, number = stem if alone else name, 1
+        unique = counts[stem.casefold()] == 1 and f"{stem}.png".casefold() not in taken
+        base, number = stem if unique else name, 1
         result = f"{base}.png"
         while result.casefold() in taken:
             number += 1
@@ -156,43 +150,48 @@ def _results(names: Sequence[str], folders: Sequence[str]) -> Iterator[tuple[str
 def _count(source: Path, out: Path) -> int:
     inner, outer = Path(os.path.realpath(source)), Path(os.path.realpath(out))
     if inner.is_relative_to(outer) or outer.is_relative_to(inner):
-        raise UsageError(f"--out {out}: must not lie in {source}, nor hold it; choose a folder beside it")
+        raise UsageError(
+            f"must lie outside {source} and not contain it; choose a folder beside it", option="out", value=out
+        )
     return count_images(source)
 
 
-def _claim(out: Path, source: Path, identity: dict[str, Any], overwrite: bool) -> None:
-    """See that what lies in ``out`` is ours to go on with, or begin anew."""
+# manifest
+
+
+def _prepare_folder(out: Path, source: Path, identity: dict[str, Any], overwrite: bool) -> None:
+    """Check that ``out`` can be written or continued; with ``overwrite`` remove the results of another run."""
     before = _manifest(out / MANIFEST)
     if before is None:
         if not any(path.name != _LOCK for path in out.iterdir()):
             _write_manifest(out, identity)
             return
-        problem = f"{out}: holds other files; choose another --out, or --overwrite writes among them"
+        problem = "contains other files"
     else:
-        difference = next((name for name in identity if before.get(name) != identity[name]), None)
-        if difference is None and not (overwrite and before.get("finished")):
+        differs = next((name for name in identity if before.get(name) != identity[name]), None)
+        if differs is None and not (overwrite and before.get("finished")):
             return
-        problem = f"{out}: {_told(difference, before, identity)}; choose another --out, or --overwrite begins anew"
+        problem = _describe_difference(differs, before, identity)
     if not overwrite:
-        raise OutputExistsError(problem)
+        raise OutputExistsError(f"{out}: {problem}", remedies={"out": None, "overwrite": True})
     for _, result in _files(source):
         (out / result).unlink(missing_ok=True)
-    # Last, so that what a kill leaves of the old run is never taken for the new one's.
+    # Last, so that after a kill no file of the old run is taken for one of the new run.
     _write_manifest(out, identity)
 
 
-def _told(difference: str | None, before: dict[str, Any], now: dict[str, Any]) -> str:
-    if difference == "model":
-        hashes = [str(values.get("model"))[:_HASH_SHOWN] for values in (before, now)]
+def _describe_difference(name: str | None, before: dict[str, Any], now: dict[str, Any]) -> str:
+    if name == "model":
+        hashes = [str(values.get("model"))[:_HASH_DIGITS] for values in (before, now)]
         return f"was made by the model with SHA-256 {hashes[0]}…, this one has {hashes[1]}…"
-    if difference == "source":
+    if name == "source":
         return f"was made from {before.get('source')}, not from {now['source']}"
-    sizes = ["--keep-size" if values.get("keep_size") else "--no-keep-size" for values in (before, now)]
-    return f"was made with {sizes[0]}, not with {sizes[1]}"
+    size = "the images' own size" if before.get("keep_size") else "the model's patch size"
+    return f"was made with images in {size}, unlike this run"
 
 
 def _manifest(path: Path) -> dict[str, Any] | None:
-    """What made the folder; empty if that cannot be told, None if nothing of ours did."""
+    """Content of a manifest; {} if it is damaged, None if there is none."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -210,15 +209,20 @@ def _write_manifest(
     write_atomically(out / MANIFEST, json.dumps(content, indent=1).encode())
 
 
-# The work
+# the work
 
 
-class _Job:
-    """Reads, draws and writes, and counts."""
+class _FolderTranslation:
+    """Translates the missing files of an output folder.
+
+    Attributes:
+        done: images translated so far.
+        found: images that were there.
+    """
 
     def __init__(
         self,
-        drawer: Drawer,
+        translator: BatchTranslator,
         source: Path,
         out: Path,
         *,
@@ -227,100 +231,67 @@ class _Job:
         strict: bool,
         progress: Progress,
     ) -> None:
-        self.drawer, self.originals = drawer, Originals(source, drawer.framing)
-        self.source, self.out = source, out
-        self.workers, self.keep_size, self.strict, self.progress = workers, keep_size, strict, progress
-        self.total = _count(source, out)
+        self._translator, self._source, self._out = translator, source, out
+        self._workers, self._keep_size, self._progress = workers, keep_size, progress
+        self.reader = FolderReader(
+            SourceFolder(source, translator.framing), _count(source, out), batch_size=translator.batch_size,
+            ahead=translator.batch_size + 2 * workers, strict=strict, progress=progress,
+        )  # fmt: skip
         self.done = self.found = 0
-        self.skipped: list[Skipped] = []
-        self.kept = "translated images are kept"
 
     def run(self, stop: Stop) -> None:
-        """Translate what is missing, until done or asked to stop between two batches."""
-        reads: deque[Future[tuple[Path, Cut] | Skipped]] = deque()
-        writes: deque[Future[Skipped | None]] = deque()
-        with ThreadPoolExecutor(self.workers) as pool, self.progress.task("Translating", self.total, "images") as task:
-            missing = self._missing(task)
+        """Translate the missing images; stop between two batches if ``stop.requested`` becomes True."""
+        writes: list[Future[Skipped | None]] = []
+        total = self.reader.total
+        with ThreadPoolExecutor(self._workers) as pool, self._progress.task("Translating", total, "images") as task:
+            batches = self.reader.batches(self._missing(task), lambda names: names[0], pool, task)
             try:
-                while batch := self._next_batch(reads, missing, pool, task, stop):
-                    drawn = self.drawer(np.stack([item.patch for _, item in batch]))
-                    # The batch before was written meanwhile; two are never waited for.
-                    self._settle(writes, task)
-                    pairs = zip(batch, drawn, strict=True)
-                    writes.extend(pool.submit(self._write, *read, image) for read, image in pairs)
-                self._settle(writes, task)
+                for batch in batches:
+                    if stop.requested:
+                        break
+                    patches = self._translator(np.stack([image.patch for _, image in batch]))
+                    # The previous batch was written while this one was computed.
+                    self._finish(writes, task)
+                    writes = [
+                        pool.submit(self._write, result, image, patch)
+                        for ((_, result), image), patch in zip(batch, patches, strict=True)
+                    ]
+                self._finish(writes, task)
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
 
     def _missing(self, task: Task) -> Iterator[tuple[Path, Path]]:
-        for name, result in _files(self.source):
+        for name, result in _files(self._source):
             try:
                 # A power cut may leave a name without content.
-                there = (self.out / result).stat().st_size > 0
+                exists = (self._out / result).stat().st_size > 0
             except FileNotFoundError:
-                there = False
+                exists = False
             except OSError as error:
                 if error.errno != errno.ENAMETOOLONG:
                     raise
-                self._skip(_too_long(self.source / name), task)
+                self.reader.skip(_name_too_long(self._source / name), task)
                 continue
-            if there:
+            if exists:
                 self.found += 1
                 task.advance()
             else:
                 yield name, result
 
-    def _next_batch(
-        self,
-        reads: deque[Future[tuple[Path, Cut] | Skipped]],
-        missing: Iterator[tuple[Path, Path]],
-        pool: ThreadPoolExecutor,
-        task: Task,
-        stop: Stop,
-    ) -> list[tuple[Path, Cut]]:
-        """The next images that can be read; empty at the end, and when asked to stop."""
-        batch: list[tuple[Path, Cut]] = []
-        ahead = self.drawer.batch_size + 2 * self.workers
-        while len(batch) < self.drawer.batch_size:
-            while len(reads) < ahead and (following := next(missing, None)) is not None:
-                reads.append(pool.submit(self._read, *following))
-            if stop.requested:
-                return []
-            if not reads:
-                break
-            read = reads.popleft().result()
-            if isinstance(read, Skipped):
-                self._skip(read, task)
-            else:
-                batch.append(read)
-        return batch
-
-    def _settle(self, writes: deque[Future[Skipped | None]], task: Task) -> None:
-        while writes:
-            skipped = writes.popleft().result()
+    def _finish(self, writes: Sequence[Future[Skipped | None]], task: Task) -> None:
+        """Wait for the files of a batch."""
+        for write in writes:
+            skipped = write.result()
             if skipped is not None:
-                self._skip(skipped, task)
+                self.reader.skip(skipped, task)
             else:
                 self.done += 1
                 task.advance()
 
-    def _skip(self, skip: Skipped, task: Task) -> None:
-        if self.strict:
-            raise ImageError(skip.path, skip.reason)
-        self.skipped.append(skip)
-        if len(self.skipped) <= _NAMED_SKIPS:
-            count = f"{len(self.skipped)} of {self.total} so far"
-            self.progress.say(f"{skip.path}: {skip.reason}; skipped, {count}")
-        task.advance()
-
-    def _read(self, name: Path, result: Path) -> tuple[Path, Cut] | Skipped:
-        read = self.originals.read(name)
-        return read if isinstance(read, Skipped) else (result, read)
-
-    def _write(self, result: Path, item: Cut, image: UInt8[np.ndarray, "S S 3"]) -> Skipped | None:
-        path = self.out / result
+    def _write(self, result: Path, image: SourceImage, patch: UInt8[np.ndarray, "S S 3"]) -> Skipped | None:
+        path = self._out / result
         try:
-            whole = self.originals.put_back(item, image) if self.keep_size else image
+            whole = self.reader.folder.restore_size(image, patch) if self._keep_size else patch
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, encode(whole, "png"), durable=False)
         except ImageError as error:
@@ -328,9 +299,9 @@ class _Job:
         except OSError as error:
             if error.errno != errno.ENAMETOOLONG:
                 raise
-            return _too_long(self.source / item.name)
+            return _name_too_long(self._source / image.name)
         return None
 
 
-def _too_long(path: Path) -> Skipped:
+def _name_too_long(path: Path) -> Skipped:
     return Skipped(path, "its name with .png is too long for this file system")

@@ -1,9 +1,8 @@
-"""A long augmentation that is killed (SIGKILL) again and again: whole at the end, and equal to one that was not.
+"""Long augmentation that is killed (SIGKILL) several times; the result must equal that of an uninterrupted run.
 
-    python tests/faults/long_run.py FOLDER
+    python tests/robustness/long_run.py FOLDER
 
-Writes birds, a training of two steps and an untrained judge into FOLDER, so that the run is about writing and not
-about pictures; the work is that of any other. Ends with 0 if the files are whole and equal.
+Writes birds, a training of two steps and an untrained judge into FOLDER. Exits with 0 if the files are valid and equal.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ def command(*words: object) -> list[str]:
 
 
 def prepare(folder: Path, images: int, size: int) -> None:
-    """The world of the run: data, checkpoint, judge."""
+    """Write data, checkpoint and judge."""
     if not (folder / "birds").exists():
         write_flock(folder / "birds", species=SPECIES, per_class=images // SPECIES, test_per_class=2, size=64)
     few = ("--per-class", 2, "--steps", 2, "--batch-size", 4, "--size", size, "--device", "cpu")
@@ -54,7 +53,7 @@ def shards_of(out: Path) -> int:
 
 
 def kill_at(folder: Path, out: Path, images: int, refs: int, shards: int) -> float:
-    """Let the run go on until so many shards are there, then kill it in the middle of whatever it does."""
+    """Run until a number of shards is written, then kill the process."""
     started = time.monotonic()
     with subprocess.Popen(augment(folder, out, images, refs)) as process:
         while shards_of(out) < shards:

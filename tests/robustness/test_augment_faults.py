@@ -98,7 +98,7 @@ def test_a_signal_between_two_shards_keeps_what_is_made_says_so_and_ends_with_13
     assert process.wait() == 130
     kept = sorted(path.name for path in parts_of(world.root / "a.h5").glob("index-*.h5"))
     assert len(kept) > shard  # the one that was being made is kept, too
-    assert process.told() == ["stopped; finished shards are kept in a.h5.parts; the same command goes on"]
+    assert process.told() == ["stopped; finished shards are kept in a.h5.parts; run the same command again to continue"]
     assert world.run() == (0, [])
     whole(world.root, straight)
 
@@ -114,7 +114,7 @@ def test_a_signal_at_any_other_moment_is_told_in_one_line(
         process.send(number)
         assert process.wait() == 130
         (line,) = process.told()
-        assert "the same command goes on" in line
+        assert "run the same command again" in line
     assert world.run() == (0, [])
     whole(world.root, straight)
 

@@ -1,3 +1,5 @@
+"""Translating a folder into a folder: names, sizes, skipped files, resumed runs, what is refused."""
+
 from __future__ import annotations
 
 import errno
@@ -72,9 +74,7 @@ def test_names_folders_and_sizes_are_kept(model: TrainedModel, source: Path, tmp
     assert sizes == dict(zip(RESULTS, ((32, 32), (61, 33), (100, 120), (20, 50)), strict=True))
 
 
-def test_squares_of_the_models_size_are_what_the_network_gives(
-    model: TrainedModel, source: Path, tmp_path: Path
-) -> None:
+def test_patches_of_the_models_size_are_the_networks_output(model: TrainedModel, source: Path, tmp_path: Path) -> None:
     translate(model, source, tmp_path / "out", keep_size=False)
     for name, origin in zip(
         RESULTS, ("Zaunkönig/deep/square.bmp", "Zaunkönig/tall.jpg", "b/big.webp", "wide.png"), strict=True
@@ -89,7 +89,7 @@ def test_squares_of_the_models_size_are_what_the_network_gives(
 
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (20, 50), (61, 33), (100, 40)])
 @pytest.mark.parametrize("fit", ["letterbox", "crop"])
-def test_what_a_network_leaves_alone_comes_back_in_its_place(
+def test_an_unchanged_patch_restores_the_source_image(
     copier: TrainedModel, tmp_path: Path, height: int, width: int, fit: str
 ) -> None:
     card = copier.card.model_copy(update={"framing": Framing(size=SIZE, fit=fit)})  # type: ignore[arg-type]
@@ -101,7 +101,7 @@ def test_what_a_network_leaves_alone_comes_back_in_its_place(
         np.testing.assert_array_equal(before, after)
 
 
-def test_outside_a_cropped_square_the_original_stands(model: TrainedModel, tmp_path: Path) -> None:
+def test_outside_a_cropped_square_the_source_image_is_unchanged(model: TrainedModel, tmp_path: Path) -> None:
     card = model.card.model_copy(update={"framing": Framing(size=SIZE, fit="crop")})
     path = put(tmp_path / "in" / "x.png", 6, 20, 50)
     translate(replace(model, card=card), tmp_path / "in", tmp_path / "out")
@@ -111,7 +111,7 @@ def test_outside_a_cropped_square_the_original_stands(model: TrainedModel, tmp_p
     assert (before[:, 15:35] != after[:, 15:35]).any()
 
 
-def test_equal_stems_do_not_meet(copier: TrainedModel, tmp_path: Path) -> None:
+def test_equal_stems_get_different_names(copier: TrainedModel, tmp_path: Path) -> None:
     for seed, name in enumerate(("x.jpg", "x.png", "X.bmp", "x.jpg.png", "y.png/z.png", "y.jpg", "w.png")):
         put(tmp_path / "in" / name, seed)
     put(tmp_path / "in" / ".hidden.png")
@@ -206,7 +206,7 @@ def test_a_signal_stops_after_the_batch_and_the_same_call_goes_on(
 ) -> None:
     out = tmp_path / "out"
     stopping = Watching(lambda done: signal.raise_signal(number) if done == 3 else None)
-    with pytest.raises(Interrupted, match=f"are kept in {out}; the same command goes on"):
+    with pytest.raises(Interrupted, match=f"are kept in {out}; run the same command again"):
         translate(copier, tmp_path / "in", out, batch_size=2, progress=stopping)
     kept = pictures_in(out)
     assert 3 <= len(kept) < 12
@@ -217,7 +217,7 @@ def test_a_signal_stops_after_the_batch_and_the_same_call_goes_on(
     assert translate(copier, tmp_path / "in", out).images == 0
 
 
-def test_a_killed_call_leaves_nothing_that_is_taken_for_whole(
+def test_empty_and_missing_files_of_a_killed_run_are_made_again(
     copier: TrainedModel, tmp_path: Path, straight: dict[str, bytes]
 ) -> None:
     out, (first, second, *_) = tmp_path / "out", straight
@@ -229,13 +229,15 @@ def test_a_killed_call_leaves_nothing_that_is_taken_for_whole(
     assert pictures_in(out) == straight
 
 
-def test_another_model_is_refused_with_both_hashes_and_begins_anew_when_told_to(
+def test_another_model_is_refused_with_both_hashes_unless_overwriting(
     model: TrainedModel, source: Path, tmp_path: Path
 ) -> None:
     other = made(tmp_path / "other.safetensors", seed=1)
     translate(model, source, tmp_path / "out")
     before = pictures_in(tmp_path / "out")
-    with pytest.raises(OutputExistsError, match=f"{model.sha256[:16]}.*{other.sha256[:16]}.*--overwrite"):
+    with pytest.raises(
+        OutputExistsError, match=f"{model.sha256[:16]}.*{other.sha256[:16]}.*another out or overwrite=True"
+    ):
         translate(other, source, tmp_path / "out")
     assert pictures_in(tmp_path / "out") == before
     assert translate(other, source, tmp_path / "out", overwrite=True).images == 4
@@ -246,7 +248,7 @@ def test_another_model_is_refused_with_both_hashes_and_begins_anew_when_told_to(
 
 def test_other_sizes_and_other_sources_are_refused(model: TrainedModel, source: Path, tmp_path: Path) -> None:
     translate(model, source, tmp_path / "out")
-    with pytest.raises(OutputExistsError, match="was made with --keep-size, not with --no-keep-size"):
+    with pytest.raises(OutputExistsError, match="was made with images in the images' own size, unlike this run"):
         translate(model, source, tmp_path / "out", keep_size=False)
     source.rename(tmp_path / "moved")
     with pytest.raises(OutputExistsError, match="was made from"):
@@ -263,10 +265,10 @@ def test_overwrite_redoes_what_is_finished_and_goes_on_with_what_is_not(copier: 
     assert translate(copier, folder, out, overwrite=True).found >= 3
 
 
-def test_a_folder_of_other_things_is_not_written_among(copier: TrainedModel, tmp_path: Path) -> None:
+def test_a_folder_with_other_files_is_refused(copier: TrainedModel, tmp_path: Path) -> None:
     many(tmp_path / "in", 2)
     mine = put(tmp_path / "out" / "mine.png").read_bytes()
-    with pytest.raises(OutputExistsError, match="holds other files"):
+    with pytest.raises(OutputExistsError, match="contains other files"):
         translate(copier, tmp_path / "in", tmp_path / "out")
     translate(copier, tmp_path / "in", tmp_path / "out", overwrite=True)
     assert (tmp_path / "out" / "mine.png").read_bytes() == mine
@@ -297,7 +299,7 @@ def test_memory_does_not_grow_with_the_number_of_images(copier: TrainedModel, tm
     assert peaks[2] - peaks[1] < 70 * patch  # of 140 more; threads are a few images ahead or behind
 
 
-def test_a_batch_that_memory_does_not_hold_is_halved(
+def test_a_batch_that_does_not_fit_into_memory_is_halved(
     copier: TrainedModel, tmp_path: Path, straight: dict[str, bytes]
 ) -> None:
     sizes = []
@@ -324,7 +326,7 @@ def test_a_model_of_pose_morphing_is_refused(tmp_path: Path, source: Path) -> No
     assert not (tmp_path / "out").exists()
 
 
-def test_a_full_disk_is_one_line_and_what_is_there_stays(
+def test_a_full_disk_is_one_line_and_finished_files_stay(
     copier: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, straight: dict[str, bytes]
 ) -> None:
     left = [5]
@@ -361,7 +363,7 @@ def test_a_name_that_becomes_too_long_is_skipped(copier: TrainedModel, tmp_path:
     assert "too long" in result.skipped[0].reason
 
 
-def test_a_picture_far_from_square_is_skipped(copier: TrainedModel, tmp_path: Path) -> None:
+def test_an_image_far_from_square_is_skipped(copier: TrainedModel, tmp_path: Path) -> None:
     put(tmp_path / "in" / "line.png", 0, 1, 30_000)
     put(tmp_path / "in" / "x.png")
     assert "too far from a square" in translate(copier, tmp_path / "in", tmp_path / "out").skipped[0].reason
@@ -375,12 +377,12 @@ def test_output_within_or_around_the_source_is_refused(copier: TrainedModel, tmp
     assert (tmp_path / "in" / "x.png").read_bytes() == before
 
 
-def test_missing_and_empty_folders_and_odd_numbers_are_told(copier: TrainedModel, tmp_path: Path) -> None:
+def test_missing_and_empty_folders_and_options_out_of_range_are_refused(copier: TrainedModel, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such folder"):
         translate(copier, tmp_path / "in", tmp_path / "out")
     (tmp_path / "in").mkdir()
     with pytest.raises(DataError, match="no images found"):
         translate(copier, tmp_path / "in", tmp_path / "out")
-    with pytest.raises(UsageError, match="--workers 0"):
+    with pytest.raises(UsageError, match="workers=0: give at least 1"):
         translate(copier, tmp_path / "in", tmp_path / "out", workers=0)
     assert not (tmp_path / "out").exists()

@@ -1,7 +1,10 @@
+"""Translating a folder into an HDF5 file: names, labels, splits, pixels, resumed runs."""
+
 from __future__ import annotations
 
 import signal
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +21,6 @@ from dagaug.hdf5.verify import verify
 from dagaug.model.trained_model import TrainedModel
 from dagaug.runtime.errors import CheckpointError, DataError, ImageError, OutputExistsError, UsageError
 from dagaug.runtime.signals import Interrupted
-from dagaug.translate import hdf5 as translatefile
 from dagaug.translate.folder import translate
 from dagaug.translate.hdf5 import translate_to_file
 
@@ -116,24 +118,24 @@ def test_unreadable_images_are_skipped_and_listed_in_the_file(
 
 
 def test_a_signal_keeps_finished_shards_and_the_same_call_ends_with_the_same_bytes(
-    copier: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    copier: TrainedModel, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(translatefile, "_PER_SHARD", 4)
+    small = partial(translate_to_file, images_per_shard=4)
     folder, out = many(tmp_path / "in"), tmp_path / "x.h5"
-    translate_to_file(copier, folder, tmp_path / "straight.h5", batch_size=2)
+    small(copier, folder, tmp_path / "straight.h5", batch_size=2)
     stopping = Watching(lambda done: signal.raise_signal(signal.SIGINT) if done == 6 else None)
     with pytest.raises(Interrupted, match="8 images are kept"):
-        translate_to_file(copier, folder, out, batch_size=2, progress=stopping)
+        small(copier, folder, out, batch_size=2, progress=stopping)
     assert not out.exists()
     with pytest.raises(OutputExistsError, match="batch_size = 2, while this one has batch_size = 3"):
-        translate_to_file(copier, folder, out, batch_size=3)
-    result = translate_to_file(copier, folder, out, batch_size=2)
+        small(copier, folder, out, batch_size=3)
+    result = small(copier, folder, out, batch_size=2)
     assert (result.images, result.found) == (4, 8)
     assert out.read_bytes() == (tmp_path / "straight.h5").read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "straight.h5", "x.h5"]
 
 
-def test_a_run_that_was_killed_when_its_file_was_whole_is_finished_by_the_same_call(
+def test_a_run_killed_after_writing_its_file_is_finished_by_the_same_call(
     copier: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, out = many(tmp_path / "in", 3), tmp_path / "x.h5"
@@ -150,12 +152,12 @@ def test_a_run_that_was_killed_when_its_file_was_whole_is_finished_by_the_same_c
 def test_a_finished_file_is_replaced_only_when_told_to(copier: TrainedModel, tmp_path: Path) -> None:
     folder = many(tmp_path / "in", 3)
     translate_to_file(copier, folder, tmp_path / "x.h5")
-    with pytest.raises(OutputExistsError, match="--overwrite"):
+    with pytest.raises(OutputExistsError, match="overwrite"):
         translate_to_file(copier, folder, tmp_path / "x.h5")
     assert translate_to_file(copier, folder, tmp_path / "x.h5", overwrite=True).images == 3
 
 
-def test_a_batch_that_memory_does_not_hold_is_halved(copier: TrainedModel, tmp_path: Path) -> None:
+def test_a_batch_that_does_not_fit_into_memory_is_halved(copier: TrainedModel, tmp_path: Path) -> None:
     class Small(Copier):
         def forward(self, images: Tensor) -> Tensor:
             if len(images) > 3:
@@ -168,11 +170,11 @@ def test_a_batch_that_memory_does_not_hold_is_halved(copier: TrainedModel, tmp_p
     assert (tmp_path / "x.h5").read_bytes() == (tmp_path / "whole.h5").read_bytes()
 
 
-def test_what_cannot_work_is_one_line_and_leaves_nothing(copier: TrainedModel, tmp_path: Path) -> None:
+def test_unusable_input_is_one_line_and_leaves_no_file(copier: TrainedModel, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such folder"):
         translate_to_file(copier, tmp_path / "in", tmp_path / "x.h5")
     many(tmp_path / "in", 1)
-    with pytest.raises(UsageError, match="--workers 0"):
+    with pytest.raises(UsageError, match="workers=0: give at least 1"):
         translate_to_file(copier, tmp_path / "in", tmp_path / "x.h5", workers=0)
     reference = made(tmp_path / "model.safetensors", "reference")
     with pytest.raises(CheckpointError, match="use dagaug augment"):
