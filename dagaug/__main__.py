@@ -1,4 +1,4 @@
-"""``python -m dagaug`` and the command ``dagaug``: run the command line, tell known errors in one line."""
+"""Entry point of ``dagaug`` and ``python -m dagaug``: runs a command, prints expected errors in one line."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["main"]
 
 
 def main() -> None:
-    """Run the command line; exits with 0 done, 1 known error, 2 usage, 130 interrupted."""
+    """Run the command line. Exit codes: 0 success, 1 expected error, 2 wrong usage, 130 interrupted."""
     from dagaug.runtime.errors import DagaugError, in_one_line
 
     try:
@@ -20,27 +20,29 @@ def main() -> None:
 
             app()
     except DagaugError as error:
-        print(f"dagaug: {in_one_line(str(error))}", file=sys.stderr)
+        from dagaug.cli.flags import describe
+
+        print(f"dagaug: {in_one_line(describe(error, sys.argv[1:]))}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        _tell_interrupted()
+        _print_interrupted()
         sys.exit(_INTERRUPTED)
     except SystemExit as end:
-        if end.code == _INTERRUPTED:  # what typer makes of SIGINT, without a word
-            _tell_interrupted()
+        if end.code == _INTERRUPTED:  # Typer turns SIGINT into this exit, without a message
+            _print_interrupted()
         raise
 
 
 _INTERRUPTED = 130
 
 
-def _tell_interrupted() -> None:
-    print("dagaug: interrupted; what was finished is kept, the same command goes on", file=sys.stderr)
+def _print_interrupted() -> None:
+    print("dagaug: interrupted; finished work is kept; run the same command again to continue", file=sys.stderr)
 
 
 @contextmanager
 def _terminating_interrupts() -> Iterator[None]:
-    """Let SIGTERM, what batch systems send, end a command as SIGINT does, with its temporary files removed."""
+    """Handle SIGTERM, which batch systems send, as SIGINT: the command removes its temporary files and ends."""
     try:
         before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     except ValueError:  # not the main thread

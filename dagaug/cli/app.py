@@ -1,6 +1,8 @@
-"""The command line: parse, call one function, print. Heavy modules are imported when a command runs, not before."""
+"""The command line: the Typer app with all commands.
 
-from __future__ import annotations
+A command parses its options, calls one function and prints the result. It imports heavy modules when it runs, so that
+``--help`` stays fast.
+"""
 
 from typing import Annotated
 
@@ -24,8 +26,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
-    help="Redraw each image of a fine-grained data set in the pose of another (DA-GAN), keep what a classifier still "
-    "recognises, and train better classifiers on the result.",
+    help="Data augmentation for fine-grained images: redraw each image in the pose of another (DA-GAN), keep the "
+    "results that a classifier recognises, and train better classifiers on them.",
     epilog="Start with [bold]dagaug demo[/bold], or: dagaug sample-data ./cub; dagaug train ./cub; "
     "dagaug augment ./cub --refs 10; dagaug score",
 )

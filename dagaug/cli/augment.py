@@ -1,155 +1,237 @@
 """`dagaug augment`."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dagaug.cli.parameters import (
-    Background,
+    CANDIDATES,
+    CLASSIFIER,
+    DATA,
+    MACHINE,
+    SELECTION,
+    STORAGE,
+    BackgroundChoice,
     Checkpoint,
     Classifier,
     Data,
     Device,
-    Encoding,
-    Frame,
+    EncodingChoice,
+    EngineChoice,
+    FrameChoice,
     Json,
-    Keep,
+    KeepChoice,
     Layout,
-    LayoutOption,
-    Merge,
+    LayoutChoice,
+    MergeChoice,
     Overwrite,
     PerClass,
     Quiet,
     Seed,
     Strict,
     Weights,
-    Where,
     Workers,
 )
 from dagaug.cli.shared import build_options
-from dagaug.cli.terminal import Terminal
 from dagaug.runtime.errors import UsageError
 
+if TYPE_CHECKING:
+    from dagaug.augment.estimate import AugmentEstimate
+    from dagaug.augment.ray_executor import RayExecutor
+    from dagaug.augment.run import Augmented
+    from dagaug.data.dataset import Dataset
+    from dagaug.model.trained_model import TrainedModel
+
 __all__ = ["augment"]
+
+_SELECTION_BY_CLASS = "Selection by predicted class"  # long flags need a panel of their own to be readable
 
 
 def augment(
     data: Data,
-    refs: Annotated[int, typer.Option(min=1, help="Random references for each source.")] = 10,
-    out: Annotated[Path | None, typer.Option(help="HDF5 file to write; beside the run by default.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="HDF5 file to write (default: in the run folder).")
+    ] = None,
+    overwrite: Overwrite = False,
+    strict: Strict = False,
+    retry_failed: Annotated[
+        bool,
+        typer.Option("--retry-failed", help="Redo the parts of a finished file whose input images were unreadable."),
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print estimated counts, time and size, then exit.")
+    ] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    layout: Layout = "auto",
+    per_class: PerClass = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Maximum number of source images (default: all).", rich_help_panel=DATA),
+    ] = None,
     checkpoint: Checkpoint = None,
+    refs: Annotated[
+        int,
+        typer.Option(min=1, metavar="N", help="Number of random references per source.", rich_help_panel=CANDIDATES),
+    ] = 10,
     variants: Annotated[
         str,
         typer.Option(
-            help="Candidates for each reference: morph (in its pose), mirror (in its mirror image's), cutout (the "
-            "source as it is, on the background alone)."
+            metavar="LIST",
+            help="Candidates per reference, separated by commas: morph (in the reference's pose), mirror (in the pose "
+            "of its mirror image), cutout (source object unchanged, on the background).",
+            rich_help_panel=CANDIDATES,
         ),
     ] = "morph,mirror",
     background: Annotated[
-        Background,
-        typer.Option(help="What stands behind: the reference's background, the source's, or another training image's."),
-    ] = Background.reference,
-    keep: Annotated[
-        Keep, typer.Option(help="Top-1 of each reference, of each image (the paper's rule), or all that pass.")
-    ] = Keep.per_reference,
-    allow_mislabelled: Annotated[
-        bool,
+        BackgroundChoice,
         typer.Option(
-            "--allow-mislabelled/--reject-mislabelled",
-            help="Keep or reject what the classifier takes for another class.",
+            metavar="IMAGE",
+            help="Image that gives the background: reference, source, or other (another training image).",
+            rich_help_panel=CANDIDATES,
         ),
-    ] = True,
+    ] = "reference",
+    pairs: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="CSV file with columns source,reference: morph exactly these pairs and keep all results.",
+            rich_help_panel=CANDIDATES,
+        ),
+    ] = None,
+    keep: Annotated[
+        KeepChoice,
+        typer.Option(
+            metavar="RULE",
+            help="Selection rule: per-reference (best candidate of each reference), per-image (best of each source, "
+            "as in the paper), or all.",
+            rich_help_panel=SELECTION,
+        ),
+    ] = "per-reference",
     min_confidence: Annotated[
         float | None,
         typer.Option(
             min=0,
             max=1,
-            help="Least p(source's label) that is kept. By default chance, one in the number of classes, or 0 where "
-            "the classifier is right on fewer than half of the images it did not see.",
+            metavar="P",
+            help="Discard morphs with a confidence below this (default: 1 / number of classes, or 0 if the "
+            "classifier's accuracy on held-out images is below 50%).",
+            rich_help_panel=SELECTION,
         ),
     ] = None,
-    max_confidence: Annotated[float, typer.Option(min=0, max=1, help="Drop what is easier than this.")] = 1.0,
+    max_confidence: Annotated[
+        float,
+        typer.Option(
+            min=0, max=1, metavar="P", help="Discard morphs with a confidence above this.", rich_help_panel=SELECTION
+        ),
+    ] = 1.0,
+    allow_mislabelled: Annotated[
+        bool,
+        typer.Option(
+            "--allow-mislabelled/--reject-mislabelled",
+            help="Keep or discard morphs that the classifier assigns to another class.",
+            rich_help_panel=_SELECTION_BY_CLASS,
+        ),
+    ] = True,
     classifier: Classifier = "auto",
     weights: Weights = None,
     folds: Annotated[
         int,
         typer.Option(
-            min=1, help="Classifiers, none of which judges morphs of images it learned from; 1: no such care."
+            min=1,
+            metavar="N",
+            help="Number of cross-validation folds for the judges; 1 disables cross-fitting.",
+            rich_help_panel=CLASSIFIER,
         ),
     ] = 3,
     frame: Annotated[
-        Frame, typer.Option(help="Store morphs in the whole images that give their backgrounds, or the patch.")
-    ] = Frame.whole,
-    encoding: Annotated[Encoding, typer.Option(help="How images are stored.")] = Encoding.jpeg,
-    quality: Annotated[int, typer.Option(min=1, max=100, help="Of JPEG.")] = 95,
-    real: Annotated[bool, typer.Option("--real/--no-real", help="Store the real images too.")] = True,
-    per_class: PerClass = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only so many sources.")] = None,
-    pairs: Annotated[
-        Path | None, typer.Option(help="CSV with the columns source,reference: exactly these morphs, all kept.")
+        FrameChoice,
+        typer.Option(
+            metavar="FRAME",
+            help="What to store: whole (morph pasted into its background image) or crop (only the morph's patch).",
+            rich_help_panel=STORAGE,
+        ),
+    ] = "whole",
+    encoding: Annotated[EncodingChoice, typer.Option(help="Encoding of stored images.", rich_help_panel=STORAGE)] = (
+        "jpeg"
+    ),
+    quality: Annotated[
+        int, typer.Option(min=1, max=100, metavar="N", help="JPEG quality.", rich_help_panel=STORAGE)
+    ] = 95,
+    real: Annotated[
+        bool, typer.Option("--real/--no-real", help="Whether to store the real images too.", rich_help_panel=STORAGE)
+    ] = True,
+    merge: Annotated[
+        MergeChoice,
+        typer.Option(
+            help="Final step: copy all shards into one file, or write a virtual file that reads the shards in place.",
+            rich_help_panel=STORAGE,
+        ),
+    ] = "copy",
+    seed: Seed = 0,
+    device: Device = "auto",
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Candidates per batch (default: chosen by device memory).",
+            rich_help_panel=MACHINE,
+        ),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell counts, time and size.")] = False,
-    retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Of a finished file, make what lacks files that can be read now.")
-    ] = False,
-    engine: Annotated[Where, typer.Option(help="This machine, or the workers of a Ray cluster.")] = Where.local,
+    workers: Workers = 2,
+    engine: Annotated[
+        EngineChoice,
+        typer.Option(help="Where to compute: on this machine, or on a Ray cluster.", rich_help_panel=MACHINE),
+    ] = "local",
     ray_address: Annotated[
-        str | None, typer.Option(help="Of a running Ray cluster; one is started on this machine by default.")
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Address of a running Ray cluster (default: start one on this machine).",
+            rich_help_panel=MACHINE,
+        ),
     ] = None,
     ray_workers: Annotated[
-        int | None, typer.Option(min=1, help="Ray's processes; one for each GPU, or each CPU, by default.")
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Number of Ray workers (default: one per GPU, or per CPU without GPUs).",
+            rich_help_panel=MACHINE,
+        ),
     ] = None,
-    merge: Annotated[
-        Merge, typer.Option(help="One file, or one that reads the images from the shards in a folder beside it.")
-    ] = Merge.copy,
-    layout: LayoutOption = Layout.auto,
-    seed: Seed = 0,
-    batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Candidates computed at a time; what suits the device by default.")
-    ] = None,
-    device: Device = "auto",
-    workers: Workers = 2,
-    overwrite: Overwrite = False,
-    strict: Strict = False,
-    as_json: Json = False,
-    quiet: Quiet = False,
 ) -> None:
     """Morph every image into the poses of random references, keep what a classifier recognises, write HDF5."""
     from dagaug.augment.estimate import estimate
     from dagaug.augment.options import AugmentOptions
     from dagaug.augment.run import augment as run_augment
-    from dagaug.augment.run import skipped_log
-    from dagaug.data.layouts import read_dataset
+    from dagaug.cli.terminal import Terminal
     from dagaug.model.checkpoint import newest_run
     from dagaug.model.trained_model import JUDGES_FILE, load_model
 
     terminal = Terminal(as_json=as_json, quiet=quiet)
-    dataset = read_dataset(data, layout=layout.value, seed=seed)
     model = load_model(checkpoint or newest_run())
-    drawn = model.card.split_seed
-    if drawn is not None and dataset.split_seed not in (None, drawn):
-        dataset = read_dataset(data, layout=layout.value, seed=drawn)  # what the training left unseen is tested
+    dataset = _read_as_trained(data, layout, seed, model)
     if per_class is None and model.card.per_class is not None:
         per_class = model.card.per_class
-        terminal.say(f"Using the first {per_class} training images of each class, as the training did (--per-class)")
+        terminal.say(f"Using the first {per_class} training images of each class, as in training (--per-class)")
     options = build_options(
         AugmentOptions,
         refs=refs,
         variants=tuple(name.strip() for name in variants.split(",")),
-        background=background.value,
-        keep=keep.value,
+        background=background,
+        keep=keep,
         allow_mislabelled=allow_mislabelled,
         min_confidence=min_confidence,
         max_confidence=max_confidence,
         classifier=classifier,
         weights=weights,
         folds=folds,
-        frame=frame.value,
-        encoding=encoding.value,
+        frame=frame,
+        encoding=encoding,
         quality=quality,
         real=real,
         per_class=per_class,
@@ -159,27 +241,12 @@ def augment(
         batch_size=batch_size,
     )
     run = model.path.parent
-    what = f"pairs-{pairs.stem}" if pairs else f"refs{refs}"
-    out = out or run / f"{data.resolve().name or 'data'}-{what}.h5"
+    name = f"{data.resolve().name or 'data'}-{f'pairs-{pairs.stem}' if pairs else f'refs{refs}'}.h5"
+    out = out or run / name
     if dry_run:
-        guess = estimate(model, dataset, options, out, device=device, workers=workers, merge=merge.value)
-        lines = [
-            f"{guess.sources} sources, {guess.candidates} candidates, would be written to {out}",
-            f"About {guess.seconds / 60:.1f} minutes and the training of the classifiers",
-            f"At most {guess.size / 1e6:.1f} MB, and {guess.needed / 1e6:.1f} MB while it is made; "
-            f"{guess.free / 1e9:.1f} GB are free",
-        ]
-        if guess.free < guess.needed:
-            lines.append("Warning: that would fill the disk; choose another --out, fewer --refs or --merge virtual")
-        terminal.result({**asdict(guess), "out": out}, lines)
+        guess = estimate(model, dataset, options, out, device=device, workers=workers, merge=merge)
+        terminal.result({**asdict(guess), "out": out}, _estimate_lines(guess, out))
         return
-    executor = None
-    if engine is Where.ray:
-        from dagaug.augment.ray_executor import RayExecutor
-
-        executor = RayExecutor(ray_address, ray_workers, device=device)
-    elif ray_address is not None or ray_workers is not None:
-        raise UsageError("--ray-address and --ray-workers: only with --engine ray")
     done = run_augment(
         model,
         dataset,
@@ -191,10 +258,50 @@ def augment(
         strict=strict,
         cache=run / JUDGES_FILE,
         retry_failed=retry_failed,
-        executor=executor,
-        merge=merge.value,
+        executor=_ray_executor(engine, ray_address, ray_workers, device),
+        merge=merge,
         progress=terminal,
     )
+    terminal.result(asdict(done), _result_lines(done), next_step="dagaug score    (pictures: dagaug show)")
+
+
+def _read_as_trained(data: Path, layout: LayoutChoice, seed: int, model: "TrainedModel") -> "Dataset":
+    """Read the data; a split that must be drawn is drawn as in training, so that test images stay unseen."""
+    from dagaug.data.layouts import read_dataset
+
+    dataset = read_dataset(data, layout=layout, seed=seed)
+    drawn = model.card.split_seed
+    if drawn is None or dataset.split_seed in (None, drawn):
+        return dataset
+    return read_dataset(data, layout=layout, seed=drawn)
+
+
+def _ray_executor(engine: EngineChoice, address: str | None, workers: int | None, device: str) -> "RayExecutor | None":
+    if engine == "ray":
+        from dagaug.augment.ray_executor import RayExecutor
+
+        return RayExecutor(address, workers, device=device)
+    for option, value in (("ray_address", address), ("ray_workers", workers)):
+        if value is not None:
+            raise UsageError("used only with a Ray cluster", option=option, value=value, remedies={"engine": "ray"})
+    return None
+
+
+def _estimate_lines(guess: "AugmentEstimate", out: Path) -> list[str]:
+    lines = [
+        f"{guess.sources} sources, {guess.candidates} candidates; output file: {out}",
+        f"About {guess.seconds / 60:.1f} minutes, plus the training of the classifiers",
+        f"At most {guess.size / 1e6:.1f} MB, and {guess.needed / 1e6:.1f} MB during the run; "
+        f"{guess.free / 1e9:.1f} GB are free",
+    ]
+    if guess.free < guess.needed:
+        lines.append("Warning: too little disk space; choose another --out, fewer --refs, or --merge virtual")
+    return lines
+
+
+def _result_lines(done: "Augmented") -> list[str]:
+    from dagaug.augment.run import skipped_log
+
     rejected = "; ".join(f"{count} {name}" for name, count in done.verdicts.items() if count and name != "kept")
     lines = [
         f"{done.sources} sources, {done.candidates} candidates, {done.kept} kept"
@@ -203,7 +310,8 @@ def augment(
     ]
     if done.skipped:
         first = done.skipped[0]
-        log = skipped_log(done.out)
-        lines.append(f"{len(done.skipped)} files skipped, listed in the file and in {log.name}; the first:")
-        lines.append(f"{first.path}: {first.reason}; when they can be read: the same command with --retry-failed")
-    terminal.result(asdict(done), lines, next_step="dagaug score    (pictures: dagaug show)")
+        lines.append(
+            f"{len(done.skipped)} files skipped, listed in the file and in {skipped_log(done.out).name}; first:"
+        )
+        lines.append(f"{first.path}: {first.reason}; once they are readable: the same command with --retry-failed")
+    return lines

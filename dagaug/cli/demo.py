@@ -1,33 +1,42 @@
 """`dagaug demo`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from dagaug.cli.parameters import Device, Json, Quiet, Seed
-from dagaug.cli.tables import score_lines, score_table
-from dagaug.cli.terminal import Terminal
 from dagaug.cli.train import write_snapshot
 
 __all__ = ["demo"]
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder to write; the same command again goes on.")] = Path("dagaug-demo"),
-    steps: Annotated[int | None, typer.Option(min=1, help="Training steps, 480 by default.")] = None,
-    refs: Annotated[int, typer.Option(min=1, help="References for each source.")] = 10,
-    seeds: Annotated[int, typer.Option(min=2, help="Trainings of each arm of the score.")] = 3,
-    seed: Seed = 0,
-    device: Device = "auto",
+    out: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Output folder; the same command again continues a stopped run.")
+    ] = Path("dagaug-demo"),
     as_json: Json = False,
     quiet: Quiet = False,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Number of training steps (default: 480)."),
+    ] = None,
+    refs: Annotated[
+        int,
+        typer.Option(min=1, metavar="N", help="Number of random references per source."),
+    ] = 10,
+    seeds: Annotated[
+        int,
+        typer.Option(min=2, metavar="N", help="Number of trainings per score arm."),
+    ] = 3,
+    seed: Seed = 0,
+    device: Device = "auto",
 ) -> None:
-    """The whole way on the built-in birds: data, train, augment, score, report. About eleven minutes on two cores."""
+    """Run everything on the built-in birds: data, train, augment, score, report. About 11 minutes on two cores."""
     import json
 
+    from dagaug.cli.tables import score_lines, score_table
+    from dagaug.cli.terminal import Terminal
     from dagaug.demo import run_demo
 
     terminal = Terminal(as_json=as_json, quiet=quiet)
@@ -39,9 +48,9 @@ def demo(
         [
             *score_lines(done.scored),
             f"{done.augmented.kept} of {done.augmented.candidates} candidates kept: {done.augmented.out}",
-            f"Pictures of morphs: {done.sheet}",
+            f"Contact sheet of morphs: {done.sheet}",
             f"Report: {done.report}",
         ],
         table=score_table(done.scored),
-        next_step=f"open {done.report}, then your own images: dagaug train DATA",
+        next_step=f"open {done.report}, then use your own images: dagaug train DATA",
     )

@@ -1,88 +1,148 @@
 """`dagaug metrics`."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from dagaug.cli.parameters import Classifier, Device, Json, OptionalData, PerClass, Quiet, Seed, Workers
-from dagaug.cli.shared import seed_of_split
-from dagaug.cli.tables import metrics_lines, metrics_table, pairs_lines, pairs_table
-from dagaug.cli.terminal import Terminal
-from dagaug.runtime.errors import DataError, UsageError
+from dagaug.cli.parameters import (
+    CLASSIFIER,
+    Classifier,
+    Device,
+    Json,
+    OptionalData,
+    PerClass,
+    Quiet,
+    Seed,
+    StoreFile,
+    Workers,
+)
+from dagaug.cli.shared import data_folder, read_stored_dataset
+from dagaug.runtime.errors import UsageError
 
 __all__ = ["metrics"]
 
+_PAIRS = "Known pairs"
+_MEASURES = "Measures"
+
 
 def metrics(
-    file: Annotated[Path, typer.Argument(help="HDF5 file of dagaug augment.")],
+    file: StoreFile,
     data: OptionalData = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
     pairs: Annotated[
         Path | None,
         typer.Option(
-            help="Compare with true answers instead: a folder of built-in birds, or a CSV source,reference[,truth"
-            "[,truth_mask,reference_mask]] with files relative to it."
+            metavar="PATH",
+            help="Compare morphs with true answers instead: a folder of built-in birds, or a CSV file with columns "
+            "source, reference and, optionally, truth, truth_mask and reference_mask (paths relative to the file).",
+            rich_help_panel=_PAIRS,
         ),
     ] = None,
-    oracle: Annotated[Path | None, typer.Option(help="With --pairs: saved classifier that tells identities.")] = None,
+    oracle: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Saved classifier that recognises identities; needs --pairs.", rich_help_panel=_PAIRS
+        ),
+    ] = None,
     oracle_data: Annotated[
-        Path | None, typer.Option(help="With --pairs: folder with plenty of images to train the oracle on instead.")
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Folder with many images to train the oracle on instead; needs --pairs.",
+            rich_help_panel=_PAIRS,
+        ),
     ] = None,
     features: Annotated[
         str | None,
-        typer.Option(help="timm name or lite0 of the network of features; the classifier that judges by default."),
+        typer.Option(
+            metavar="NAME",
+            help="Feature network: timm name or lite0 (default: the classifier).",
+            rich_help_panel=_MEASURES,
+        ),
     ] = None,
-    weights: Annotated[Path | None, typer.Option(help="Weights of the network of --features.")] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Weights of the feature network.", rich_help_panel=_MEASURES),
+    ] = None,
     lpips: Annotated[
-        Path | None, typer.Option(help="torchvision's weights of AlexNet, VGG16 or SqueezeNet 1.1, to measure LPIPS.")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="torchvision weights of AlexNet, VGG16 or SqueezeNet 1.1, to measure LPIPS (default: not measured).",
+            rich_help_panel=_MEASURES,
+        ),
     ] = None,
-    classifier: Classifier = "auto",
-    steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps of the classifier or oracle.")] = None,
-    size: Annotated[int | None, typer.Option(help="Side of the images; the training's patch size by default.")] = None,
-    per_class: PerClass = None,
     checkpoint: Annotated[
-        Path | None, typer.Option(help="Model whose attended regions are measured; the file's own by default.")
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            help="Model whose attended regions are measured (default: the one that made the file).",
+            rich_help_panel=_MEASURES,
+        ),
     ] = None,
-    alpha: Annotated[float, typer.Option(min=0, help="PCK's tolerance in parts of a box's larger side.")] = 0.1,
+    alpha: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            metavar="X",
+            help="Tolerance of PCK, as a fraction of a box's larger side.",
+            rich_help_panel=_MEASURES,
+        ),
+    ] = 0.1,
+    classifier: Classifier = "auto",
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Number of optimiser steps of the classifier or oracle (default: by number of images).",
+            rich_help_panel=CLASSIFIER,
+        ),
+    ] = None,
+    size: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Side of the images, in pixels (default: the patch size of the training).",
+            rich_help_panel=CLASSIFIER,
+        ),
+    ] = None,
+    per_class: PerClass = None,
     seed: Seed = 0,
     device: Device = "auto",
     workers: Workers = 2,
-    as_json: Json = False,
-    quiet: Quiet = False,
 ) -> None:
-    """Measure how real, varied and recognisable synthetic images are, or how right morphs of known pairs."""
+    """Measure how realistic, diverse and recognisable synthetic images are, or how correct morphs of known pairs."""
     import os
 
+    from dagaug.cli.tables import metrics_lines, metrics_table, pairs_lines, pairs_table
+    from dagaug.cli.terminal import Terminal
     from dagaug.compute.devices import pick_device
-    from dagaug.data.layouts import read_dataset
     from dagaug.hdf5.reader import Store
 
     terminal = Terminal(as_json=as_json, quiet=quiet)
     with Store(file) as store:
-        known, split_seed = store.header.options, seed_of_split(store.header)
-    if data is None:
-        data = Path(str(known.get("data", "")))
-        if not known.get("data") or not data.exists():
-            raise DataError(f"{file}: its data folder {data} is not here; name it: dagaug metrics {file} DATA")
-    dataset = read_dataset(data, layout=str(known.get("layout", "auto")), seed=split_seed)
+        header = store.header
+    dataset = read_stored_dataset(data or data_folder(header, file, f"dagaug metrics {file} DATA"), header)
     on = pick_device(device)
-    keeps = os.access(file.resolve().parent, os.W_OK)
+    writable = os.access(file.resolve().parent, os.W_OK)  # else the trained classifier is not cached
     if pairs is not None:
         from dagaug.metrics.true_answers import evaluate_pairs
 
         compared = evaluate_pairs(
             file, dataset, pairs,
             oracle=oracle, oracle_data=oracle_data, steps=steps, seed=seed, device=on,
-            cache=file.with_name(f"{file.stem}-oracle.safetensors") if keeps else None, workers=workers,
+            cache=file.with_name(f"{file.stem}-oracle.safetensors") if writable else None, workers=workers,
             progress=terminal,
         )  # fmt: skip
         terminal.result(asdict(compared), pairs_lines(compared), table=pairs_table(compared))
         return
-    if oracle is not None or oracle_data is not None:
-        raise UsageError("--oracle and --oracle-data tell the identity of morphs of known pairs: give --pairs, too")
+    for option, value in (("oracle", oracle), ("oracle_data", oracle_data)):
+        if value is not None:
+            raise UsageError("used only with known pairs", option=option, value=value, remedies={"pairs": "PATH"})
     from dagaug.metrics.evaluate import EvaluateOptions, evaluate
 
     options = EvaluateOptions(
@@ -92,6 +152,6 @@ def metrics(
     measured = evaluate(
         file, dataset, options,
         device=on, checkpoint=checkpoint, workers=workers, progress=terminal,
-        cache=file.with_name(f"{file.stem}-judge.safetensors") if keeps else None,
+        cache=file.with_name(f"{file.stem}-judge.safetensors") if writable else None,
     )  # fmt: skip
     terminal.result(asdict(measured), metrics_lines(measured), table=metrics_table(measured))

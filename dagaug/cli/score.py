@@ -1,9 +1,7 @@
 """`dagaug score`."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -22,10 +20,7 @@ from dagaug.cli.parameters import (
     Weights,
 )
 from dagaug.cli.shared import data_folder, newest_store, read_stored_dataset
-from dagaug.runtime.errors import UsageError
-
-if TYPE_CHECKING:
-    from dagaug.hdf5.schema import Header
+from dagaug.runtime.errors import DataError, UsageError
 
 __all__ = ["score"]
 
@@ -185,13 +180,13 @@ def score(
     from dagaug.cli.terminal import Terminal
     from dagaug.compute.devices import pick_device, pick_devices
     from dagaug.hdf5.reader import Store
-    from dagaug.runtime.files import write_whole
+    from dagaug.runtime.files import write_atomically
     from dagaug.score.experiment import score
     from dagaug.score.options import QUICK_SEEDS, ScoreOptions
 
     terminal = Terminal(as_json=as_json, quiet=quiet)
     if finetune and linear_probe:
-        raise UsageError("exclude each other", option="finetune", value=True)
+        raise UsageError("choose this or --linear-probe, not both", option="finetune", value=True)
     if data is not None and data.suffix in (".h5", ".hdf5") and data.is_file():
         if file is not None:
             raise UsageError("give the data folder first, then the HDF5 file", option="file", value=file)
@@ -202,8 +197,7 @@ def score(
     data = data or data_folder(header, file, f"dagaug score DATA {file}")
     terminal.say(f"Scoring {file} on the test images of {data}")
     dataset = read_stored_dataset(data, header)
-    size = size or _patch_size(header)
-    stored = header.options.get("per_class")
+    size = size or header.provenance.size or 64
     pretrained = (finetune or linear_probe) and classifier == "auto"
     options = ScoreOptions(
         fit=FitOptions(
@@ -216,7 +210,7 @@ def score(
         ),
         seeds=seeds or (QUICK_SEEDS if quick else 5),
         seed=seed,
-        per_class=per_class or (int(stored) if isinstance(stored, int) else None),
+        per_class=per_class or header.provenance.per_class,
         arms=_chosen_arms(arms, quick=quick, controls=controls),
         others=tuple(_named_path(text) for text in arm or ()),
         fractions=_numbers("fractions", fractions),
@@ -234,7 +228,10 @@ def score(
         resume=out.with_suffix(".jsonl"),
         progress=terminal,
     )
-    write_whole(out, (result.to_json() + "\n").encode())
+    try:
+        write_atomically(out, (result.to_json() + "\n").encode())
+    except OSError as error:
+        raise DataError(f"{out}: cannot be written ({error.strerror})", remedies={"out": None}) from error
     terminal.result(
         json.loads(result.to_json()),
         [*score_lines(result), f"Written to {out}"],
@@ -251,11 +248,6 @@ def _chosen_arms(text: str | None, *, quick: bool, controls: bool) -> tuple[str,
     chosen = tuple(name.strip() for name in text.split(",")) if text else QUICK if quick else arm_names()
     without_controls = arm_names(controls=False)
     return chosen if controls else tuple(name for name in chosen if name in without_controls)
-
-
-def _patch_size(header: Header) -> int:
-    framing = header.options.get("framing")
-    return int(framing["size"]) if isinstance(framing, dict) else 64
 
 
 def _named_path(text: str) -> tuple[str, Path]:

@@ -1,4 +1,4 @@
-"""What several commands need: checked options, the newest file, the seed of a split."""
+"""Steps that several commands share: option records, the newest HDF5 file, the data that a file was made from."""
 
 from __future__ import annotations
 
@@ -8,31 +8,59 @@ from typing import TYPE_CHECKING, Any
 from dagaug.runtime.errors import DataError, UsageError
 
 if TYPE_CHECKING:
+    from dagaug.data.dataset import Dataset
     from dagaug.hdf5.schema import Header
 
-__all__ = ["build_options", "newest_store", "seed_of_split"]
+__all__ = ["build_options", "data_folder", "newest_store", "read_stored_dataset"]
 
 
 def build_options(build: Any, **values: Any) -> Any:
-    """Make an options record; what pydantic finds wrong becomes one line."""
+    """Make an options record.
+
+    Raises:
+        UsageError: pydantic refuses a value; only the first one is named.
+    """
     from pydantic import ValidationError
 
     try:
         return build(**values)
     except ValidationError as error:
         first = error.errors()[0]
-        name = str(first["loc"][0]).replace("_", "-")
-        raise UsageError(f"--{name} {first.get('input')}: {first['msg'][0].lower()}{first['msg'][1:]}") from error
+        message = f"{first['msg'][0].lower()}{first['msg'][1:]}"
+        raise UsageError(message, option=str(first["loc"][0]), value=first.get("input")) from error
 
 
 def newest_store() -> Path:
+    """The newest HDF5 file in the current folder and in ``runs/*/``.
+
+    Raises:
+        DataError: there is none.
+    """
     files = sorted([*Path("runs").glob("*/*.h5"), *Path().glob("*.h5")], key=lambda path: path.stat().st_mtime)
     if not files:
         raise DataError("no augmented .h5 file found here or under runs/; make one first: dagaug augment DATA")
     return files[-1]
 
 
-def seed_of_split(header: Header) -> int:
-    """The seed that draws the same split again."""
-    drawn = header.options.get("split_seed")
-    return drawn if isinstance(drawn, int) else header.seed
+def data_folder(header: Header, file: Path, command: str) -> Path:
+    """The data folder that an HDF5 file was made from.
+
+    Args:
+        header: the file's header.
+        file: the HDF5 file.
+        command: the command line that names the data folder, for the error message.
+
+    Raises:
+        DataError: the file names no data folder, or the folder is missing.
+    """
+    named = header.provenance.data
+    if not named or not Path(named).exists():
+        raise DataError(f"{file}: its data folder {named or '(not recorded)'} was not found; give it: {command}")
+    return Path(named)
+
+
+def read_stored_dataset(data: Path, header: Header) -> Dataset:
+    """Read a data folder in the layout, and with the split, that an HDF5 file was made with."""
+    from dagaug.data.layouts import read_dataset
+
+    return read_dataset(data, layout=header.provenance.layout, seed=header.provenance.split_seed)

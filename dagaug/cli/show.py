@@ -1,111 +1,171 @@
 """`dagaug show`."""
 
-from __future__ import annotations
-
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dagaug.cli.parameters import Json, Seed, ShowForm
-from dagaug.cli.shared import newest_store, seed_of_split
-from dagaug.cli.terminal import Terminal
+from dagaug.cli.parameters import Json, Seed, ShowChoice
+from dagaug.cli.shared import newest_store, read_stored_dataset
 from dagaug.runtime.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from dagaug.cli.terminal import Terminal
+    from dagaug.data.dataset import Dataset
 
 __all__ = ["show"]
 
 
 def show(
     what: Annotated[
-        Path | None, typer.Argument(help="HDF5 file of dagaug augment, or a run folder; the newest file by default.")
+        Path | None,
+        typer.Argument(
+            metavar="PATH", help="HDF5 file written by dagaug augment, or a run folder (default: the newest HDF5 file)."
+        ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="HTML page, or folder of figures, to write; beside what is shown by default.")
+        Path | None,
+        typer.Option(metavar="PATH", help="HTML page, or folder of figures, to write (default: beside the input)."),
     ] = None,
     form: Annotated[
-        ShowForm,
-        typer.Option("--format", help="A page and a contact sheet; or each plot as a figure fit for a paper."),
-    ] = ShowForm.page,
+        ShowChoice,
+        typer.Option(
+            "--format", help="Output: an HTML page with a contact sheet, or each plot as a figure for a paper."
+        ),
+    ] = "page",
     data: Annotated[
-        Path | None, typer.Option(help="Data folder, if it is not where the file says: for boxes and real images.")
+        Path | None,
+        typer.Option(
+            metavar="DATA",
+            help="Data folder, for bounding boxes and real images (default: the one that the HDF5 file names).",
+        ),
     ] = None,
-    rows: Annotated[int, typer.Option(min=1, max=200, help="Morphs on the contact sheet.")] = 24,
+    rows: Annotated[int, typer.Option(min=1, max=200, metavar="N", help="Number of morphs on the contact sheet.")] = 24,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Write nothing: check schema, counts, indices, hashes and every image.")
+        bool,
+        typer.Option("--verify", help="Check schema, counts, indices, hashes and every image; write nothing."),
     ] = False,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Write a contact sheet (PNG) and a page (one HTML file, no network) of a result or a training."""
+    """Write a page (one HTML file, no network) and a contact sheet (PNG) of a result or a training run."""
+    from dagaug.cli.terminal import Terminal
+
     terminal = Terminal(as_json=as_json)
     what = what or newest_store()
     if verify:
         _verify(what, terminal)
-        return
-    from dagaug.compute.devices import pick_device
-    from dagaug.data.layouts import read_dataset
-    from dagaug.hdf5.reader import Store
-    from dagaug.report.attention import attention_of
-    from dagaug.report.data_cloud import cloud_of
-    from dagaug.report.write import sheet_of_store, write_figures, write_report, write_run_report
+    elif what.is_dir():
+        _show_run(what, out, form, terminal)
+    elif form == "page":
+        _show_page(what, out, data, rows, seed, terminal)
+    else:
+        _show_figures(what, out, form, data, rows, seed, terminal)
 
-    if what.is_dir():
-        if form != ShowForm.page:
-            raise UsageError(f"--format {form.value}: figures are made of an HDF5 file, and {what} is a folder")
-        page = out or what / "report.html"
-        write_run_report(what, page)
-        terminal.result({"report": page}, [f"Page: {page}"])
-        return
-    with Store(what) as store:
-        known = store.header.options
-        layout, split_seed = str(known.get("layout", "auto")), seed_of_split(store.header)
-    root = data or (Path(str(known["data"])) if known.get("data") else None)
-    run = Path(str(known.get("checkpoint", ""))).parent
-    table = what.with_name(what.stem + "-score.json")
-    trained = run if (run / "metrics.jsonl").is_file() else None
-    score = table if table.is_file() else None
+
+def _show_run(run: Path, out: Path | None, form: ShowChoice, terminal: "Terminal") -> None:
+    from dagaug.report.write import write_run_report
+
+    if form != "page":
+        raise UsageError(f"figures need an HDF5 file, and {run} is a folder", option="form", value=form)
+    page = out or run / "report.html"
+    write_run_report(run, page)
+    terminal.result({"report": page}, [f"Page: {page}"])
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """What lies around an HDF5 file; None where it was not found.
+
+    Attributes:
+        run: run folder of the training.
+        score: JSON file of ``dagaug score``.
+        data: the data folder.
+        dataset: its content.
+    """
+
+    run: Path | None
+    score: Path | None
+    data: Path | None
+    dataset: "Dataset | None"
+
+
+def _inputs_of(store: Path, data: Path | None, terminal: "Terminal") -> _Inputs:
+    from dagaug.hdf5.reader import Store
+
+    with Store(store) as opened:
+        header = opened.header
+    known = header.provenance
+    run = Path(known.checkpoint).parent
+    score = store.with_name(store.stem + "-score.json")
+    root = data or (Path(known.data) if known.data else None)
     folder = root if root is not None and root.is_dir() else None
-    on = pick_device("auto")
     try:
-        dataset = read_dataset(folder, layout=layout, seed=split_seed) if folder is not None else None
+        dataset = read_stored_dataset(folder, header) if folder is not None else None
     except DataError as error:
         if data is not None:
             raise
-        terminal.say(f"{error}; the page does without it")
+        terminal.say(f"{error}; continuing without the data folder")
         dataset = None
-    cloud, unclouded = cloud_of(what, dataset, seed=seed, device=on)
-    if form != ShowForm.page:
-        figures = out or what.with_name(what.stem + "-figures")
-        kind: Literal["png", "pdf"] = "png" if form == ShowForm.png else "pdf"
-        files = write_figures(
-            what, figures, kind, run=trained, score=score, data=folder, cloud=cloud, rows=rows, seed=seed
-        )
-        if cloud is None:
-            terminal.say(f"No figure of the data cloud: {unclouded}")
-        terminal.result({"figures": files}, [f"Figures in {figures}: {', '.join(file.name for file in files)}"])
-        return
-    page = out or what.with_suffix(".html")
+    return _Inputs(
+        run=run if (run / "metrics.jsonl").is_file() else None,
+        score=score if score.is_file() else None,
+        data=folder,
+        dataset=dataset,
+    )
+
+
+def _show_page(store: Path, out: Path | None, data: Path | None, rows: int, seed: int, terminal: "Terminal") -> None:
+    from dagaug.compute.devices import pick_device
+    from dagaug.report.attention import attention_of
+    from dagaug.report.data_cloud import cloud_of
+    from dagaug.report.write import sheet_of_store, write_report
+
+    inputs, device = _inputs_of(store, data, terminal), pick_device("auto")
+    cloud, unclouded = cloud_of(store, inputs.dataset, seed=seed, device=device)
+    page = out or store.with_suffix(".html")
     sheet = page.with_suffix(".png")
-    sheet_of_store(what, sheet, rows=rows, seed=seed, data=folder)
-    attention, unattended = attention_of(what, dataset, device=on)
+    sheet_of_store(store, sheet, rows=rows, seed=seed, data=inputs.data)
+    attention, unattended = attention_of(store, inputs.dataset, device=device)
     write_report(
-        what, page, run=trained, score=score, data=folder,
+        store, page, run=inputs.run, score=inputs.score, data=inputs.data,
         attention=attention, unattended=unattended, cloud=cloud, unclouded=unclouded,
     )  # fmt: skip
     terminal.result({"report": page, "sheet": sheet}, [f"Page: {page}", f"Contact sheet: {sheet}"])
 
 
-def _verify(file: Path, terminal: Terminal) -> None:
+def _show_figures(
+    store: Path, out: Path | None, form: ShowChoice, data: Path | None, rows: int, seed: int, terminal: "Terminal"
+) -> None:
+    from dagaug.compute.devices import pick_device
+    from dagaug.report.data_cloud import cloud_of
+    from dagaug.report.write import write_figures
+
+    inputs = _inputs_of(store, data, terminal)
+    cloud, unclouded = cloud_of(store, inputs.dataset, seed=seed, device=pick_device("auto"))
+    folder = out or store.with_name(store.stem + "-figures")
+    files = write_figures(
+        store, folder, "png" if form == "png" else "pdf",
+        run=inputs.run, score=inputs.score, data=inputs.data, cloud=cloud, rows=rows, seed=seed,
+    )  # fmt: skip
+    if cloud is None:
+        terminal.say(f"No figure of the data cloud: {unclouded}")
+    terminal.result({"figures": files}, [f"Figures in {folder}: {', '.join(file.name for file in files)}"])
+
+
+def _verify(file: Path, terminal: "Terminal") -> None:
     from dagaug.hdf5.verify import verify
 
     if file.is_dir():
-        raise UsageError(f"--verify {file}: a folder; give the HDF5 file of dagaug augment")
+        raise UsageError(
+            f"{file} is a folder; give the HDF5 file written by dagaug augment", option="verify", value=True
+        )
     found = verify(file, progress=terminal)
     lines = [
-        f"{file} is whole: {found.images:,} images ({found.real:,} real, {found.synthetic:,} synthetic), "
+        f"{file} is intact: {found.images:,} images ({found.real:,} real, {found.synthetic:,} synthetic), "
         f"{found.candidates:,} candidates, {found.classes:,} classes, {found.files:,} files, {found.skipped:,} skipped",
-        f"Checked: type, shape and place of {found.datasets} datasets; the range of every index; SHA-256 of "
+        f"Checked: type, shape and location of {found.datasets} datasets; the range of every index; SHA-256 of "
         f"{found.images:,} images, {found.data_bytes:,} bytes; {found.decoded:,} images decoded to their sizes; every "
         "morph against its candidate; SHA-256 of everything else",
         f"Content: {found.content_sha256}",

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from dagaug.metrics.evaluate import Evaluation
     from dagaug.metrics.true_answers import PairsEvaluation
     from dagaug.score.results import ScoreResult
-    from dagaug.score.statistics import Estimate
+    from dagaug.score.statistics import ConfidenceInterval
 
 __all__ = ["metrics_lines", "metrics_table", "pairs_lines", "pairs_table", "score_lines", "score_table"]
 
@@ -35,11 +35,11 @@ def score_table(result: ScoreResult) -> Table:
             row += [_with_reach(compared[arm.arm].difference, "+"), p_value(compared[arm.arm].p)]
         else:
             row += ["", ""]
-        table.add_row(*row, f"{100 * arm.calibration_error.mean:.1f}")
+        table.add_row(*row, f"{100 * arm.calibration_error.mean:.1f}" if arm.calibration_error else "")
     return table
 
 
-def _with_reach(one: Estimate, sign: Literal["", "+"]) -> str:
+def _with_reach(one: ConfidenceInterval, sign: Literal["", "+"]) -> str:
     """A mean and half its interval, which is as wide on either side, in per cent."""
     return f"{100 * one.mean:{sign}.1f} ± {50 * (one.high - one.low):.1f}"
 

@@ -1,7 +1,5 @@
 """`dagaug train`."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,12 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dagaug.cli.parameters import (
-    Crop,
+    DATA,
+    MACHINE,
+    NETWORKS,
+    TRAINING,
+    CropChoice,
     Device,
-    Fit,
+    FitChoice,
     Json,
     Layout,
-    LayoutOption,
     Overwrite,
     PerClass,
     Quiet,
@@ -23,16 +24,16 @@ from dagaug.cli.parameters import (
     Workers,
 )
 from dagaug.cli.shared import build_options
-from dagaug.cli.terminal import Terminal
 
 if TYPE_CHECKING:
     from dagaug.training.modes import Snapshot
+    from dagaug.training.train import Trained
 
 __all__ = ["train", "write_snapshot"]
 
 
-def write_snapshot(run: Path, step: int, snapshot: Snapshot) -> None:
-    """Write a training's pictures beside it."""
+def write_snapshot(run: Path, step: int, snapshot: "Snapshot") -> None:
+    """Write sample images of a training as PNG files: ``sheets/step-NNNNNN.png`` and ``attention.png``."""
     import cv2
 
     from dagaug.report.contact_sheets import attention_overlay, contact_sheet
@@ -40,78 +41,187 @@ def write_snapshot(run: Path, step: int, snapshot: Snapshot) -> None:
     (run / "sheets").mkdir(exist_ok=True)
     sheet = contact_sheet(snapshot.sources, snapshot.references, snapshot.morphs)
     cv2.imwrite(str(run / "sheets" / f"step-{step:06d}.png"), sheet[..., ::-1])
-    cv2.imwrite(
-        str(run / "attention.png"),
-        attention_overlay(snapshot.attended, snapshot.centres, snapshot.half_size)[..., ::-1],
-    )
+    overlay = attention_overlay(snapshot.attended, snapshot.centres, snapshot.half_size)
+    cv2.imwrite(str(run / "attention.png"), overlay[..., ::-1])
 
 
 def train(
     data: Annotated[
         Path | None,
-        typer.Argument(help="Data folder, or two folders trainA and trainB; the built-in birds by default."),
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="Run folder; runs/NAME by default.")] = None,
-    preset: Annotated[
-        str,
-        typer.Option(
-            help="pose, or a task of the paper's Table 4: digits, birds, faces, skeletons, facades, colorization."
+        typer.Argument(
+            metavar="DATA",
+            help="Data folder; for a preset of the paper, a folder that holds trainA and trainB (default: the built-in "
+            "birds).",
         ),
-    ] = "pose",
-    steps: Annotated[
-        int | None, typer.Option(min=1, help="Optimiser steps; what suits data and device by default.")
     ] = None,
-    minutes: Annotated[
-        float | None, typer.Option(help="Choose the steps so that training takes about so long.")
-    ] = None,
-    start: Annotated[
-        str | None,
-        typer.Option(help="Weights to begin with: general (comes with dagaug, default for pose), scratch, or a run."),
-    ] = None,
-    size: Annotated[int, typer.Option(help="Side of the patches that networks see, a multiple of 16.")] = 64,
-    batch_size: Annotated[int | None, typer.Option(min=4, help="Pairs a step; the preset's by default.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Of Adam; the preset's by default.")] = None,
-    per_class: PerClass = None,
-    crop: Annotated[Crop, typer.Option(help="Cut images to their bounding boxes, where they have such.")] = Crop.box,
-    margin: Annotated[float, typer.Option(help="Free space around a box, in parts of its larger side.")] = 0.15,
-    fit: Annotated[Fit, typer.Option(help="How whole images become square.")] = Fit.letterbox,
-    without: Annotated[
-        list[str] | None, typer.Option(help="Switch a part off (Table 1a): dae, cst, sym or d2; may be repeated.")
-    ] = None,
-    regions: Annotated[int | None, typer.Option(min=1, help="N, the number of attended regions (eq. 1).")] = None,
-    half_size: Annotated[
-        float | None, typer.Option(help="Half of a region's side (eq. 2); the image is 2 wide.")
-    ] = None,
-    sharpness: Annotated[float | None, typer.Option(help="k of the regions' masks (eq. 4).")] = None,
-    distance: Annotated[str | None, typer.Option(help="d of Table 4: resblock, l2 or timm:NAME.")] = None,
-    weights: Annotated[
-        Path | None, typer.Option(help="Weights that the timm network of --distance starts from.")
-    ] = None,
-    consistency: Annotated[float | None, typer.Option(help="α, weight of L_cst (eq. 9).")] = None,
-    symmetry: Annotated[float | None, typer.Option(help="β, weight of L_sym (eq. 9).")] = None,
-    adversarial: Annotated[float | None, typer.Option(help="Weight of the GAN losses (eqs. 7 and 8).")] = None,
-    own_pixels: Annotated[
-        float,
-        typer.Option(min=0, max=1, help="Least share of the source's own pixels in a morph; 0.9 keeps liveries crisp."),
-    ] = 0.0,
-    layout: LayoutOption = Layout.auto,
-    seed: Seed = 0,
-    device: Device = "auto",
-    precision: Annotated[str, typer.Option(help="auto, 32-true, bf16-mixed or 16-mixed.")] = "auto",
-    workers: Workers = 2,
+    out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Run folder (default: runs/NAME).")] = None,
     overwrite: Overwrite = False,
     strict: Strict = False,
     as_json: Json = False,
     quiet: Quiet = False,
+    layout: Layout = "auto",
+    per_class: PerClass = None,
+    size: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            help="Side of the patches that the networks see, in pixels; a multiple of 16.",
+            rich_help_panel=DATA,
+        ),
+    ] = 64,
+    crop: Annotated[
+        CropChoice,
+        typer.Option(help="Whether to cut images to their bounding boxes, if they have any.", rich_help_panel=DATA),
+    ] = "box",
+    margin: Annotated[
+        float,
+        typer.Option(
+            metavar="X", help="Margin around a bounding box, as a fraction of its larger side.", rich_help_panel=DATA
+        ),
+    ] = 0.15,
+    fit: Annotated[
+        FitChoice, typer.Option(help="How whole images become square: padded or cropped.", rich_help_panel=DATA)
+    ] = "letterbox",
+    preset: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Preset: pose, or a task of the paper's Table 4 (digits, birds, faces, skeletons, facades, "
+            "colorization).",
+            rich_help_panel=TRAINING,
+        ),
+    ] = "pose",
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Number of optimiser steps (default: chosen by data and device).",
+            rich_help_panel=TRAINING,
+        ),
+    ] = None,
+    minutes: Annotated[
+        float | None,
+        typer.Option(
+            metavar="X",
+            help="Approximate training time in minutes, instead of a number of steps.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Initial weights: general (shipped with dagaug; default for pose), scratch, or a run folder.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            min=4, metavar="N", help="Image pairs per step (default: from the preset).", rich_help_panel=TRAINING
+        ),
+    ] = None,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(metavar="X", help="Adam learning rate (default: from the preset).", rich_help_panel=TRAINING),
+    ] = None,
+    own_pixels: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            metavar="X",
+            help="Minimum fraction of a morph's pixels that are moved from the source rather than generated; 0.9 keeps "
+            "fine markings sharp.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = 0.0,
+    without: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PART",
+            help="Part to switch off, for ablations (Table 1a): dae, cst, sym or d2. Repeatable.",
+            rich_help_panel=NETWORKS,
+        ),
+    ] = None,
+    regions: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Number N of attended regions, eq. 1 (default: from the preset).",
+            rich_help_panel=NETWORKS,
+        ),
+    ] = None,
+    half_size: Annotated[
+        float | None,
+        typer.Option(
+            metavar="X",
+            help="Half of a region's side, eq. 2; the image is 2 wide (default: from the preset).",
+            rich_help_panel=NETWORKS,
+        ),
+    ] = None,
+    sharpness: Annotated[
+        float | None,
+        typer.Option(
+            metavar="X",
+            help="Sharpness k of the region masks, eq. 4 (default: from the preset).",
+            rich_help_panel=NETWORKS,
+        ),
+    ] = None,
+    distance: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Distance d of Table 4: resblock, l2 or timm:NAME (default: from the preset).",
+            rich_help_panel=NETWORKS,
+        ),
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Initial weights of the timm network of --distance.", rich_help_panel=NETWORKS
+        ),
+    ] = None,
+    consistency: Annotated[
+        float | None,
+        typer.Option(
+            metavar="X", help="Weight α of L_cst, eq. 9 (default: from the preset).", rich_help_panel=NETWORKS
+        ),
+    ] = None,
+    symmetry: Annotated[
+        float | None,
+        typer.Option(
+            metavar="X", help="Weight β of L_sym, eq. 9 (default: from the preset).", rich_help_panel=NETWORKS
+        ),
+    ] = None,
+    adversarial: Annotated[
+        float | None,
+        typer.Option(
+            metavar="X",
+            help="Weight of the GAN losses, eqs. 7 and 8 (default: from the preset).",
+            rich_help_panel=NETWORKS,
+        ),
+    ] = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    precision: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="Precision: auto, 32-true, bf16-mixed or 16-mixed.", rich_help_panel=MACHINE),
+    ] = "auto",
+    workers: Workers = 2,
 ) -> None:
-    """Train DA-GAN on a folder of labelled images. The same command again goes on where it stopped."""
-    from dagaug.data.layouts import read_dataset, read_domains
+    """Train DA-GAN on a folder of labelled images. The same command again resumes a stopped run."""
+    from dagaug.cli.terminal import Terminal
+    from dagaug.data.domains import read_domains
+    from dagaug.data.layouts import read_dataset
     from dagaug.data.patches import Framing
     from dagaug.training.options import TrainOptions
     from dagaug.training.train import train
 
     terminal = Terminal(as_json=as_json, quiet=quiet)
-    framing = build_options(Framing, size=size, crop=crop.value, margin=margin, fit=fit.value)
+    framing = build_options(Framing, size=size, crop=crop, margin=margin, fit=fit)
     options: TrainOptions = build_options(
         TrainOptions,
         preset=preset,
@@ -140,12 +250,11 @@ def train(
         data = Path("runs") / "built-in-birds"
         terminal.say(f"No data folder given: training on the built-in birds, written to {data}")
         write_flock(data, progress=terminal)
-    source = read_dataset(data, layout=layout.value, seed=seed) if options.mode == "reference" else read_domains(data)
-    name = data.resolve().name if data.is_dir() else data.stem
+    source = read_dataset(data, layout=layout, seed=seed) if options.mode == "reference" else read_domains(data)
     done = train(
         options,
         source,
-        name=name,
+        name=data.resolve().name if data.is_dir() else data.stem,
         out=out,
         device=device,
         precision=precision,
@@ -155,13 +264,14 @@ def train(
         watch=write_snapshot,
         progress=terminal,
     )
-    if done.already:
-        lines = [f"{done.run} is trained already ({done.steps} steps); --overwrite trains it anew"]
-    else:
-        new = done.steps - done.resumed_at
-        lines = [
-            f"Trained {new} steps in {done.seconds / 60:.1f} minutes. The run is {done.run}",
-            f"Sample sheets: {done.run / 'sheets'}; attended regions: {done.run / 'attention.png'}",
-        ]
     following = f"dagaug augment {data} --refs 10" if options.mode == "reference" else "dagaug translate FOLDER"
-    terminal.result(asdict(done), lines, next_step=following)
+    terminal.result(asdict(done), _result_lines(done), next_step=following)
+
+
+def _result_lines(done: "Trained") -> list[str]:
+    if done.already:
+        return [f"{done.run} is already trained ({done.steps} steps); --overwrite trains it again"]
+    return [
+        f"Trained {done.steps - done.resumed_at} steps in {done.seconds / 60:.1f} minutes. Run folder: {done.run}",
+        f"Sample sheets: {done.run / 'sheets'}; attended regions: {done.run / 'attention.png'}",
+    ]

@@ -1,7 +1,5 @@
 """`dagaug translate`."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -9,30 +7,56 @@ from typing import Annotated
 
 import typer
 
-from dagaug.cli.parameters import Checkpoint, Device, Encoding, Json, Overwrite, Quiet, Strict, Workers
-from dagaug.cli.terminal import Terminal
+from dagaug.cli.parameters import (
+    MACHINE,
+    STORAGE,
+    Checkpoint,
+    Device,
+    EncodingChoice,
+    Json,
+    Overwrite,
+    Quiet,
+    Strict,
+    Workers,
+)
 from dagaug.runtime.errors import UsageError
 
 __all__ = ["translate"]
 
 
 def translate(
-    source: Annotated[Path, typer.Argument(help="Folder of images of the source domain.")],
-    out: Annotated[Path, typer.Option(help="Folder to write, with the same file names; or an HDF5 file, FILE.h5.")],
-    checkpoint: Checkpoint = None,
-    encoding: Annotated[
-        Encoding | None, typer.Option(help="How an HDF5 file stores images, png by default; folders get PNG files.")
-    ] = None,
-    keep_size: Annotated[bool, typer.Option("--keep-size/--patch-size", help="Write images in their own size.")] = True,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images computed at a time.")] = 64,
-    device: Device = "auto",
-    workers: Workers = 2,
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="Folder of images of the source domain.")],
+    out: Annotated[
+        Path, typer.Option(metavar="PATH", help="Folder to write, with the same file names; or an HDF5 file, FILE.h5.")
+    ],
     overwrite: Overwrite = False,
     strict: Strict = False,
     as_json: Json = False,
     quiet: Quiet = False,
+    checkpoint: Checkpoint = None,
+    encoding: Annotated[
+        EncodingChoice | None,
+        typer.Option(
+            help="Encoding of images in an HDF5 file (default: png). Folders always get PNG files.",
+            rich_help_panel=STORAGE,
+        ),
+    ] = None,
+    keep_size: Annotated[
+        bool,
+        typer.Option(
+            "--keep-size/--patch-size",
+            help="Write images at their original size, or at the patch size.",
+            rich_help_panel=STORAGE,
+        ),
+    ] = True,
+    batch_size: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Images per batch.", rich_help_panel=MACHINE)
+    ] = 64,
+    device: Device = "auto",
+    workers: Workers = 2,
 ) -> None:
     """Translate a folder from one domain to another with a model trained on two folders (a preset of Table 4)."""
+    from dagaug.cli.terminal import Terminal
     from dagaug.model.checkpoint import newest_run
     from dagaug.model.trained_model import load_model
     from dagaug.translate.folder import translate
@@ -40,9 +64,12 @@ def translate(
 
     terminal = Terminal(as_json=as_json, quiet=quiet)
     to_file = out.suffix.lower() in (".h5", ".hdf5")
-    if encoding not in (None, Encoding.png) and not to_file:
-        raise UsageError(f"--encoding {encoding}: only for an HDF5 file (--out FILE.h5); folders get PNG files")
-    run = partial(translate_to_file, encoding=(encoding or Encoding.png).value) if to_file else translate
+    if encoding not in (None, "png") and not to_file:
+        raise UsageError(
+            "only for an HDF5 file; folders get PNG files",
+            option="encoding", value=encoding, remedies={"out": "FILE.h5"},
+        )  # fmt: skip
+    run = partial(translate_to_file, encoding=encoding or "png") if to_file else translate
     done = run(
         load_model(checkpoint or newest_run()),
         source,
@@ -56,6 +83,6 @@ def translate(
         progress=terminal,
     )
     lines = [f"{done.images} images translated into {done.out}"]
-    lines += [f"{done.found} were there from an earlier call"] if done.found else []
+    lines += [f"{done.found} were already there from an earlier call"] if done.found else []
     lines += [f"{len(done.skipped)} files could not be read; they are listed in {done.out}"] if done.skipped else []
     terminal.result(asdict(done), lines)
