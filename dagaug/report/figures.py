@@ -23,7 +23,8 @@ from dagaug.report.palette import ARMS, GAIN, HARM, PALETTE, arm_places
 from dagaug.report.scatter import Scatter
 from dagaug.report.svg_plots import Metrics, stretches
 from dagaug.report.wording import names_of
-from dagaug.score.results import Estimated, ScoreFile
+from dagaug.score.results import ScoreResult
+from dagaug.score.statistics import ConfidenceInterval
 
 __all__ = ["FORMS", "Form", "cloud_figure", "picture_figure", "score_figures", "training_figure"]
 
@@ -105,7 +106,7 @@ def _rows(axes: Axes, names: Sequence[str]) -> None:
     axes.set_axisbelow(True)
 
 
-def _estimate(axes: Axes, row: float | int, one: Estimated, colour: str, *, filled: bool = True) -> None:
+def _estimate(axes: Axes, row: float | int, one: ConfidenceInterval, colour: str, *, filled: bool = True) -> None:
     """A mean and its interval, in per cent, along a row."""
     axes.errorbar(
         100 * one.mean, row, xerr=[[100 * (one.mean - one.low)], [100 * (one.high - one.mean)]], fmt="o", color=colour,
@@ -113,7 +114,7 @@ def _estimate(axes: Axes, row: float | int, one: Estimated, colour: str, *, fill
     )  # fmt: skip
 
 
-def _arms(score: ScoreFile) -> Figure:
+def _arms(score: ScoreResult) -> Figure:
     names = [arm.arm for arm in score.arms]
     places = arm_places(names)
     figure, axes = _plain(_COLUMN, 0.5 + 0.26 * len(names))
@@ -129,7 +130,7 @@ def _arms(score: ScoreFile) -> Figure:
     return figure
 
 
-def _differences(score: ScoreFile) -> Figure:
+def _differences(score: ScoreResult) -> Figure:
     places = arm_places([one.arm for one in score.comparisons])
     figure, axes = _plain(_COLUMN, 0.5 + 0.22 * len(score.comparisons))
     for row, one in enumerate(score.comparisons):
@@ -140,7 +141,7 @@ def _differences(score: ScoreFile) -> Figure:
     return figure
 
 
-def _classes(score: ScoreFile) -> Figure:
+def _classes(score: ScoreResult) -> Figure:
     first = score.comparisons[0]
     named = sorted(
         zip(names_of([one.name for one in first.classes]), first.classes, strict=True),
@@ -156,7 +157,9 @@ def _classes(score: ScoreFile) -> Figure:
     return figure
 
 
-def _line(axes: Axes, x: Sequence[float | int], y: Sequence[Estimated], name: str, arm: str, style: str = "-") -> None:
+def _line(
+    axes: Axes, x: Sequence[float | int], y: Sequence[ConfidenceInterval], name: str, arm: str, style: str = "-"
+) -> None:
     """A line through means with its intervals."""
     mean, low, high = (100 * np.array([getattr(one, end) for one in y]) for end in ("mean", "low", "high"))
     colour = _colour(ARMS[arm])
@@ -167,7 +170,7 @@ def _line(axes: Axes, x: Sequence[float | int], y: Sequence[Estimated], name: st
     )  # fmt: skip
 
 
-def _fractions(score: ScoreFile) -> Figure:
+def _fractions(score: ScoreResult) -> Figure:
     figure, axes = _plain(_COLUMN, 2.4)
     counts = [float(point.real) for point in score.fractions]
     _line(axes, counts, [point.without for point in score.fractions], "real", "real", "--")
@@ -182,7 +185,7 @@ def _fractions(score: ScoreFile) -> Figure:
     return figure
 
 
-def _ratios(score: ScoreFile) -> Figure:
+def _ratios(score: ScoreResult) -> Figure:
     figure, axes = _plain(_COLUMN, 2.4)
     shares = [100 * one.share for one in score.ratios]
     _line(axes, shares, [one.accuracy for one in score.ratios], "real + synthetic", "real+dagaug")
@@ -196,7 +199,7 @@ def _ratios(score: ScoreFile) -> Figure:
     return figure
 
 
-def score_figures(score: ScoreFile, form: Form) -> Iterator[tuple[str, bytes]]:
+def score_figures(score: ScoreResult, form: Form) -> Iterator[tuple[str, bytes]]:
     """The plots of a score that it has the numbers for: name and content of each file."""
     wanted = {
         "accuracy": (_arms, bool(score.arms)),

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from dagaug.report.palette import ARMS, arm_places
 from dagaug.report.svg_plots import Line, Plot, Tick, plot, ticks
 from dagaug.report.wording import arm_words, interval, names_of, p_value, percent, signed
-from dagaug.score.results import ClassRecord, ComparisonRecord, ConfusionRecord, Estimated, FractionRecord, ScoreFile
+from dagaug.score.results import Comparison, FractionPoint, ScoreResult
+from dagaug.score.statistics import ClassGain, ConfidenceInterval, ConfusionChange
 
 __all__ = ["ClassRow", "CompareRow", "FractionRow", "ScoreRow", "ScoreTable", "score_table"]
 
@@ -133,7 +134,7 @@ class ScoreTable:
     notes: tuple[str, ...]
 
 
-def score_table(score: ScoreFile) -> ScoreTable:
+def score_table(score: ScoreResult) -> ScoreTable:
     """Everything of a score that stands on a page."""
     low, high = _axis(score)
 
@@ -195,7 +196,7 @@ def score_table(score: ScoreFile) -> ScoreTable:
 # In words
 
 
-def _answer(score: ScoreFile) -> tuple[str, ...]:
+def _answer(score: ScoreResult) -> tuple[str, ...]:
     """What was asked, with both accuracies; then whether the pose itself is what helps."""
     if not score.comparisons:
         return ()
@@ -215,7 +216,7 @@ def _answer(score: ScoreFile) -> tuple[str, ...]:
     return (asked,) if control is None else (asked, _about_pose(control))
 
 
-def _about_pose(control: ComparisonRecord) -> str:
+def _about_pose(control: Comparison) -> str:
     """What the cut-out control says: it has the sources and the backgrounds, but not the references' poses."""
     by = f"{signed(control.difference.mean)} points, {_signed_interval(control.difference)}"
     if control.verdict == "helps":
@@ -228,7 +229,7 @@ def _about_pose(control: ComparisonRecord) -> str:
     )
 
 
-def _setting(score: ScoreFile) -> str:
+def _setting(score: ScoreResult) -> str:
     fit = score.options.get("fit")
     network = fit.get("name") if isinstance(fit, dict) else None
     seeds = max((len(arm.accuracies) for arm in score.arms), default=0)
@@ -239,7 +240,7 @@ def _setting(score: ScoreFile) -> str:
     )
 
 
-def _compared(one: ComparisonRecord) -> CompareRow:
+def _compared(one: Comparison) -> CompareRow:
     return CompareRow(
         one.arm,
         one.baseline,
@@ -251,7 +252,7 @@ def _compared(one: ComparisonRecord) -> CompareRow:
     )
 
 
-def _confusions(changes: Sequence[ConfusionRecord], comparison: ComparisonRecord | None) -> tuple[str, ...]:
+def _confusions(changes: Sequence[ConfusionChange], comparison: Comparison | None) -> tuple[str, ...]:
     known = [one.name for one in comparison.classes] if comparison else []
     short = dict(zip(known, names_of(known), strict=True))
     return tuple(
@@ -261,7 +262,7 @@ def _confusions(changes: Sequence[ConfusionRecord], comparison: ComparisonRecord
     )
 
 
-def _fraction(point: FractionRecord) -> FractionRow:
+def _fraction(point: FractionPoint) -> FractionRow:
     gain = point.difference
     return FractionRow(
         f"{point.real:,}",
@@ -273,7 +274,7 @@ def _fraction(point: FractionRecord) -> FractionRow:
     )
 
 
-def _guards(score: ScoreFile) -> tuple[tuple[bool, str], ...]:
+def _guards(score: ScoreResult) -> tuple[tuple[bool, str], ...]:
     found: list[tuple[bool, str]] = []
     near, selector = score.guards.alike, score.guards.selector
     if near:
@@ -301,14 +302,14 @@ def _guards(score: ScoreFile) -> tuple[tuple[bool, str], ...]:
     return tuple(found)
 
 
-def _signed_interval(estimate: Estimated) -> str:
+def _signed_interval(estimate: ConfidenceInterval) -> str:
     return interval(estimate.low, estimate.high, sign=True)
 
 
 # On axes
 
 
-def _axis(score: ScoreFile) -> tuple[float, float]:
+def _axis(score: ScoreResult) -> tuple[float, float]:
     """Whole per cents round everything that is drawn, within 0 to 100%."""
     drawn = [value for arm in score.arms for value in arm.accuracies]
     drawn += [value for arm in score.arms for value in (arm.accuracy.low, arm.accuracy.high)]
@@ -317,12 +318,12 @@ def _axis(score: ScoreFile) -> tuple[float, float]:
     return (low, high) if high > low else (0.0, 1.0)
 
 
-def _sure(classes: Sequence[ClassRecord]) -> tuple[int, int]:
+def _sure(classes: Sequence[ClassGain]) -> tuple[int, int]:
     sure = [one.difference.mean for one in classes if one.sure]
     return sum(gain > 0 for gain in sure), sum(gain < 0 for gain in sure)
 
 
-def _classes(classes: Sequence[ClassRecord]) -> tuple[tuple[ClassRow, ...], tuple[Tick, ...]]:
+def _classes(classes: Sequence[ClassGain]) -> tuple[tuple[ClassRow, ...], tuple[Tick, ...]]:
     """Bars from the middle of an axis that spans the greatest interval, within ±100 points."""
     span = max((max(abs(one.difference.low), abs(one.difference.high)) for one in classes), default=0.0)
     span = min(1.0, span) or 1.0
@@ -348,7 +349,7 @@ def _classes(classes: Sequence[ClassRecord]) -> tuple[tuple[ClassRow, ...], tupl
     return rows, tuple(Tick(place(gain), signed(gain, 0).replace("+0", "0")) for gain in ticks(-span, span))
 
 
-def _fraction_plot(points: Sequence[FractionRecord]) -> Plot | None:
+def _fraction_plot(points: Sequence[FractionPoint]) -> Plot | None:
     if len(points) < 2:
         return None
     counts = [point.real for point in points]
@@ -364,7 +365,7 @@ def _fraction_plot(points: Sequence[FractionRecord]) -> Plot | None:
     )
 
 
-def _ratio_plot(score: ScoreFile) -> Plot | None:
+def _ratio_plot(score: ScoreResult) -> Plot | None:
     if len(score.ratios) < 2:
         return None
     shares = [one.share for one in score.ratios]
@@ -376,5 +377,5 @@ def _ratio_plot(score: ScoreFile) -> Plot | None:
     return plot("synthetic share of a batch", [(share, percent(share, 0)) for share in shares], lines)
 
 
-def _ends(estimate: Estimated) -> tuple[float, float, float]:
+def _ends(estimate: ConfidenceInterval) -> tuple[float, float, float]:
     return estimate.mean, estimate.low, estimate.high

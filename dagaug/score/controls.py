@@ -1,9 +1,8 @@
-"""What morphs are measured against: images that lack one of their ingredients each, as many as there are morphs.
+"""Controls: synthetic images that lack one ingredient of the morphs, in equal number.
 
-``cutout`` is the unmorphed source on the morph's background, the reference's unless another was asked for: what is left
-of a gain above it is the worth of the pose. ``cutwarp`` is that cut-out under a random articulated warp: what is left
-above it is the worth of having a reference. ``random`` is morphs as the generator gives them: what is left above it is
-the worth of the selection.
+- ``cutout`` is the source's object, unmorphed, on the morph's background. A gain over it is due to the pose.
+- ``cutwarp`` is that cut-out under a random articulated warp. A gain over it is due to the reference.
+- ``random`` is a random choice of candidates, kept or not. A gain over it is due to the selection.
 """
 
 from __future__ import annotations
@@ -11,51 +10,43 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, get_args
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, Int64, Integer, UInt8
-from pydantic import ValidationError
 from torch import Tensor
 
-from dagaug.augment.compositing import Frame, Frames
+from dagaug.augment.compositing import Compositor
 from dagaug.augment.engine import Engine
-from dagaug.augment.judge_practice import bent
-from dagaug.augment.plan import VARIANTS, Plan, background_in, variant_name
+from dagaug.augment.judge_practice import warp_objects
+from dagaug.augment.plan import VARIANTS, MorphPlan, variant_name
 from dagaug.augment.provenance import backgrounds_of
 from dagaug.classifiers.cross_fit import CrossFitted
 from dagaug.data import image_files as imaging
-from dagaug.data import regions
 from dagaug.data.dataset import Dataset
 from dagaug.data.foreground import cut_out
-from dagaug.data.patches import Framing, Patches, read_patches
+from dagaug.data.patches import Patches, read_patches
 from dagaug.hdf5.reader import Store
 from dagaug.hdf5.schema import Header, Images
 from dagaug.model.checkpoint import MODEL_FILE, sha256
-from dagaug.model.trained_model import find_judges, load_model
+from dagaug.model.trained_model import TrainedModel, load_model
 from dagaug.model.translators import ReferenceTranslator
 from dagaug.runtime.errors import CheckpointError, DataError
 from dagaug.runtime.progress import SILENT, Progress
+from dagaug.score.image_sets import letterboxed
+from dagaug.score.options import Control
 
-__all__ = ["CONTROLS", "Control", "Controls", "SelectorCheck", "check_selector", "find_checkpoint"]
-
-Control = Literal["cutout", "cutwarp", "random"]
-
-
-CONTROLS: tuple[Control, ...] = get_args(Control)
+__all__ = ["Controls", "find_checkpoint"]
 
 _BATCH = 64
 
-
-_MORPHS = 512  # candidates in memory at a time
+_CHUNK = 512  # candidates in memory at a time
 
 
 def find_checkpoint(path: Path, header: Header, given: Path | None = None) -> Path:
-    """The checkpoint that made an HDF5 file: the one it names or, if both were moved, the one beside it.
+    """Find the checkpoint that made an HDF5 file: the one it names, or else the one beside it.
 
     Args:
         path: the HDF5 file.
@@ -63,11 +54,12 @@ def find_checkpoint(path: Path, header: Header, given: Path | None = None) -> Pa
         given: a model's file or its run folder, instead of the one that the file names.
 
     Raises:
-        CheckpointError: it is gone, or another one lies in its place.
+        CheckpointError: there is no checkpoint, or it is not the one that made the file.
     """
-    named = str(header.options.get("checkpoint", ""))
+    remedies: dict[str, object] = {"checkpoint": None, "controls": False}
+    named = header.provenance.checkpoint
     if not named and given is None:
-        raise CheckpointError(f"{path}: names no checkpoint, so that its controls cannot be made; use --no-controls")
+        raise CheckpointError(f"{path}: names no checkpoint, which the controls need", remedies={"controls": False})
     if given is not None and given.is_dir():
         given = given / MODEL_FILE
     places = [given] if given is not None else [Path(named), path.with_name(MODEL_FILE)]
@@ -76,13 +68,11 @@ def find_checkpoint(path: Path, header: Header, given: Path | None = None) -> Pa
         if sha256(place) == header.checkpoint_sha256:
             return place
     if not found:
-        raise CheckpointError(
-            f"{places[0]}: the checkpoint that {path} was made with is not there; "
-            "name it with --checkpoint, or leave the controls out with --no-controls"
-        )
+        raise CheckpointError(f"{places[0]}: not found; {path} was made with this checkpoint", remedies=remedies)
     raise CheckpointError(
-        f"{found[0]} is not the checkpoint that {path} was made with (SHA-256 {sha256(found[0])[:12]}…, "
-        f"not {header.checkpoint_sha256[:12]}…); name it with --checkpoint, or use --no-controls"
+        f"{found[0]}: not the checkpoint that {path} was made with (SHA-256 {sha256(found[0])[:12]}…, "
+        f"not {header.checkpoint_sha256[:12]}…)",
+        remedies=remedies,
     )
 
 
@@ -92,15 +82,15 @@ class Controls:
     Args:
         path: the HDF5 file.
         dataset: the real images that it was made from.
-        size: side of the resulting images.
-        seed: of the warps and of the random candidates.
-        checkpoint: where the checkpoint lies now, if not where the file says.
+        size: side of the resulting images in pixels.
+        seed: seed of the warps and of the random candidates.
+        checkpoint: the checkpoint's file or folder, if it is not where the file says.
         device: where to compute.
         progress: is told of the images.
 
     Raises:
         CheckpointError: see :func:`find_checkpoint`.
-        DataError: an image that the file was made from is not in the data, or cannot be read.
+        DataError: an image that the file was made from is not in the data set or cannot be read.
     """
 
     def __init__(
@@ -118,75 +108,74 @@ class Controls:
         self._device, self._progress = torch.device(device), progress
         with Store(path) as store:
             self._header, images, candidates = store.header, store.images, store.candidates
-            behind = backgrounds_of(store)
+            backgrounds = backgrounds_of(store)
         variants = tuple(map(variant_name, self._header.variants))
         if variants != VARIANTS[: len(variants)]:
-            raise DataError(f"{path}: has other variants than this dagaug makes; use --no-controls")
-        try:
-            self._model = load_model(find_checkpoint(path, self._header, checkpoint))
-        except CheckpointError as error:
-            if "--no-controls" in str(error):
-                raise
-            raise CheckpointError(f"{error}, or leave the controls of {path} out with --no-controls") from error
-        if not isinstance(self._model.translator, ReferenceTranslator):
-            raise CheckpointError(f"{self._model.path}: does not morph; use --no-controls")
+            raise DataError(f"{path}: has variants that this version cannot make", remedies={"controls": False})
+        self._model = _load(path, find_checkpoint(path, self._header, checkpoint))
         rows = np.flatnonzero(images.synthetic)
-        self._kept = _columns(images, rows, behind)
-        self._all = Plan(
+        self._kept = _plan_of(images, rows, backgrounds)
+        self._all = MorphPlan(
             candidates.source.astype(np.int64),
             candidates.reference.astype(np.int64),
             candidates.variant.astype(np.uint8),
             np.array([0, len(candidates)], np.int64),
-        ).on(background_in(self._header.options))
+        ).with_background(self._header.provenance.background)
 
     def make(self, control: Control) -> tuple[UInt8[np.ndarray, "N S S 3"], Int64[np.ndarray, " N"]]:
-        """The images of a control, whole, and their labels; they lie in a file without a name, not in memory."""
-        plan = self._drawn() if control == "random" else self._kept
-        made = self._morphs(plan) if control == "random" else self._pasted(plan, warped=control == "cutwarp")
-        frame: Frame = "crop" if self._header.options.get("frame") == "crop" else "whole"
-        frames = Frames(self._dataset, self._patches, frame)
+        """The images of a control (uint8 RGB, letterboxed) and their labels.
+
+        The images are memory-mapped from an unnamed temporary file.
+        """
+        plan = self._random_plan() if control == "random" else self._kept
+        made = self._morphs(plan) if control == "random" else self._cutouts(plan, warped=control == "cutwarp")
+        frame = self._header.provenance.frame
+        compositor = Compositor(self._dataset, self._patches, frame)
         with tempfile.TemporaryFile(dir=self._scratch) as file:
             out = np.memmap(file, np.uint8, "w+", shape=(len(plan), self._size, self._size, 3))
         with self._progress.task(f"Making control {control}", len(plan), "images") as task:
             for row, (patch, cover) in enumerate(made):
-                behind = int(self._row_of[plan.behind[row]])
-                image = frames.put(patch, cover, behind, int(plan.variant[row]))
-                out[row] = regions.cut(self._as_stored(image), _square(image), self._size)
+                background = int(self._row_of[plan.background_rows[row]])
+                image = compositor.composite(patch, cover, background, int(plan.variant[row]))
+                out[row] = letterboxed(self._as_stored(image), self._size)
                 task.advance()
         return out, self._header.files_label[plan.source].astype(np.int64)
 
-    def _drawn(self) -> Plan:
-        """As many candidates as were kept, at random, kept or not."""
+    def _random_plan(self) -> MorphPlan:
+        """As many random candidates as were kept, from all of them."""
         if len(self._all) < len(self._kept):
-            raise DataError(f"{self._path}: does not list all candidates, so that the arm random cannot be made")
+            raise DataError(
+                f"{self._path}: does not list all candidates, which the control random needs",
+                remedies={"controls": False},
+            )
         rng = np.random.default_rng(np.random.SeedSequence([self._seed, 29]))
         rows = np.sort(rng.choice(len(self._all), len(self._kept), replace=False))
         return self._all.take(rows)
 
-    def _morphs(self, plan: Plan) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Morphs of a plan over the file's rows, as patches with their covers."""
-        rows = Plan(
+    def _morphs(self, plan: MorphPlan) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """The morphs of a plan over the file's rows: patches (uint8) and their masks in [0, 1]."""
+        rows = MorphPlan(
             self._row_of[plan.source], self._row_of[plan.reference], plan.variant, plan.starts,
-            self._row_of[plan.behind],
+            self._row_of[plan.background_rows],
         )  # fmt: skip
-        for start in range(0, len(plan), _MORPHS):
-            morphs = self._engine.morph(rows, slice(start, min(start + _MORPHS, len(plan))))
+        for start in range(0, len(plan), _CHUNK):
+            morphs = self._engine.morph(rows, slice(start, min(start + _CHUNK, len(plan))))
             yield from zip(morphs.images, morphs.cover, strict=True)
 
-    def _pasted(self, plan: Plan, *, warped: bool) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Sources as they are, cut out and pasted on the morphs' backgrounds."""
+    def _cutouts(self, plan: MorphPlan, *, warped: bool) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """The sources' objects, as they are or warped, on the morphs' backgrounds."""
         for start in range(0, len(plan), _BATCH):
             part = slice(start, min(start + _BATCH, len(plan)))
             source = self._row_of[plan.source[part]]
-            pixels, masks = self._patches.images[source].astype(np.float32), self._engine.objects(source)
+            pixels, masks = self._patches.images[source].astype(np.float32), self._engine.encoder.objects(source)
             if warped:
                 seeds = [np.random.SeedSequence([self._seed, 23, row]) for row in range(start, start + len(masks))]
-                pixels, masks = bent(pixels, masks, seeds)  # sharpened, as the morphs are
-            behind = self._engine.backdrops(self._row_of[plan.behind[part]], plan.variant[part])
-            yield from zip(*cut_out(pixels, masks, *behind), strict=True)
+                pixels, masks = warp_objects(pixels, masks, seeds)
+            backgrounds = self._engine.encoder.backgrounds(self._row_of[plan.background_rows[part]], plan.variant[part])
+            yield from zip(*cut_out(pixels, masks, *backgrounds), strict=True)
 
     def _as_stored(self, image: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W 3"]:
-        """An image after the loss that storing it would have brought."""
+        """The image after the lossy encoding of the HDF5 file."""
         if self._header.encoding != "jpeg":
             return image
         return imaging.decode_bytes(imaging.encode(image, "jpeg", self._header.quality), "control")
@@ -208,13 +197,14 @@ class Controls:
         if missing:
             raise DataError(
                 f"{self._path}: was made from {min(missing)}, which is no readable training image of "
-                f"{self._dataset.root}; restore it, or use --no-controls"
+                f"{self._dataset.root}; restore it",
+                remedies={"controls": False},
             )
         return patches
 
     @cached_property
     def _row_of(self) -> Int64[np.ndarray, " F"]:
-        """Row among the patches of each file, -1 where none is needed."""
+        """Row of each file of the HDF5 file among the patches; -1 for files that are not needed."""
         place = {sample.path.as_posix(): row for row, sample in enumerate(self._patches.samples)}
         return np.array([place.get(file, -1) for file in self._header.files], np.int64)
 
@@ -222,32 +212,45 @@ class Controls:
     def _engine(self) -> Engine:
         translator, patches = self._model.translator, self._patches.images
         assert isinstance(translator, ReferenceTranslator)
-        nobody = np.full(len(patches), -1, np.int64)
-        judges = _Unjudged(len(self._header.classes))
+        unlabelled = np.full(len(patches), -1, np.int64)
+        judges = _NullJudges(len(self._header.classes))
         engine = Engine(
-            translator, patches, judges, nobody, device=self._device, batch_size=_BATCH, scratch=self._scratch
+            translator, patches, judges, unlabelled, device=self._device, batch_size=_BATCH, scratch=self._scratch
         )
-        engine.encode(self._progress)
+        engine.encoder.encode(self._progress)
         return engine
 
 
-def _columns(images: Images, rows: Integer[np.ndarray, " M"], behind: Int64[np.ndarray, " N"]) -> Plan:
-    """What was kept, as a plan over the file's rows."""
-    return Plan(
+def _load(path: Path, checkpoint: Path) -> TrainedModel:
+    """Load the checkpoint that made the HDF5 file ``path``.
+
+    Raises:
+        CheckpointError: it cannot be read, or does not morph.
+    """
+    try:
+        model = load_model(checkpoint)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{error.message} (needed for the controls of {path})", remedies={**error.remedies, "controls": False}
+        ) from error
+    if not isinstance(model.translator, ReferenceTranslator):
+        raise CheckpointError(f"{model.path}: does not morph, as the controls need", remedies={"controls": False})
+    return model
+
+
+def _plan_of(images: Images, rows: Integer[np.ndarray, " M"], backgrounds: Int64[np.ndarray, " N"]) -> MorphPlan:
+    """The kept candidates as a plan over the file's rows."""
+    return MorphPlan(
         images.source[rows].astype(np.int64),
         images.reference[rows].astype(np.int64),
         images.variant[rows].astype(np.uint8),
         np.array([0, len(rows)], np.int64),
-        behind[rows],
+        backgrounds[rows],
     )
 
 
-def _square(image: UInt8[np.ndarray, "H W 3"]) -> regions.Region:
-    return regions.region_of(*image.shape[:2], box=None, fit="letterbox")
-
-
-class _Unjudged(CrossFitted):
-    """Nobody's opinion, at no cost."""
+class _NullJudges(CrossFitted):
+    """Placeholder judges without networks: the probability of each class is zero."""
 
     def __init__(self, classes: int) -> None:
         super().__init__((), np.zeros(0, np.int64), np.zeros(0, bool), float("nan"))
@@ -256,58 +259,6 @@ class _Unjudged(CrossFitted):
     def probabilities_of_tensor(
         self, images: Float[Tensor, "B 3 H W"], rows: Integer[np.ndarray, " B"]
     ) -> Float32[Tensor, "B K"]:
-        """Zeros."""
+        """Zero for each image and class."""
         del rows
         return images.new_zeros((len(images), self._count), dtype=torch.float32)
-
-
-@dataclass(frozen=True)
-class SelectorCheck:
-    """Whether the classifiers that selected had learned from test images.
-
-    Attributes:
-        file: of the classifiers, which keeps a hash of each image that they learned from.
-        learned: different images among those.
-        test: test images that were looked for.
-        seen: how many of them were among those.
-    """
-
-    file: str
-    learned: int
-    test: int
-    seen: int
-
-
-def check_selector(path: Path, dataset: Dataset, progress: Progress = SILENT) -> SelectorCheck | None:
-    """Look for the test images among the hashes of what the classifiers that selected learned from.
-
-    Args:
-        path: the HDF5 file that they selected for.
-        dataset: the real images.
-        progress: is told why nothing can be checked.
-
-    Returns:
-        None if the classifiers whose hash the file holds do not lie beside it or its checkpoint.
-    """
-    with Store(path) as store:
-        options = store.header.options
-    file = find_judges(path, options)
-    if file is None:
-        return None
-    try:
-        framing = Framing.model_validate(options.get("framing"))
-        judges = CrossFitted.load(file)
-    except (CheckpointError, ValidationError) as error:
-        progress.say(f"{file}: cannot tell whether the selection saw test images ({str(error).splitlines()[0]})")
-        return None
-    if judges.sha256() != options.get("judges"):
-        progress.say(f"{file}: not the classifiers that selected; cannot tell whether these saw test images")
-        return None
-    if judges.classes != dataset.classes:
-        return None
-    patches = read_patches(dataset, dataset.test, framing, progress=progress)
-    learned = np.unique(np.concatenate([one.trained_on for one in judges.classifiers]))
-    seen = np.zeros(len(patches.images), bool)
-    for one in judges.classifiers:
-        seen |= one.saw(patches.images)
-    return SelectorCheck(str(file), len(learned), len(seen), int(seen.sum()))

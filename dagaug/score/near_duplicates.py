@@ -1,16 +1,15 @@
-"""Which training images look like a test image: by perceptual hash, and by the features of a network.
+"""Near-duplicates of test images among training images, by perceptual hash and by network features.
 
-A hash finds copies, whatever a network thinks; features find what is the same picture to a network though brightness,
-sharpness or place differ. How near is near is measured, not chosen: an image is alike if it lies as near to a test
-image as nine of ten test images lie to a faded, blurred and shifted copy of themselves. Where pictures of a class are
-alike by nature (small objects on plain grounds), many are by that measure; so it is measured, too, how many test
-images look like another test image, and only more than that is suspicious.
+A perceptual hash finds copies. Features also find copies with another brightness, sharpness or position. The feature
+threshold is calibrated, not chosen: it is the distance within which 90% of the test images find an altered copy of
+themselves (faded, blurred, shifted). Data sets with similar images (small objects on plain backgrounds) have many
+pairs within it, so the share of test images with another test image within the threshold is measured too; only a
+significantly larger share of training images is suspicious.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import cache
 
 import cv2
@@ -22,117 +21,112 @@ from scipy.stats import binomtest
 from torch import Tensor
 
 from dagaug.classifiers.backbones import LITE0, Network, build
+from dagaug.compute.tensors import to_tensor
 from dagaug.runtime.errors import MissingExtraError
 from dagaug.runtime.progress import SILENT, Progress
+from dagaug.score.results import NearDuplicates
 
-__all__ = ["Alike", "find_alike", "near_duplicates"]
+__all__ = ["count_near_duplicates", "near_duplicates", "pretrained_network"]
 
 _BATCH = 128
 
+_COPIES = 0.9  # share of altered copies within the feature threshold
 
-_COPIES = 0.9  # share of altered copies that are to be found
-
-
-_SURE = 0.01  # chance at which more look-alikes than usual are no accident
+_SIGNIFICANCE = 0.01  # level of the test for more near-duplicates than usual
 
 
-@dataclass(frozen=True)
-class Alike:
-    """Training images that look like a test image.
-
-    Attributes:
-        images: how many there are of these training images.
-        by_hash: how many of them have a test image's perceptual hash and thumbnail.
-        by_features: how many lie as near to a test image as its altered copies do; None without a network that knows
-            pictures.
-        nearest: the least distance of features to a test image, in units of that of the altered copies; None likewise.
-        usual: share of the test images that lie as near to another test image; None likewise.
-        suspicious: whether any has a test image's hash, or more look like one by their features than is usual.
-    """
-
-    images: int
-    by_hash: int
-    by_features: int | None
-    nearest: float | None
-    usual: float | None
-    suspicious: bool
-
-
-def find_alike(
+def count_near_duplicates(
     sets: Mapping[str, UInt8[np.ndarray, "N S S 3"]],
     test: UInt8[np.ndarray, "M S S 3"],
     *,
     device: torch.device | str = "cpu",
+    batch_size: int = _BATCH,
     progress: Progress = SILENT,
-) -> tuple[dict[str, Alike], str]:
-    """Count look-alikes of the test images in sets of training images; no set may be empty.
+) -> tuple[dict[str, NearDuplicates], str]:
+    """Count near-duplicates of the test images in each set of training images; no set may be empty.
+
+    Args:
+        sets: training images, RGB, by name of the set.
+        test: test images, RGB, of the same size.
+        device: where the network runs.
+        batch_size: images in the network at a time.
+        progress: is told of the images.
 
     Returns:
-        what was found in each set, and the network whose features were used: EfficientNet-Lite0 with ImageNet weights,
-        or nothing where its package is not installed (random weights take unlike pictures for alike).
+        the counts of each set, and the network of the features: EfficientNet-Lite0 with ImageNet weights, or "" if
+        its package is not installed. Random weights do not tell different images apart, so they are not used.
     """
-    hashed = {which: len(np.unique(near_duplicates(np.asarray(images), test)[:, 0])) for which, images in sets.items()}
+    hashed = {name: len(np.unique(near_duplicates(np.asarray(images), test)[:, 0])) for name, images in sets.items()}
     try:
-        network = _network(test.shape[1]).to(device)
+        network = pretrained_network(test.shape[1]).to(device)
     except MissingExtraError:
-        unknown = (None, None, None)
         return {
-            which: Alike(len(images), hashed[which], *unknown, hashed[which] > 0) for which, images in sets.items()
+            name: NearDuplicates(images=len(images), by_hash=hashed[name], suspicious=hashed[name] > 0)
+            for name, images in sets.items()
         }, ""
     total = 2 * len(test) + sum(map(len, sets.values()))
     with progress.task("Looking for near-duplicates", total, "images") as task:
-        seen, copies = [], []
-        for part in _parts(test):
-            seen.append(_features(network, part))
-            copies.append(_features(network, _altered(part)))
+        features, altered = [], []
+        for part in _batches(test, batch_size):
+            features.append(_features(network, part))
+            altered.append(_features(network, _altered(part)))
             task.advance(2 * len(part))
-        middle = torch.cat(seen).mean(0)
-        known = F.normalize(torch.cat(seen) - middle)
-        apart = 1 - (known * F.normalize(torch.cat(copies) - middle)).sum(1)
-        limit = max(float(apart.quantile(_COPIES)), 1e-6)
-        each_other = (1 - known @ known.T).fill_diagonal_(torch.inf).amin(1)
-        usual = float((each_other <= limit).float().mean())
+        mean = torch.cat(features).mean(0)
+        known = F.normalize(torch.cat(features) - mean)  # M D
+        to_copies = 1 - (known * F.normalize(torch.cat(altered) - mean)).sum(1)
+        threshold = max(float(to_copies.quantile(_COPIES)), 1e-6)
+        to_each_other = (1 - known @ known.T).fill_diagonal_(torch.inf).amin(1)
+        usual = float((to_each_other <= threshold).float().mean())
         found = {}
-        for which, images in sets.items():
+        for name, images in sets.items():
             nearest = []
-            for part in _parts(images):
-                own = F.normalize(_features(network, part) - middle)
+            for part in _batches(images, batch_size):
+                own = F.normalize(_features(network, part) - mean)
                 nearest.append((1 - own @ known.T).amin(1))
                 task.advance(len(part))
-            distance = torch.cat(nearest).clamp(min=0) / limit
+            distance = torch.cat(nearest).clamp(min=0) / threshold
             near = int((distance <= 1).sum())
-            more = binomtest(near, len(images), usual, alternative="greater").pvalue < _SURE
-            found[which] = Alike(
-                len(images), hashed[which], near, float(distance.min()), usual, hashed[which] > 0 or bool(more)
+            unusual = binomtest(near, len(images), usual, alternative="greater").pvalue < _SIGNIFICANCE
+            found[name] = NearDuplicates(
+                images=len(images),
+                by_hash=hashed[name],
+                by_features=near,
+                nearest=float(distance.min()),
+                usual=usual,
+                suspicious=hashed[name] > 0 or bool(unusual),
             )
     return found, LITE0
 
 
 @cache
-def _network(size: int) -> Network:
+def pretrained_network(size: int) -> Network:
+    """EfficientNet-Lite0 with ImageNet weights, without its head.
+
+    Raises:
+        MissingExtraError: its package is not installed.
+    """
     return build(LITE0, 0, size=size).eval()
 
 
 @torch.inference_mode()
 def _features(network: Network, images: UInt8[np.ndarray, "B S S 3"]) -> Float32[Tensor, "B D"]:
-    x = torch.from_numpy(np.ascontiguousarray(images)).to(network.mean.device)
-    return network(x.permute(0, 3, 1, 2).float() / 127.5 - 1).float().cpu()
+    return network(to_tensor(images, network.mean.device)).float().cpu()
 
 
-def _parts(images: UInt8[np.ndarray, "N S S 3"]) -> Iterator[UInt8[np.ndarray, "B S S 3"]]:
-    for start in range(0, len(images), _BATCH):
-        yield np.asarray(images[start : start + _BATCH])
+def _batches(images: UInt8[np.ndarray, "N S S 3"], size: int) -> Iterator[UInt8[np.ndarray, "B S S 3"]]:
+    for start in range(0, len(images), size):
+        yield np.asarray(images[start : start + size])
 
 
 def _altered(images: UInt8[np.ndarray, "B S S 3"]) -> UInt8[np.ndarray, "B S S 3"]:
-    """The same pictures a little faded, blurred, and shifted by a thirty-second of the side."""
+    """The same images slightly faded, blurred, and shifted by 1/32 of the side."""
     size = images.shape[1]
-    off = max(1, size // 32)
-    moved = np.array([[1, 0, off], [0, 1, off]], np.float32)
+    offset = max(1, size // 32)
+    shift = np.array([[1, 0, offset], [0, 1, offset]], np.float32)
     out = np.empty_like(images)
     for row, image in enumerate(images):
         soft = cv2.GaussianBlur(image, (0, 0), size / 100)
-        shifted = cv2.warpAffine(soft, moved, (size, size), borderMode=cv2.BORDER_REPLICATE)
+        shifted = cv2.warpAffine(soft, shift, (size, size), borderMode=cv2.BORDER_REPLICATE)
         out[row] = np.rint(0.9 * shifted.astype(np.float32) + 12)
     return out
 
@@ -142,9 +136,9 @@ def near_duplicates(
 ) -> Int64[np.ndarray, "P 2"]:
     """Pairs (row in ``first``, row in ``second``) of images that look the same.
 
-    Candidates are those whose 64-bit difference hashes (which of two neighbours in a 9 × 8 grey thumbnail is
-    the brighter) differ in at most ``threshold`` bits. Unlike images with plain backgrounds may have the same
-    hash, so thumbnails of 16 × 16 must then agree to 8 of 255 levels in the mean.
+    The 64-bit difference hashes (which of two neighbours in a 9 × 8 grey thumbnail is brighter) must differ in at most
+    ``threshold`` bits. Different images with plain backgrounds can share a hash, so the mean absolute difference of
+    the 16 × 16 thumbnails must also be at most 8 of 255 levels.
     """
     ours, theirs = _hashes(first), _hashes(second)
     pairs = []
@@ -158,7 +152,7 @@ def near_duplicates(
 
 
 def _hashes(images: UInt8[np.ndarray, "N S S 3"]) -> Float32[np.ndarray, "N 64"]:
-    """Difference hashes as signs, so that 64 minus a scalar product is twice the Hamming distance."""
+    """Difference hashes as ±1; 64 minus a scalar product is twice the Hamming distance."""
     signs = np.empty((len(images), 64), np.float32)
     for row, image in enumerate(images):
         grey = _thumbnail(image, 9, 8) @ np.array((0.299, 0.587, 0.114), np.float32)

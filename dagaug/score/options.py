@@ -1,4 +1,4 @@
-"""The arms of a score: which ways to train are compared with which, and what else a score depends on."""
+"""Options of a score: the arms to compare, the number of trainings, the sweeps."""
 
 from __future__ import annotations
 
@@ -10,15 +10,30 @@ from dagaug.classifiers.augmentation import Augment
 from dagaug.classifiers.backbones import LITE0
 from dagaug.classifiers.fit import FitOptions
 from dagaug.runtime.errors import UsageError
-from dagaug.score.controls import CONTROLS
 
-__all__ = ["ARMS", "MIXED", "QUICK", "QUICK_SEEDS", "Arm", "Mode", "ScoreOptions", "arm_names"]
+__all__ = [
+    "CONTROLS",
+    "MIXED",
+    "PROTOCOL_ARMS",
+    "QUICK",
+    "QUICK_SEEDS",
+    "Arm",
+    "Control",
+    "Regime",
+    "ScoreOptions",
+    "arm_names",
+]
 
-Mode = Literal["scratch", "finetune", "linear-probe"]
+Regime = Literal["scratch", "finetune", "linear-probe"]
+"""How a classifier is trained: all weights from random ones, all from pretrained ones, or only a linear layer."""
 
+Control = Literal["cutout", "cutwarp", "random"]
+"""A control: synthetic images that lack one ingredient of the morphs (:mod:`dagaug.score.controls`)."""
+
+CONTROLS: tuple[Control, ...] = ("cutout", "cutwarp", "random")
 
 MIXED = "cutout+dagaug"
-"""Cut-outs in the place of a random half of the file's images."""
+"""The synthetic images of the HDF5 file, a random half of them replaced by cut-outs."""
 
 
 @dataclass(frozen=True)
@@ -26,11 +41,11 @@ class Arm:
     """One way to train.
 
     Attributes:
-        name: as it stands in the table.
-        augment: the augmentation of all its images.
-        images: which synthetic images have a share of each batch: those of the HDF5 file (``dagaug``), a control's,
-            half and half (:data:`MIXED`), another's (``--arm``); none if empty.
-        against: names of the arms that it is compared with.
+        name: name in the table.
+        augment: augmentation of all its images.
+        images: its synthetic images: those of the HDF5 file (``dagaug``), of a control, half of each (:data:`MIXED`),
+            or of another file or folder by the arm's name; "" for none.
+        against: names of its baselines.
     """
 
     name: str
@@ -39,7 +54,7 @@ class Arm:
     against: tuple[str, ...] = ("real",)
 
 
-ARMS: tuple[Arm, ...] = (
+PROTOCOL_ARMS: tuple[Arm, ...] = (
     Arm("real", "standard", against=()),
     Arm("strong", "strong"),
     Arm("real+dagaug", "standard", "dagaug", against=("real", "strong", "cutout", "cutwarp", "random")),
@@ -49,36 +64,39 @@ ARMS: tuple[Arm, ...] = (
     Arm("random", "standard", "random"),
     Arm(MIXED, "standard", MIXED, against=("real", "real+dagaug", "cutout")),
 )
-"""The arms, in the order of the table."""
+"""All arms of the protocol, in the order of the table."""
 
 QUICK = ("real", "real+dagaug", "cutout")
-"""The arms of a first look."""
+"""Arms of a quick score."""
 
 QUICK_SEEDS = 3
-"""Its trainings of each arm; two would give no interval to speak of."""
+"""Trainings of each arm of a quick score; two would give intervals too wide to be useful."""
 
 
 def arm_names(*, controls: bool = True) -> tuple[str, ...]:
-    """Names of all arms, or of those that need no checkpoint."""
-    return tuple(arm.name for arm in ARMS if controls or arm.images not in (*CONTROLS, MIXED))
+    """Names of all arms; with ``controls=False`` of those that need no checkpoint."""
+    return tuple(arm.name for arm in PROTOCOL_ARMS if controls or arm.images not in (*CONTROLS, MIXED))
 
 
 @dataclass(frozen=True)
 class ScoreOptions:
-    """What a score depends on besides data and images.
+    """Everything that a score depends on besides the data and the synthetic images.
 
     Attributes:
-        fit: network and training, the same for every arm but for the augmentation, which the arm chooses.
-        seeds: how many trainings of each arm.
-        seed: the first one; the others follow it. It also draws the controls.
-        per_class: use only the first so many real training images of each class.
-        arms: names of the arms, of :data:`ARMS`; ``real`` must be among them.
-        others: further arms, a name and an HDF5 file or a folder of class folders each.
-        fractions: shares of the real training images to train on with and without synthetic ones.
+        fit: network and training, the same for all arms; each arm sets its own augmentation.
+        seeds: number of trainings of each arm.
+        seed: first seed; the others follow it. It also seeds the controls.
+        per_class: use only the first N real training images of each class.
+        arms: names of the arms, from :data:`PROTOCOL_ARMS`; ``real`` must be among them.
+        others: further arms: a name, and an HDF5 file or a folder of class folders.
+        fractions: shares of the real training images to train on, with and without synthetic images.
         ratios: further synthetic shares of a batch to train with.
-        mode: train all weights from scratch, all from pretrained ones, or a linear classifier on frozen features.
-        validation: share of the real training images that is held out, fold by fold, to choose each arm's number of
-            steps (:mod:`dagaug.validation`); None for the same number in all arms, chosen by the number of images.
+        mode: how the weights are trained, see :data:`Regime`.
+        validation: share of the real training images that each fold holds out, to choose each arm's number of steps
+            by cross-validation (:mod:`dagaug.score.step_search`); None for the same number of steps in all arms.
+
+    Raises:
+        UsageError: an option is out of range, or the options contradict each other.
     """
 
     fit: FitOptions = field(default_factory=FitOptions)
@@ -89,39 +107,48 @@ class ScoreOptions:
     others: tuple[tuple[str, Path], ...] = ()
     fractions: tuple[float, ...] = ()
     ratios: tuple[float, ...] = ()
-    mode: Mode = "scratch"
+    mode: Regime = "scratch"
     validation: float | None = None
 
     def __post_init__(self) -> None:
         if self.seeds < 2:
-            raise UsageError(f"--seeds {self.seeds}: at least 2, since one training says nothing of chance")
+            raise UsageError("give at least 2; one training has no interval", option="seeds", value=self.seeds)
         if self.seed < 0:
-            raise UsageError(f"--seed {self.seed}: at least 0")
+            raise UsageError("give at least 0", option="seed", value=self.seed)
+        self._check_arms()
+        for share in self.fractions:
+            if not 0 < share <= 1:
+                raise UsageError("give shares above 0 and up to 1", option="fractions", value=f"{share:g}")
+        for share in self.ratios:
+            if not 0 < share < 1:
+                raise UsageError("give shares between 0 and 1", option="ratios", value=f"{share:g}")
+        if self.validation is not None and not 0 < self.validation <= 0.5:
+            value = f"{self.validation:g}"
+            raise UsageError("give a share above 0 and up to 0.5, such as 0.25", option="validation", value=value)
+        if self.mode != "scratch" and self.fit.name != LITE0 and self.fit.weights is None:
+            raise UsageError(
+                f"{self.fit.name} has no pretrained weights here",
+                option="mode",
+                value=self.mode,
+                remedies={"weights": None, "classifier": LITE0},
+            )
+
+    def _check_arms(self) -> None:
         known = arm_names()
         for name in self.arms:
             if name not in known:
-                raise UsageError(f"--arms {name}: no such arm; choose among {', '.join(known)}")
+                raise UsageError(f"no such arm; choose among {', '.join(known)}", option="arms", value=name)
         if "real" not in self.arms:
-            raise UsageError(f"--arms {','.join(self.arms)}: real must be among them; all are compared with it")
+            value = ",".join(self.arms)
+            raise UsageError("add real; all arms are compared with it", option="arms", value=value)
         names = [name for name, _ in self.others]
         for name in names:
             if not name or name in known or names.count(name) > 1:
-                raise UsageError(f"--arm {name}=…: give every arm a name of its own")
-        for option, values in (("fractions", self.fractions), ("ratio", self.ratios)):
-            for value in values:
-                if not 0 < value <= 1 or (option == "ratio" and value == 1):
-                    raise UsageError(f"--{option} {value:g}: a share between 0 and 1")
-        if self.validation is not None and not 0 < self.validation <= 0.5:
-            raise UsageError(f"--validation {self.validation:g}: a share between 0 and 0.5, such as 0.25")
-        if self.mode != "scratch" and self.fit.name != LITE0 and self.fit.weights is None:
-            raise UsageError(
-                f"--{self.mode}: {self.fit.name} has no pretrained weights here; give --weights FILE, "
-                f"or --classifier {LITE0}"
-            )
+                raise UsageError("give each arm a name of its own", option="others", value=name)
 
     def table(self) -> tuple[Arm, ...]:
-        """The chosen arms, compared with those among them that they are to be compared with."""
-        chosen = [arm for arm in ARMS if arm.name in self.arms]
+        """The chosen arms, each with those of its baselines that are chosen too."""
+        chosen = [arm for arm in PROTOCOL_ARMS if arm.name in self.arms]
         chosen += [Arm(name, "standard", name) for name, _ in self.others]
         there = {arm.name for arm in chosen}
         more = {"real+dagaug": tuple(name for name, _ in self.others)}
@@ -132,7 +159,7 @@ class ScoreOptions:
 
     @property
     def left_out(self) -> tuple[str, ...]:
-        """Names of the arms of the protocol that were not chosen."""
+        """Names of the protocol's arms that were not chosen."""
         return tuple(name for name in arm_names() if name not in self.arms)
 
     @property

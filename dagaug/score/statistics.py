@@ -1,8 +1,8 @@
-"""How sure a difference between two ways of training is. Pure numbers: no images, no networks, no files.
+"""Confidence intervals and tests for the difference between two arms; plain numbers, no images or networks.
 
-Chance enters twice: every training has its own (initial weights, order, augmentation), and the test images are a
-sample. Student's paired t over the seeds answers for the first, McNemar's test over the images for the second; a
-difference counts as one only where both say so.
+There are two sources of chance. Trainings differ in initial weights, order and augmentation: Student's paired t test
+over the seeds covers this. The test images are a sample: McNemar's test over the images covers this. A verdict needs
+both tests to agree.
 """
 
 from __future__ import annotations
@@ -19,28 +19,29 @@ from scipy import stats
 __all__ = [
     "CONFIDENCE",
     "ClassGain",
+    "ConfidenceInterval",
     "ConfusionChange",
-    "Estimate",
     "McNemar",
     "Verdict",
     "calibration_error",
     "class_gains",
     "confusion_changes",
-    "estimate",
     "holm",
     "mcnemar",
+    "mean_interval",
     "paired_difference",
     "verdict_of",
 ]
 
 CONFIDENCE = 0.95
+"""Level of all intervals."""
 
 Verdict = Literal["helps", "no measurable effect", "harms"]
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """A mean with its 95% interval; all as shares, not per cent."""
+class ConfidenceInterval:
+    """A mean with its 95% confidence interval, as shares."""
 
     mean: float
     low: float
@@ -50,32 +51,38 @@ class Estimate:
 # Over seeds
 
 
-def estimate(values: Sequence[float], *, resolution: float = 0.0) -> Estimate:
+def mean_interval(values: Sequence[float], *, resolution: float = 0.0) -> ConfidenceInterval:
     """Mean with Student's 95% interval.
 
     Args:
         values: at least two.
-        resolution: step in which values can differ at all. Values that are equal by rounding would seem
-            certain; their spread is taken to be at least that of rounding, resolution / √12.
+        resolution: smallest possible difference of two values. The standard deviation is taken as at least that of
+            rounding to this step, resolution / √12, so that values equal by rounding do not look certain.
+
+    Raises:
+        ValueError: there are fewer than two values.
     """
     mean, error = _mean_and_error(values, resolution)
     reach = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)) * error
-    return Estimate(mean, mean - reach, mean + reach)
+    return ConfidenceInterval(mean, mean - reach, mean + reach)
 
 
 def paired_difference(
     values: Sequence[float], baseline: Sequence[float], *, resolution: float = 0.0
-) -> tuple[Estimate, float]:
+) -> tuple[ConfidenceInterval, float]:
     """Mean difference of paired values with its 95% interval, and p of the two-sided paired t test.
 
-    The resolution is that of :func:`estimate`. Without any spread, p is 1 for no difference and 0 for one.
+    ``resolution`` is that of :func:`mean_interval`. If all differences are equal, p is 1 if they are zero, else 0.
+
+    Raises:
+        ValueError: there are fewer than two pairs.
     """
     differences = [a - b for a, b in zip(values, baseline, strict=True)]
     mean, error = _mean_and_error(differences, resolution)
     if error == 0:
-        return Estimate(mean, mean, mean), 1.0 if mean == 0 else 0.0
+        return ConfidenceInterval(mean, mean, mean), 1.0 if mean == 0 else 0.0
     p = 2 * float(stats.t.sf(abs(mean) / error, len(differences) - 1))
-    return estimate(differences, resolution=resolution), p
+    return mean_interval(differences, resolution=resolution), p
 
 
 def _mean_and_error(values: Sequence[float], resolution: float) -> tuple[float, float]:
@@ -91,12 +98,12 @@ def _mean_and_error(values: Sequence[float], resolution: float) -> tuple[float, 
 
 @dataclass(frozen=True)
 class McNemar:
-    """Predictions that only one of two arms has right, over all seeds.
+    """Result of McNemar's test of two arms.
 
     Attributes:
-        gained: only the arm has them right.
-        lost: only its baseline has.
-        p: that chance in the choice of test images makes so great a difference.
+        gained: number of predictions that only the arm has right, over all seeds.
+        lost: number of predictions that only the baseline has right.
+        p: p value over the choice of test images.
     """
 
     gained: int
@@ -105,15 +112,19 @@ class McNemar:
 
 
 def mcnemar(right: Bool[np.ndarray, "S N"], baseline: Bool[np.ndarray, "S N"]) -> McNemar:
-    """McNemar's exact test on the predictions of S seeds for N images, pooled.
+    """McNemar's exact test on the pooled predictions of S seeds for N test images.
 
-    The same image met by S networks is one draw, not S: its net gain over the seeds keeps or changes its sign as a
-    whole under the null hypothesis, and p is exact over all such changes. With one seed this is McNemar's own exact
-    (binomial) test; for pooling over clusters see Durkalski et al., Statistics in Medicine 22 (2003).
+    An image seen by S networks is one sample, not S: under the null hypothesis the sign of its net gain over the
+    seeds is random. p is exact over all combinations of signs. With one seed this is McNemar's exact (binomial) test;
+    for pooling over clusters see Durkalski et al., Statistics in Medicine 22 (2003).
+
+    Args:
+        right: whether each prediction of the arm is right.
+        baseline: the same for the baseline.
     """
     net = right.astype(np.int64).sum(0) - baseline.astype(np.int64).sum(0)
     sizes = np.abs(net[net != 0])
-    chances = np.ones(1)  # of the sums -k, -k + 2, ..., k of the images so far
+    chances = np.ones(1)  # probabilities of the sums -k, -k + 2, ..., k of the images so far
     for size in np.sort(sizes).tolist():
         wider = np.zeros(len(chances) + size)
         wider[: len(chances)] += chances / 2
@@ -124,8 +135,8 @@ def mcnemar(right: Bool[np.ndarray, "S N"], baseline: Bool[np.ndarray, "S N"]) -
     return McNemar(int((right & ~baseline).sum()), int((baseline & ~right).sum()), p)
 
 
-def verdict_of(difference: Estimate, p_images: float) -> Verdict:
-    """``helps`` or ``harms`` where the interval over seeds and the test over images both rule chance out."""
+def verdict_of(difference: ConfidenceInterval, p_images: float) -> Verdict:
+    """``helps`` or ``harms`` if both the interval over seeds and the test over images are significant."""
     if p_images < 1 - CONFIDENCE and difference.low > 0:
         return "helps"
     if p_images < 1 - CONFIDENCE and difference.high < 0:
@@ -134,48 +145,48 @@ def verdict_of(difference: Estimate, p_images: float) -> Verdict:
 
 
 def holm(values: Sequence[float]) -> list[float]:
-    """p of each of several tests, raised so that one of them being false is as rare as with one test (Holm 1979)."""
-    raised, floor = [0.0] * len(values), 0.0
+    """p values of several tests, adjusted by Holm's method (1979) to control the family-wise error rate."""
+    adjusted, floor = [0.0] * len(values), 0.0
     for rank, place in enumerate(np.argsort(values, kind="stable").tolist()):
         floor = max(floor, min(1.0, (len(values) - rank) * values[place]))
-        raised[place] = floor
-    return raised
+        adjusted[place] = floor
+    return adjusted
 
 
-# What lies behind an accuracy
+# Calibration, classes, confusions
 
 
 def calibration_error(confidence: Float[np.ndarray, " N"], right: Bool[np.ndarray, " N"], *, bins: int = 15) -> float:
-    """Expected calibration error: mean distance of confidence and accuracy in bins of equal width (Guo et al. 2017).
+    """Expected calibration error: mean gap between confidence and accuracy in bins of equal width (Guo et al. 2017).
 
     Args:
-        confidence: p of each top-1 prediction.
-        right: whether it is right.
-        bins: between 0 and 1; each is open below and closed above.
+        confidence: probability of each top-1 prediction, in [0, 1].
+        right: whether each prediction is right.
+        bins: number of bins; each is open below and closed above.
     """
     place = np.clip(np.ceil(confidence.astype(np.float64) * bins) - 1, 0, bins - 1).astype(np.int64)
     gaps = np.bincount(place, weights=confidence.astype(np.float64) - right, minlength=bins)
     return float(np.abs(gaps).sum() / max(len(right), 1))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ClassGain:
     """An arm against its baseline on the test images of one class.
 
     Attributes:
-        name: of the class.
-        test: its test images.
-        accuracy: of the arm, mean over seeds.
+        name: name of the class.
+        test: number of its test images.
+        accuracy: accuracy of the arm, mean over seeds; NaN in files of older versions.
         difference: accuracy minus that of the baseline, with the interval over seeds.
-        p: the greater of those over seeds and over images.
-        sure: whether p still rules chance out though so many classes were looked at (:func:`holm`).
+        p: the larger of the p values over seeds and over images; NaN in files of older versions.
+        sure: whether the difference is significant after :func:`holm`'s correction for the number of classes.
     """
 
     name: str
-    test: int
-    accuracy: float
-    difference: Estimate
-    p: float
+    test: int = 0
+    accuracy: float = math.nan
+    difference: ConfidenceInterval
+    p: float = math.nan
     sure: bool
 
 
@@ -185,7 +196,7 @@ def class_gains(
     right: Bool[np.ndarray, "S N"],
     baseline: Bool[np.ndarray, "S N"],
 ) -> tuple[ClassGain, ...]:
-    """Gain or harm of each class that has test images, in the order of the classes."""
+    """Gain of each class with test images, in the order of the classes."""
     found = []
     for label, name in enumerate(classes):
         of_class = labels == label
@@ -195,13 +206,16 @@ def class_gains(
         ours, theirs = right[:, of_class], baseline[:, of_class]
         difference, p = paired_difference(ours.mean(1).tolist(), theirs.mean(1).tolist(), resolution=1 / count)
         found.append((name, count, float(ours.mean()), difference, max(p, mcnemar(ours, theirs).p)))
-    raised = holm([one[-1] for one in found])
-    return tuple(ClassGain(*one, sure=p < 1 - CONFIDENCE) for one, p in zip(found, raised, strict=True))
+    adjusted = holm([one[-1] for one in found])
+    return tuple(
+        ClassGain(name=name, test=count, accuracy=accuracy, difference=difference, p=p, sure=holm_p < 1 - CONFIDENCE)
+        for (name, count, accuracy, difference, p), holm_p in zip(found, adjusted, strict=True)
+    )
 
 
 @dataclass(frozen=True)
 class ConfusionChange:
-    """How much more often images of one class are taken for another: shares of the class's test images."""
+    """Share of the test images of class ``truth`` that are classified as ``taken_for``, before and after."""
 
     truth: str
     taken_for: str
@@ -217,7 +231,7 @@ def confusion_changes(
     *,
     most: int = 5,
 ) -> tuple[tuple[ConfusionChange, ...], tuple[ConfusionChange, ...]]:
-    """The pairs of classes whose confusion fell most, and those whose confusion rose most."""
+    """The ``most`` pairs of classes whose confusion fell most, and those whose confusion rose most."""
     count = len(classes)
     size = np.maximum(np.bincount(labels, minlength=count), 1)
 

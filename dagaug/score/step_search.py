@@ -1,9 +1,8 @@
-"""How long each arm trains, if that is to be chosen: by held-out training images, never by the test.
+"""Choice of each arm's number of steps by cross-validation on the real training images.
 
-With ten images a class a share that is held out once is too few images to choose by, and too many to do without. So
-the real training images are dealt to folds; for each fold a network is trained without it, for each number of steps
-on offer, and asked about it. Every training image is thus a validation image once. The arm then trains on all images
-for as many steps as gave most right answers, the fewer of those that tie. All arms are offered the same numbers.
+Each fold's network is trained without the fold, for each number of steps on offer, and predicts the fold; so every
+training image is a validation image once. An arm then trains on all images for the number of steps with the highest
+accuracy, the smallest one if several tie. All arms are offered the same numbers. Test images are never used.
 """
 
 from __future__ import annotations
@@ -18,57 +17,64 @@ from jaxtyping import Bool, Int64
 from dagaug.classifiers.cross_fit import assign_folds
 from dagaug.runtime.errors import UsageError
 from dagaug.runtime.progress import Progress
-from dagaug.score.image_sets import ImageSet, MorphSet
-from dagaug.score.results import Validated
-from dagaug.score.run_log import Ledger, Run
-from dagaug.score.trainings import Setting, Training, run_all
+from dagaug.score.image_sets import ImageSet, TracedImageSet
+from dagaug.score.results import StepCandidate
+from dagaug.score.run_log import RunLog, ScoreRun
+from dagaug.score.trainings import SharedSettings, TrainingSpec, run_all
 
 __all__ = ["OFFERED", "choose_steps", "without_origins"]
 
 OFFERED = (0.5, 1.0, 2.0)
-"""The numbers of steps to choose among, as multiples of the usual one."""
+"""Numbers of steps to choose from, as multiples of the default number."""
 
 
 def choose_steps(
-    real: MorphSet,
-    trainings: Mapping[str, Training],
+    real: TracedImageSet,
+    trainings: Mapping[str, TrainingSpec],
     share: float,
     seed: int,
-    setting: Setting,
+    shared: SharedSettings,
     devices: Sequence[torch.device],
-    ledger: Ledger,
+    log: RunLog,
     progress: Progress,
-) -> tuple[dict[str, Training], tuple[Validated, ...]]:
+) -> tuple[dict[str, TrainingSpec], tuple[StepCandidate, ...]]:
     """Choose the number of steps of each arm.
 
-    Synthetic images that were made from a held-out image stay out with it, where it is known what they were made from.
+    Synthetic images made from a held-out image are held out with it, if their origins are known.
 
     Args:
         real: the real training images.
-        trainings: those of the arms, on all real training images, with the usual number of steps.
-        share: of the real training images that a fold holds out.
-        seed: of the folds and of these trainings.
-        setting, devices, ledger, progress: see :func:`dagaug.trainings.run_all`.
+        trainings: training of each arm on all real training images, with the default number of steps.
+        share: share of the real training images that a fold holds out.
+        seed: seed of the folds and of these trainings.
+        shared, devices, log, progress: see :func:`dagaug.score.trainings.run_all`.
+
+    Returns:
+        the trainings with the chosen numbers of steps, and all numbers that were tried.
 
     Raises:
-        UsageError: no class has two images, so that nothing can be held out.
+        UsageError: no class has two images, so that none can be held out.
     """
     fold_of, held_out = assign_folds(real.hashes, real.labels, max(2, round(1 / share)), seed=seed)
     if not held_out.any():
-        raise UsageError("--validation: no class has two different training images, so that none can be held out")
+        raise UsageError(
+            "no class has two different training images, so that none can be held out",
+            option="validation",
+            value=f"{share:g}",
+        )
     folds = [_Fold.of(real, held_out & (fold_of == fold)) for fold in range(int(fold_of.max()) + 1)]
-    asked: dict[tuple[str, int], list[Training]] = {}
+    tried: dict[tuple[str, int], list[TrainingSpec]] = {}
     for arm, training in trainings.items():
         parts = [without_origins(training.synthetic, fold.files) for fold in folds]
         for steps in sorted({max(1, round(multiple * training.steps)) for multiple in OFFERED}):
             options = replace(training.options, steps=steps)
-            asked[arm, steps] = [
-                Training(f"{arm}, {steps} steps, fold {number + 1}", options, fold.train, part, fold.held)
+            tried[arm, steps] = [
+                TrainingSpec(f"{arm}, {steps} steps, fold {number + 1}", options, fold.train, part, fold.held_out)
                 for number, (fold, part) in enumerate(zip(folds, parts, strict=True))
             ]
-    jobs = [(training, seed) for several in asked.values() for training in several]
-    runs = iter(run_all(jobs, setting, devices, ledger, progress, "Choosing the number of steps"))
-    accuracy = {key: _accuracy(several, runs) for key, several in asked.items()}
+    jobs = [(training, seed) for several in tried.values() for training in several]
+    runs = iter(run_all(jobs, shared, devices, log, progress, "Choosing the number of steps"))
+    accuracy = {key: _accuracy(several, runs) for key, several in tried.items()}
     best: dict[str, int] = {}
     for arm, steps in sorted(accuracy, key=lambda key: key[1]):
         if arm not in best or accuracy[arm, steps] > accuracy[arm, best[arm]]:
@@ -77,33 +83,39 @@ def choose_steps(
         arm: replace(training, options=replace(training.options, steps=best[arm]))
         for arm, training in trainings.items()
     }
-    return chosen, tuple(Validated(*key, value, key[1] == best[key[0]]) for key, value in accuracy.items())
+    return chosen, tuple(
+        StepCandidate(arm=arm, steps=steps, accuracy=value, chosen=steps == best[arm])
+        for (arm, steps), value in accuracy.items()
+    )
 
 
 @dataclass(frozen=True)
 class _Fold:
-    """The real training images parted in two, and the names of those that are held out."""
+    """The real training images, split in two, and the file names of those that are held out."""
 
     train: ImageSet
-    held: ImageSet
+    held_out: ImageSet
     files: frozenset[str]
 
     @classmethod
-    def of(cls, real: MorphSet, held: Bool[np.ndarray, " N"]) -> _Fold:
-        rows = np.flatnonzero(held)
+    def of(cls, real: TracedImageSet, held_out: Bool[np.ndarray, " N"]) -> _Fold:
+        rows = np.flatnonzero(held_out)
         files = frozenset(file for row in rows.tolist() for file in real.origins[row])
-        return cls(real.take(np.flatnonzero(~held)), real.take(rows), files)
+        return cls(real.take(np.flatnonzero(~held_out)), real.take(rows), files)
 
 
-def _accuracy(trainings: Sequence[Training], runs: Iterator[Run]) -> float:
-    """Of the next runs, which are those of these trainings, on all that these held out."""
+def _accuracy(trainings: Sequence[TrainingSpec], runs: Iterator[ScoreRun]) -> float:
+    """Accuracy on all held-out images; takes the runs of these trainings from ``runs``."""
     right = [next(runs).predicted() == training.test.labels for training in trainings]
     return float(np.concatenate(right).mean())
 
 
 def without_origins(images: ImageSet | None, files: frozenset[str]) -> ImageSet | None:
-    """Synthetic images but those that were made from one of these files; None if that leaves none."""
-    if images is None or not isinstance(images, MorphSet):
+    """The synthetic images that were not made from any of ``files``; None if there are none.
+
+    A set whose origins are unknown is returned whole.
+    """
+    if images is None or not isinstance(images, TracedImageSet):
         return images
     rows: Int64[np.ndarray, " M"] = np.flatnonzero([files.isdisjoint(origins) for origins in images.origins])
     return images.take(rows) if len(rows) else None

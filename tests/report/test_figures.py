@@ -11,20 +11,15 @@ import cv2
 import numpy as np
 import pytest
 from making_reports import a_cloud, write_run, write_store
-from making_scores import SCORE
+from making_scores import SCORE, a_score
 
 from dagaug.report.figures import FORMS, Form, cloud_figure, picture_figure, score_figures, training_figure
 from dagaug.report.scatter import scatter
 from dagaug.report.svg_plots import Metrics
 from dagaug.report.write import write_figures
 from dagaug.runtime.errors import DataError
-from dagaug.score.results import ScoreFile
 
 HOSTILE = "$x^{2$ \\frac <b> \u202e" + "w" * 5000
-
-
-def a_score(**changes: object) -> ScoreFile:
-    return ScoreFile.model_validate(json.loads(json.dumps(SCORE | changes)))
 
 
 def contents(pdf: bytes) -> str:
@@ -66,7 +61,7 @@ def test_names_may_be_anything() -> None:
         one["classes"][0]["name"] = HOSTILE
     score["comparisons"].append(score["comparisons"][1] | {"arm": HOSTILE})
     metrics = Metrics({HOSTILE: (np.arange(1.0, 5.0), np.arange(4.0))}, 0)
-    figures = dict(score_figures(ScoreFile.model_validate(score), "png"))
+    figures = dict(score_figures(a_score(**score), "png"))
     training = training_figure(metrics, "png")
     assert training is not None
     for png in (*figures.values(), training):

@@ -6,13 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
-from making_scores import SCORE
+from making_scores import SCORE, a_score
 
 from dagaug.report.palette import ARMS, PALETTE, arm_places
 from dagaug.report.score_view import ScoreTable, score_table
 from dagaug.report.svg_plots import ticks
 from dagaug.report.write import write_report
-from dagaug.score.results import ScoreFile, read_score
+from dagaug.score.results import read_score
 
 
 @pytest.fixture
@@ -59,18 +59,18 @@ def test_leaks_are_told(table: ScoreTable) -> None:
     assert table.guards == ()
     alike = {"real": {"by_hash": 0, "by_features": 0}, "dagaug": {"by_hash": 1, "by_features": 3}}
     guards = {"alike": alike, "selector": {"learned": 200, "test": 30, "seen": 2}}
-    (_, near), (_, selector) = found = score_table(ScoreFile.model_validate(SCORE | {"guards": guards})).guards
+    (_, near), (_, selector) = found = score_table(a_score(guards=guards)).guards
     assert [well for well, _ in found] == [False, False]
     assert "by features): 3 of dagaug." in near
     assert "2 of the 30 test images were among them" in selector
     usual = {"images": 1000, "by_hash": 0, "by_features": 520, "usual": 0.55, "suspicious": False}
     guards = {"alike": {"dagaug": usual}, "selector": None}
-    ((well, near),) = score_table(ScoreFile.model_validate(SCORE | {"guards": guards})).guards
+    ((well, near),) = score_table(a_score(guards=guards)).guards
     assert well
     assert near.endswith("520 of 1,000 dagaug; of the test images, 55% look like another one.")
     alike = {"real": {"by_hash": 0, "by_features": None}, "dagaug": {"by_hash": 0, "by_features": None}}
     guards = {"alike": alike, "selector": {"learned": 200, "test": 30, "seen": 0}}
-    assert [well for well, _ in score_table(ScoreFile.model_validate(SCORE | {"guards": guards})).guards] == [True] * 2
+    assert [well for well, _ in score_table(a_score(guards=guards)).guards] == [True] * 2
 
 
 def test_an_arm_keeps_its_colour_whoever_else_is_there(table: ScoreTable) -> None:

@@ -26,9 +26,10 @@ from dagaug.hdf5.reader import Store
 from dagaug.hdf5.schema import Images
 from dagaug.model.trained_model import load_model
 from dagaug.runtime.errors import CheckpointError, DataError
-from dagaug.score.controls import CONTROLS, Controls, check_selector, find_checkpoint
+from dagaug.score.controls import Controls, find_checkpoint
 from dagaug.score.experiment import score
-from dagaug.score.options import ScoreOptions
+from dagaug.score.leak_checks import check_selector
+from dagaug.score.options import CONTROLS, ScoreOptions
 
 WHOLE = 64
 
@@ -188,11 +189,11 @@ def test_another_checkpoint_is_refused_naming_both(
         header = store.header
         assert find_checkpoint(path, header) == model
         model.write_bytes(b"another")
-        with pytest.raises(CheckpointError, match=r"run/model\.safetensors is not .*/a\.h5 was made with \(SHA-256"):
+        with pytest.raises(CheckpointError, match=r"run/model\.safetensors: not .*/a\.h5 was made with \(SHA-256"):
             Controls(path, birds, size=SIZE)
         assert find_checkpoint(path, header, birds_run) == birds_run / "model.safetensors"
         model.unlink()
-        with pytest.raises(CheckpointError, match=r"run/model\.safetensors: .*/a\.h5 .*not there.*--no-controls"):
+        with pytest.raises(CheckpointError, match=r"run/model\.safetensors: not found; .*/a\.h5 .*controls=False"):
             Controls(path, birds, size=SIZE)
         shutil.copy(birds_run / "model.safetensors", tmp_path)  # beside the file, as augment writes it by default
         assert find_checkpoint(path, header) == tmp_path / "model.safetensors"

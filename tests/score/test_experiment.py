@@ -24,19 +24,19 @@ from dagaug.classifiers.fit import FitOptions
 from dagaug.data.dataset import Dataset
 from dagaug.data.layouts import read_dataset
 from dagaug.hdf5.reader import Store
-from dagaug.hdf5.run import open_run
+from dagaug.hdf5.shard_folder import open_shard_folder
 from dagaug.hdf5.schema import Candidates, Header, Images
 from dagaug.hdf5.shards import ShardContent
 from dagaug.runtime.errors import DataError, UsageError
 from dagaug.runtime.progress import Progress
 from dagaug.score import trainings
 from dagaug.score.experiment import _half_and_half, score
-from dagaug.score.image_sets import ImageSet, MorphSet, load_real
+from dagaug.score.image_sets import ImageSet, TracedImageSet, load_real
 from dagaug.score.options import ScoreOptions
 from dagaug.score.results import ScoreResult
-from dagaug.score.run_log import Run, pack
+from dagaug.score.run_log import ScoreRun, pack
 from dagaug.score.step_search import without_origins
-from dagaug.score.trainings import Training
+from dagaug.score.trainings import TrainingSpec
 
 OPTIONS = ScoreOptions(FitOptions("test_resnet", 32, steps=4, batch_size=8), seeds=2, arms=("real", "real+dagaug"))
 
@@ -123,7 +123,7 @@ def write_store(
         seed=0,
         created_by="test",
     )
-    with open_run(path, {}) as run:
+    with open_shard_folder(path, {}) as run:
         run.write(0, ShardContent([image.tobytes() for image in images], table, candidates))
         run.merge(header, 1)
     return path
@@ -177,7 +177,7 @@ def test_every_prediction_is_kept_and_agrees_with_the_accuracy(
 def test_the_result_is_plain_json(small: tuple[Path, Path, ScoreResult]) -> None:
     read = json.loads(small[2].to_json())
     assert read["arms"][1]["arm"] == "real+dagaug"
-    assert read["comparisons"][0]["difference"]["low"] <= read["comparisons"][0]["difference"]["high"]
+    assert read["comparisons"][0]["first_difference"]["low"] <= read["comparisons"][0]["first_difference"]["high"]
     assert read["options"]["fit"]["name"] == "test_resnet"
     assert read["sentences"] == list(small[2].sentences)
 
@@ -263,7 +263,7 @@ def test_each_arm_trains_for_the_steps_that_held_out_training_images_chose(
     seen = []
     inner = trainings._Trainer._run
 
-    def judged(self: Any, training: Training, seed: int, progress: Progress) -> Run:
+    def judged(self: Any, training: TrainingSpec, seed: int, progress: Progress) -> ScoreRun:
         run = inner(self, training, seed, progress)
         if "fold" not in training.name:
             return run
@@ -310,7 +310,7 @@ def test_of_equals_the_fewest_steps_are_chosen(
 
 def test_images_of_held_out_ones_stay_out_with_them() -> None:
     pictures, labels = np.zeros((4, 8, 8, 3), np.uint8), np.arange(4)
-    made = MorphSet(pictures, labels, (("a", "b"), ("b", "c"), ("c", "a"), ("d", "d")))
+    made = TracedImageSet(pictures, labels, (("a", "b"), ("b", "c"), ("c", "a"), ("d", "d")))
     kept = without_origins(made, frozenset({"b"}))
     assert kept is not None
     assert kept.labels.tolist() == [2, 3]
@@ -350,7 +350,7 @@ def test_the_arms_of_the_protocol_are_compared_as_it_says() -> None:
 
 def test_half_and_half_are_as_many_of_the_same_sources() -> None:
     labels = np.arange(9)
-    morphs = MorphSet(np.zeros((9, 4, 4, 3), np.uint8), labels, tuple((str(label),) for label in labels))
+    morphs = TracedImageSet(np.zeros((9, 4, 4, 3), np.uint8), labels, tuple((str(label),) for label in labels))
     cutouts = ImageSet(np.full((9, 4, 4, 3), 255, np.uint8), labels)
     mixed = _half_and_half(morphs, cutouts, 0)
     assert sorted(mixed.images.mean((1, 2, 3)).tolist()) == [0] * 5 + [255] * 4
@@ -373,20 +373,24 @@ def test_a_folder_of_unknown_classes_is_refused_by_name(data: Dataset, tmp_path:
     options = replace(OPTIONS, arms=("real",), others=(("x", folder_of(tmp_path / "theirs", ("blue", "violet"))),))
     with pytest.raises(DataError, match=r"theirs/violet: .* no class of this name"):
         score(data, None, options)
-    with pytest.raises(DataError, match=r"nowhere: no HDF5 file and no folder"):
+    with pytest.raises(DataError, match=r"nowhere: neither an HDF5 file nor a folder"):
         score(data, None, replace(options, others=(("x", tmp_path / "nowhere"),)))
 
 
 def test_impossible_options_are_refused_by_name() -> None:
     for changes, words in (
-        ({"seeds": 1}, "--seeds 1"),
-        ({"arms": ("real", "best")}, "--arms best: no such arm; choose among real, strong"),
-        ({"arms": ("strong",)}, "real must be among them"),
-        ({"others": (("strong", Path("x")),)}, "--arm strong=…"),
-        ({"fractions": (0.0,)}, "--fractions 0"),
-        ({"ratios": (1.0,)}, "--ratio 1"),
-        ({"validation": 0.7}, "--validation 0.7: a share"),
-        ({"mode": "finetune"}, "--finetune: plain has no pretrained weights"),
+        ({"seeds": 1}, "seeds=1: give at least 2"),
+        ({"seed": -1}, "seed=-1: give at least 0"),
+        ({"arms": ("real", "best")}, "arms=best: no such arm; choose among real, strong"),
+        ({"arms": ("strong",)}, "arms=strong: add real; all arms are compared with it"),
+        ({"others": (("strong", Path("x")),)}, "others=strong: give each arm a name of its own"),
+        ({"fractions": (0.0,)}, "fractions=0: give shares above 0"),
+        ({"ratios": (1.0,)}, "ratios=1: give shares between 0 and 1"),
+        ({"validation": 0.7}, "validation=0.7: give a share above 0 and up to 0.5"),
+        (
+            {"mode": "finetune"},
+            "mode=finetune: plain has no pretrained weights here; try another weights or classifier=lite0",
+        ),
     ):
         with pytest.raises(UsageError, match=words):
             ScoreOptions(**changes)  # type: ignore[arg-type]
@@ -422,8 +426,8 @@ def test_scripts_learn_the_verdict_by_the_exit_code(
     data: Dataset, small: tuple[Path, Path, ScoreResult], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verdict: str,
     code: int,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(ScoreResult, "verdict", verdict)
-    monkeypatch.setattr("dagaug.score.experiment.score", lambda *arguments, **named: small[2])
+    result = replace(small[2], verdict=verdict)
+    monkeypatch.setattr("dagaug.score.experiment.score", lambda *arguments, **named: result)
     arguments = ("score", data.root, small[0], "--no-controls", "--out", tmp_path / "s.json", "--json")
     asked = dagaug(*arguments, "--fail-unless-helps")
     assert (asked.code, asked.json["verdict"]) == (code, verdict)
@@ -435,7 +439,7 @@ def test_scripts_learn_the_verdict_by_the_exit_code(
     [
         (("--arm", "nameless"), "--arm nameless: write NAME=PATH"),
         (("--fractions", "half"), "--fractions half: numbers with commas between them"),
-        (("--ratio", "2"), "--ratio 2: a share between 0 and 1"),
+        (("--ratio", "2"), "--ratio 2: give shares between 0 and 1"),
         (("--finetune", "--linear-probe"), "--finetune and --linear-probe: choose one"),
         (("--arms", "real,best"), "--arms best: no such arm"),
         (("--linear-probe", "--classifier", "resnet18"), "--linear-probe: resnet18 has no pretrained weights here"),
@@ -466,7 +470,7 @@ def test_fractions_use_morphs_of_their_own_real_images_alone(
 
 
 def test_a_fraction_without_a_morph_is_refused(data: Dataset, small: tuple[Path, Path, ScoreResult]) -> None:
-    with pytest.raises(UsageError, match=r"--fractions 0\.25: no synthetic image"):
+    with pytest.raises(UsageError, match=r"fractions=0\.25: no synthetic image"):
         score(data, small[0], replace(OPTIONS, fractions=(0.25,)))
 
 

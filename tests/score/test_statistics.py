@@ -10,13 +10,13 @@ import pytest
 from scipy import stats
 
 from dagaug.score.statistics import (
-    Estimate,
+    ConfidenceInterval,
     calibration_error,
     class_gains,
     confusion_changes,
-    estimate,
     holm,
     mcnemar,
+    mean_interval,
     paired_difference,
     verdict_of,
 )
@@ -27,12 +27,12 @@ from dagaug.score.statistics import (
 def test_the_interval_is_scipys() -> None:
     values = [0.61, 0.64, 0.58, 0.66, 0.63]
     low, high = stats.t.interval(0.95, 4, loc=np.mean(values), scale=stats.sem(values))
-    found = estimate(values)
+    found = mean_interval(values)
     assert (found.mean, found.low, found.high) == pytest.approx((np.mean(values), low, high), rel=1e-12)
 
 
 def test_three_values_reach_as_far_as_the_printed_table_of_t_says() -> None:
-    found = estimate([-1.0, 0.0, 1.0])
+    found = mean_interval([-1.0, 0.0, 1.0])
     assert found.high == pytest.approx(4.303 / math.sqrt(3), abs=1e-3)
 
 
@@ -59,7 +59,7 @@ def test_no_difference_at_all_has_p_one() -> None:
 
 def test_one_value_has_no_interval() -> None:
     with pytest.raises(ValueError, match="at least 2"):
-        estimate([0.5])
+        mean_interval([0.5])
 
 
 # Over test images
@@ -96,7 +96,11 @@ def test_seeds_that_predict_alike_say_no_more_than_one() -> None:
 
 
 def test_a_verdict_needs_seeds_and_images() -> None:
-    gain, loss, unsure = Estimate(0.1, 0.05, 0.15), Estimate(-0.1, -0.15, -0.05), Estimate(0.1, -0.01, 0.2)
+    gain, loss, unsure = (
+        ConfidenceInterval(0.1, 0.05, 0.15),
+        ConfidenceInterval(-0.1, -0.15, -0.05),
+        ConfidenceInterval(0.1, -0.01, 0.2),
+    )
     assert verdict_of(gain, 0.01) == "helps"
     assert verdict_of(loss, 0.01) == "harms"
     assert verdict_of(gain, 0.2) == verdict_of(loss, 0.2) == verdict_of(unsure, 0.01) == "no measurable effect"

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+
+from dagaug.score.results import ScoreResult
+
 
 def about(mean: float, reach: float = 0.1) -> dict[str, float]:
     return {"mean": mean, "low": mean - reach, "high": mean + reach}
@@ -46,3 +50,8 @@ SCORE = {
     "ratios": [{"share": 0.5, "accuracy": about(0.65), "difference": about(0.05)}],
     "notes": ["beware"],
 }  # fmt: skip
+
+
+def a_score(**changes: object) -> ScoreResult:
+    """The score of :data:`SCORE` with other values for some keys."""
+    return ScoreResult.from_json(json.dumps(SCORE | changes))

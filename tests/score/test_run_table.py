@@ -5,21 +5,21 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dagaug.score.results import RunTable
-from dagaug.score.run_log import Run, pack
+from dagaug.score.run_log import ScoreRun, pack
+from dagaug.score.run_table import RunTable
 
 CLASSES = ("a", "b")
 LABELS = np.arange(1000) % 2
 
 
-def runs(arm: str, shares: list[float], seed: int = 0) -> list[Run]:
+def runs(arm: str, shares: list[float], seed: int = 0) -> list[ScoreRun]:
     """Networks that are right on about these shares of the test images."""
     rng = np.random.default_rng(seed)
     found = []
     for number, share in enumerate(shares):
         right = rng.permutation(1000) < round(1000 * share)
         predicted = np.where(right, LABELS, 1 - LABELS)
-        found.append(Run(arm, number, float(right.mean()), 0.1, pack(predicted), 1.0))
+        found.append(ScoreRun(arm, number, float(right.mean()), 0.1, pack(predicted), 1.0))
     return found
 
 

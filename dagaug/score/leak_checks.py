@@ -1,0 +1,87 @@
+"""Checks that no test image leaked: near-duplicates among training images, and what the selecting classifiers saw."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from pydantic import ValidationError
+
+from dagaug.classifiers.cross_fit import CrossFitted
+from dagaug.data.dataset import Dataset
+from dagaug.data.patches import Framing, read_patches
+from dagaug.hdf5.reader import Store
+from dagaug.model.trained_model import find_judges
+from dagaug.runtime.errors import CheckpointError
+from dagaug.runtime.progress import SILENT, Progress
+from dagaug.score.image_sets import ImageSet
+from dagaug.score.near_duplicates import count_near_duplicates
+from dagaug.score.results import LeakChecks, SelectorCheck
+
+__all__ = ["check_leaks", "check_selector"]
+
+
+def check_leaks(
+    store: Path | str | None,
+    dataset: Dataset,
+    sets: Mapping[str, ImageSet],
+    test: ImageSet,
+    *,
+    device: torch.device | str = "cpu",
+    progress: Progress = SILENT,
+) -> LeakChecks:
+    """Look for near-duplicates of test images, and for test images that the selecting classifiers were trained on.
+
+    Args:
+        store: HDF5 file whose classifiers are checked, if there is one.
+        dataset: the real images.
+        sets: training images, real and synthetic, by name.
+        test: the test images.
+        device: where the network of the features runs.
+        progress: is told of the images.
+    """
+    alike, features = count_near_duplicates(
+        {name: one.images for name, one in sets.items()}, test.images, device=device, progress=progress
+    )
+    selector = None if store is None else check_selector(Path(store), dataset, progress)
+    return LeakChecks(alike=alike, features=features, selector=selector)
+
+
+def check_selector(path: Path, dataset: Dataset, progress: Progress = SILENT) -> SelectorCheck | None:
+    """Look for test images among the training images of the classifiers that selected the synthetic images.
+
+    The classifiers' file holds a hash of each image that they were trained on.
+
+    Args:
+        path: the HDF5 file that they selected for.
+        dataset: the real images.
+        progress: is told why the check is not possible.
+
+    Returns:
+        None if the classifiers' file is neither beside the HDF5 file nor beside its checkpoint, or is another one.
+    """
+    with Store(path) as store:
+        provenance = store.header.provenance
+    file = find_judges(path, provenance.checkpoint)
+    if file is None:
+        return None
+    try:
+        framing = Framing.model_validate(provenance.framing)
+        judges = CrossFitted.load(file)
+    except (CheckpointError, ValidationError) as error:
+        reason = str(error).splitlines()[0]
+        progress.say(f"{file}: cannot check whether the selecting classifiers saw test images ({reason})")
+        return None
+    if judges.sha256() != provenance.judges:
+        progress.say(f"{file}: not the classifiers that selected; cannot check whether those saw test images")
+        return None
+    if judges.classes != dataset.classes:
+        return None
+    patches = read_patches(dataset, dataset.test, framing, progress=progress)
+    learned = np.unique(np.concatenate([one.trained_on for one in judges.classifiers]))
+    seen = np.zeros(len(patches.images), bool)
+    for one in judges.classifiers:
+        seen |= one.saw(patches.images)
+    return SelectorCheck(file=str(file), learned=len(learned), test=len(seen), seen=int(seen.sum()))
