@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dagaug.data.dataset import Dataset
+from dagaug.data.dataset import Dataset, class_mismatch
 from dagaug.model.trained_model import TrainedModel
 from dagaug.runtime.errors import CheckpointError
 
@@ -17,15 +17,8 @@ def check_classes(model: TrainedModel, dataset: Dataset) -> None:
     """
     if model.card.mode != "reference":
         raise CheckpointError(f"{model.path}: was trained to translate between two folders; use dagaug translate")
-    ours, theirs = dataset.classes, model.card.classes
-    if ours != theirs:
-        name = next((name for name in theirs if name not in ours), None) or next(
-            (name for name in ours if name not in theirs), "their order"
-        )
-        raise CheckpointError(
-            f"{model.path}: was trained on the {len(theirs)} classes of {model.card.data}, but {dataset.root} has "
-            f"{len(ours)} (first difference: {name}); train a model on it: dagaug train {dataset.root}"
-        )
+    if mismatch := class_mismatch(model.path, model.card.classes, dataset):
+        raise CheckpointError(f"{mismatch}; train a model on this data: dagaug train {dataset.root}")
     drawn = model.card.split_seed
     if drawn is not None and dataset.split_seed != drawn:
         raise CheckpointError(

@@ -14,8 +14,8 @@ import numpy as np
 from jaxtyping import Bool, Int64, UInt8
 
 from dagaug.data.dataset import Sample
-from dagaug.hdf5.provenance import Background
 from dagaug.data.pairs_table import FileIndex, PairRow, read_pairs_table
+from dagaug.hdf5.provenance import Background
 from dagaug.runtime.errors import DataError, UsageError
 
 __all__ = [

@@ -93,10 +93,10 @@ def run_jobs(
                 left -= 1
                 yield message
     finally:
-        for process in processes:
-            process.terminate()
-        for process in processes:
-            process.join()
+        for started in processes:
+            started.terminate()
+        for started in processes:
+            started.join()
 
 
 @dataclass(frozen=True)

@@ -1,40 +1,35 @@
-"""Data sets on disk: which images there are, what they show and on which side of the split they stand.
+"""Records of data sets: labelled images with their split, and pairs of unpaired domains.
 
-Only lists and file names are read here; no image is decoded. Three layouts of labelled images are recognised
-by what lies in the folder, and all become one :class:`Dataset` of :class:`Sample` records:
-
-- ``cub``: CUB-200-2011, that is ``images.txt``, ``image_class_labels.txt``, ``classes.txt`` and, when there,
-  ``train_test_split.txt``, ``bounding_boxes.txt``, ``parts/part_locs.txt`` and captions
-  (``captions/``, ``text_c10/`` or ``text/`` with one ``.txt`` an image, one caption a line);
-- ``csv``: a file, or a folder that holds exactly one, with the header ``path,label`` or with ``path``, ``label``,
-  ``split`` among others;
-- ``imagefolder``: ``root/<class>/…``, or ``root/train/<class>/…`` with ``test``, ``val`` or ``valid``
-  beside it (``val`` is left out where there is a ``test``).
-
-Two unpaired folders (``trainA`` and ``trainB``, or ``A`` and ``B``) are read by :func:`read_domains`.
-
-Hidden files are left out, the order is stable, a class without images is none. A list file never leads out of
-the data folder: absolute paths, ``..`` and links that leave it are refused.
+The readers in :mod:`dagaug.data.layouts` and :mod:`dagaug.data.domains` make these records from folders and list
+files. They decode no image.
 """
 
 from __future__ import annotations
 
 import csv
+import io
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from dagaug.runtime.errors import DataError, UsageError
+from dagaug.runtime.files import write_atomically
 
-__all__ = ["IMAGE_SUFFIXES", "Box", "Dataset", "Domains", "Sample", "Split"]
+__all__ = ["IMAGE_SUFFIXES", "Box", "Dataset", "Domains", "Sample", "Split", "class_mismatch", "is_image_name"]
 
 Box = tuple[float, float, float, float]
-"""x, y, width and height in pixels of the upright image."""
+"""x, y, width and height of a bounding box, in pixels of the upright image."""
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-"""File names that are taken for images where a folder is walked (the same as in ``images``)."""
+"""Endings of image file names, in lower case."""
 
 Split = Literal["train", "test"]
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file name is that of an image, by its ending; hidden files are none."""
+    return not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES)
 
 
 @dataclass(frozen=True)
@@ -42,11 +37,11 @@ class Sample:
     """One labelled image.
 
     Attributes:
-        path: its file, relative to :attr:`Dataset.root`.
+        path: the image file, relative to :attr:`Dataset.root`.
         label: index into :attr:`Dataset.classes`.
         split: ``train`` or ``test``.
-        box: where the object is, or None.
-        parts: visible parts as (number, x, y), in pixels of the upright image.
+        box: bounding box of the object, or None.
+        parts: visible key points as (number, x, y), in pixels of the upright image.
         captions: sentences about the image.
     """
 
@@ -64,11 +59,11 @@ class Dataset:
 
     Attributes:
         root: the folder that sample paths are relative to.
-        layout: one of :data:`LAYOUTS`.
-        classes: names; a label is an index into them.
-        samples: training and test images together.
-        split_origin: ``given`` by the folder, or ``drawn`` here from the seed.
-        split_seed: the seed that drew the split; None where it was given.
+        layout: one of :data:`dagaug.data.layouts.LAYOUTS`.
+        classes: class names; a label is an index into them.
+        samples: training and test samples.
+        split_origin: ``given`` by the folder, or ``drawn`` at random.
+        split_seed: the seed of a drawn split; None for a given one.
     """
 
     root: Path
@@ -80,24 +75,28 @@ class Dataset:
 
     @property
     def train(self) -> tuple[Sample, ...]:
-        """The training images."""
+        """The training samples."""
         return tuple(sample for sample in self.samples if sample.split == "train")
 
     @property
     def test(self) -> tuple[Sample, ...]:
-        """The test images."""
+        """The test samples."""
         return tuple(sample for sample in self.samples if sample.split == "test")
 
     def file(self, sample: Sample) -> Path:
-        """The sample's file, with the root before it."""
+        """The path of the sample's file, including the root."""
         return self.root / sample.path
 
     def subset(self, per_class: int | None) -> Dataset:
-        """Only the first ``per_class`` training images of each class, and all test images; None: all."""
+        """The data set with only the first ``per_class`` training samples of each class; None keeps all.
+
+        Raises:
+            UsageError: ``per_class`` is below 1.
+        """
         if per_class is None:
             return self
         if per_class < 1:
-            raise UsageError(f"--per-class {per_class}: give at least 1")
+            raise UsageError("give at least 1", option="per_class", value=per_class)
         counts = [0] * len(self.classes)
         kept = []
         for sample in self.samples:
@@ -109,23 +108,43 @@ class Dataset:
         return replace(self, samples=tuple(kept))
 
     def write_split(self, path: Path) -> None:
-        """Write a CSV ``path,label,split``; lying in the data folder, it is read back as the same split.
-
-        It appears under its name only when it is whole.
+        """Write a CSV file ``path,label,split``; from the data folder it is read back as the same split.
 
         Raises:
-            DataError: it cannot be written.
+            DataError: the file cannot be written.
         """
-        temporary = path.with_name(path.name + ".tmp")
+        table = io.StringIO(newline="")
+        writer = csv.writer(table, lineterminator="\n")
+        writer.writerow(("path", "label", "split"))
+        for sample in self.samples:
+            writer.writerow((sample.path.as_posix(), self.classes[sample.label], sample.split))
         try:
-            with temporary.open("w", encoding="utf-8", newline="") as stream:
-                writer = csv.writer(stream, lineterminator="\n")
-                writer.writerow(("path", "label", "split"))
-                for sample in self.samples:
-                    writer.writerow((sample.path.as_posix(), self.classes[sample.label], sample.split))
-            temporary.replace(path)
+            write_atomically(path, table.getvalue().encode())
         except OSError as error:
             raise DataError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+def class_mismatch(owner: Path | str, classes: Sequence[str], dataset: Dataset) -> str:
+    """How the classes of a file differ from those of a data set, as the beginning of an error message.
+
+    Args:
+        owner: the file or folder that has these classes.
+        classes: class names; their order matters, since labels are indices.
+        dataset: the data set to compare with.
+
+    Returns:
+        An empty text if the classes are the same.
+    """
+    if tuple(classes) == dataset.classes:
+        return ""
+    if set(classes) == set(dataset.classes):
+        return f"{owner} does not fit {dataset.root}: the same classes in another order"
+    sides = ((owner, classes, dataset.classes), (dataset.root, dataset.classes, classes))
+    counts = []
+    for where, own, other in sides:
+        alone = sorted(set(own) - set(other))
+        counts.append(f"{where} has {len(own)} classes" + (f", {alone[0][:60]!r} only there" if alone else ""))
+    return f"{owner} does not fit {dataset.root}: {'; '.join(counts)}"
 
 
 @dataclass(frozen=True)
@@ -133,7 +152,7 @@ class Domains:
     """Two unpaired sets of images, for translation from source to target.
 
     Attributes:
-        source: training images of the source domain, sorted, with their folder before them.
+        source: training images of the source domain, sorted, with their folder.
         target: training images of the target domain.
         source_test: test images of the source domain; may be empty.
         target_test: test images of the target domain; may be empty.

@@ -1,9 +1,9 @@
-"""Where the object is and what lies behind it, before anything is learned.
+"""Foreground masks by GrabCut, and backgrounds by inpainting, without any training.
 
-Labels say what an image shows, not where. GrabCut [Rother, Kolmogorov, Blake: "GrabCut", SIGGRAPH 2004], started
-from the bounding box (or from the whole image but its border where there is none), gives a first mask; it is right
-more often than not, and the network that learns from it averages its errors away. Telea's inpainting then fills the
-place of the object, so that a morph has a background to stand on.
+GrabCut [Rother, Kolmogorov, Blake: "GrabCut", SIGGRAPH 2004] segments the object, initialised with its bounding box or,
+without a box, with the whole image without its border. The masks have errors, but a network trained on many of them
+averages these out. Inpainting [Telea: "An image inpainting technique based on the fast marching method", Journal of
+Graphics Tools 2004] fills the place of the object, and so makes a background for morphs.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from dagaug.runtime.progress import SILENT, Progress
 
 __all__ = ["PatchBox", "backgrounds", "cut_out", "fill_background", "grabcut", "grabcut_masks"]
 
-_WORKING_SIDE = 128  # GrabCut at 64 px loses thin parts: IoU .69 against .77 on 64-px aircraft enlarged to 128
-
-
-_ITERATIONS = 4
-
 PatchBox = tuple[float, float, float, float]
-"""x, y, width, height as fractions of the square image's side, in [0, 1]."""
+"""x, y, width and height of a bounding box, as fractions of the side of a square patch."""
+
+_WORKING_SIDE = (
+    128  # GrabCut loses thin parts at 64 pixels: IoU 0.69, and 0.77 if 64-pixel aircraft are enlarged to 128
+)
+_ITERATIONS = 4
 
 
 def grabcut(image: UInt8[np.ndarray, "H W 3"], box: PatchBox | None) -> Float[np.ndarray, "H W"]:
-    """Segment the object of one image.
+    """Segment the object in one image.
 
     Args:
         image: RGB.
-        box: where the object certainly ends, in fractions of the side; without one, a border of 6%.
+        box: outside of it, everything is background; None means the image without a border of 6%.
 
     Returns:
-        The mask in [0, 1], 1 on the object. Where GrabCut finds nothing (one flat colour), the ellipse in the box.
+        The mask in [0, 1], 1 on the object; the ellipse in the box if GrabCut finds no object.
     """
     height, width = image.shape[:2]
     scale = max(_WORKING_SIDE / max(height, width), 1.0)
@@ -62,12 +62,12 @@ def grabcut(image: UInt8[np.ndarray, "H W 3"], box: PatchBox | None) -> Float[np
         if mask.sum() > 0.02 * ellipse.sum():
             found = _largest_part(mask)
     except cv2.error:
-        pass  # fewer colours than GrabCut's mixture has components: the ellipse stands
+        pass  # the image has fewer colours than GrabCut's mixture has components; the ellipse is kept
     return cv2.resize(found.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
 
 
 def _largest_part(mask: UInt8[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W"]:
-    """Drop specks: keep connected parts of at least a tenth of the largest one's area."""
+    """Keep connected components of at least a tenth of the area of the largest one."""
     count, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
     if count <= 2:
         return mask
@@ -79,10 +79,14 @@ def _largest_part(mask: UInt8[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W"]:
 def fill_background(
     image: UInt8[np.ndarray, "H W 3"], mask: Float[np.ndarray, "H W"]
 ) -> tuple[UInt8[np.ndarray, "H W 3"], UInt8[np.ndarray, "H W"]]:
-    """Paint the object over with its surroundings (Telea's inpainting inside the widened mask).
+    """Replace the object by inpainting from its surroundings, inside the dilated mask.
+
+    Args:
+        image: RGB.
+        mask: of the object, in [0, 1].
 
     Returns:
-        The image without its object, and where it was painted over (255).
+        The image without its object, and the mask of the inpainted pixels (0 or 255).
     """
     reach = max(image.shape[0] // 16, 1)
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
@@ -98,15 +102,15 @@ def cut_out(
     behind: UInt8[np.ndarray, "B S S 3"],
     holes: UInt8[np.ndarray, "B S S"],
 ) -> tuple[UInt8[np.ndarray, "B S S 3"], UInt8[np.ndarray, "B S S"]]:
-    """Put objects as they are, where they are, on other images' backgrounds.
+    """Paste objects, unchanged and at the same place, on the backgrounds of other images.
 
     Args:
-        patches: images in [0, 255].
-        masks: of their objects, in [0, 1].
-        behind, holes: other images without their objects, by :func:`fill_background`.
+        patches: RGB images with the objects, in [0, 255].
+        masks: of the objects, in [0, 1].
+        behind, holes: background images and inpainted pixels, as :func:`fill_background` returns them.
 
     Returns:
-        The images, and where they differ from those that gave the backgrounds (255 wholly).
+        The images, and how much each pixel differs from the image that gave the background (255: wholly).
     """
     alpha = masks.astype(np.float32)[..., None]
     pasted = np.rint(alpha * patches + (1 - alpha) * behind).astype(np.uint8)
@@ -120,12 +124,19 @@ def grabcut_masks(
     workers: int = 2,
     progress: Progress = SILENT,
 ) -> UInt8[np.ndarray, "N S S"]:
-    """Masks of many images by :func:`grabcut`, 255 on the object."""
+    """Masks of many images by :func:`grabcut`, in [0, 255].
+
+    Args:
+        images: RGB.
+        boxes: the bounding box of each object, or None.
+        workers: number of threads.
+        progress: counts the images.
+    """
 
     def one(index: int) -> np.ndarray:
         return np.round(255 * grabcut(images[index], boxes[index])).astype(np.uint8)
 
-    return _over_images(one, len(images), "Finding the objects", workers, progress)
+    return _map_images(one, len(images), "Segmenting objects", workers, progress)
 
 
 def backgrounds(
@@ -135,15 +146,22 @@ def backgrounds(
     workers: int = 2,
     progress: Progress = SILENT,
 ) -> UInt8[np.ndarray, "N S S 3"]:
-    """Each image without its object, by :func:`fill_background`."""
+    """Many images without their objects, by :func:`fill_background`.
+
+    Args:
+        images: RGB.
+        masks: of the objects, in [0, 255].
+        workers: number of threads.
+        progress: counts the images.
+    """
 
     def one(index: int) -> np.ndarray:
         return fill_background(images[index], masks[index].astype(np.float32) / 255)[0]
 
-    return _over_images(one, len(images), "Filling the backgrounds", workers, progress)
+    return _map_images(one, len(images), "Inpainting backgrounds", workers, progress)
 
 
-def _over_images(
+def _map_images(
     one: Callable[[int], np.ndarray], count: int, name: str, workers: int, progress: Progress
 ) -> np.ndarray:
     done = []

@@ -1,12 +1,11 @@
-"""Image files in, arrays out and back; every odd file is dealt with here.
+"""Decoding and encoding of image files.
 
-An image is uint8 RGB, height × width × 3, upright (EXIF rotation applied), whatever its file holds: JPEG,
-PNG, WebP, BMP or TIFF; grey, palette, CMYK, 16-bit, or with transparency, which is laid over a background.
-Headers are read here before OpenCV decodes anything, so that absurdly large, truncated and corrupt files are
-refused with a reason; OpenCV alone fills some of them with grey, silently. Colour profiles are ignored.
+An image is uint8 RGB, height × width × 3, upright (its EXIF orientation is applied). Files may be JPEG, PNG, WebP, BMP
+or TIFF, and grey, palette, CMYK, 16-bit or transparent; transparent pixels are blended with a background colour.
+Colour profiles are ignored.
 
-A :class:`Region` is the square of an image that a network sees: :func:`cut` takes it out, :func:`paste` puts
-a morph of it back.
+The header is checked before OpenCV decodes the file (:mod:`dagaug.data.image_headers`), so that too large, truncated
+and corrupt files are refused with a reason. OpenCV alone would fill the missing pixels of some with grey.
 """
 
 from __future__ import annotations
@@ -22,26 +21,23 @@ from jaxtyping import UInt8
 from dagaug.data.image_headers import Header, TooLargeError, UnreadableError, read_header, refuse_large
 from dagaug.runtime.errors import ImageError, UsageError
 
-__all__ = ["ENCODINGS", "IMAGE_SUFFIXES", "WHITE", "Skipped", "decode", "decode_bytes", "encode", "is_plain_jpeg"]
+__all__ = ["ENCODINGS", "WHITE", "Skipped", "decode", "decode_bytes", "encode", "is_plain_jpeg"]
 
 ENCODINGS = ("jpeg", "png")
-"""What :func:`encode` writes."""
-
-IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-"""Endings of the names of image files that are looked for in folders."""
-
-_MAX_BYTES = 1 << 30
-
+"""Formats that :func:`encode` writes."""
 
 WHITE = (255, 255, 255)
+"""RGB."""
 
-# What is wrong with a file is told by ImageError; OpenCV would tell it again, in other words, on stderr.
+_MAX_BYTES = 1 << 30  # of a file
+
+# An ImageError says what is wrong with a file; OpenCV would print it again on stderr.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
 @dataclass(frozen=True)
 class Skipped:
-    """A file that could not be used, and why."""
+    """A file that could not be used, and the reason."""
 
     path: Path
     reason: str
@@ -51,14 +47,15 @@ class Skipped:
 
 
 def decode(path: Path | str, *, background: tuple[int, int, int] = WHITE) -> UInt8[np.ndarray, "H W 3"]:
-    """Read an image file: RGB, upright.
+    """Read an image file as RGB in [0, 255], upright.
 
     Args:
         path: the file; its name may hold any character.
-        background: RGB colour under transparent pixels.
+        background: RGB colour behind transparent pixels.
 
     Raises:
-        ImageError: the file is missing, cannot be read, or is no whole image of at most :data:`MAX_PIXELS`.
+        ImageError: the file is missing, unreadable, truncated, corrupt, or larger than 1 GiB or
+            :data:`dagaug.data.image_headers.MAX_PIXELS`.
     """
     path = Path(path)
     try:
@@ -78,7 +75,7 @@ def decode(path: Path | str, *, background: tuple[int, int, int] = WHITE) -> UIn
 def decode_bytes(
     data: bytes, name: Path | str, *, background: tuple[int, int, int] = WHITE
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """Decode a file's content as :func:`decode` does; ``name`` stands in the error."""
+    """Decode the content of an image file as :func:`decode` does; ``name`` is the file's name in errors."""
     try:
         if not data:
             raise UnreadableError("empty file")
@@ -114,15 +111,15 @@ def _pixels(data: bytes, header: Header, background: tuple[int, int, int]) -> UI
 def _over(
     pixels: UInt8[np.ndarray, "H W 4"], background: tuple[int, int, int], premultiplied: bool
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """Lay BGRA over an RGB colour; gives BGR."""
+    """Blend BGRA pixels with an RGB background colour; returns BGR."""
     result = np.empty_like(pixels[..., :3])
     colour = np.array(background[::-1], np.uint32)
-    # In strips, since the sums take four times the memory of the image.
+    # In strips, since 32-bit sums take four times the memory of the image.
     for start in range(0, len(pixels), 64):
         strip = pixels[start : start + 64].astype(np.uint32)
         alpha = strip[..., 3:]
         total = strip[..., :3] * (255 if premultiplied else alpha) + (255 - alpha) * colour
-        # A premultiplied colour is never above its alpha, but in a broken file.
+        # The clip is for corrupt files, where a premultiplied colour exceeds its alpha.
         result[start : start + 64] = (np.minimum(total, 255 * 255) + 127) // 255
     return result
 
@@ -139,20 +136,25 @@ def _upright(pixels: UInt8[np.ndarray, "H W 3"], orientation: int) -> UInt8[np.n
 
 
 def encode(image: UInt8[np.ndarray, "H W 3"], encoding: str, quality: int = 95) -> bytes:
-    """Encode an RGB image as ``jpeg`` (of ``quality`` 1 to 100) or ``png``.
+    """Encode an RGB image as ``jpeg`` or ``png``.
+
+    Args:
+        image: RGB in [0, 255].
+        encoding: one of :data:`ENCODINGS`.
+        quality: JPEG quality, 1 to 100.
 
     Raises:
-        UsageError: the encoding or the quality is unknown.
+        UsageError: the encoding is unknown, or the quality out of its range.
     """
     if encoding not in ENCODINGS:
-        raise UsageError(f"--encoding {encoding}: choose one of {', '.join(ENCODINGS)}")
+        raise UsageError(f"choose one of {', '.join(ENCODINGS)}", option="encoding", value=encoding)
     if not 1 <= quality <= 100:
-        raise UsageError(f"--quality {quality}: give a number from 1 to 100")
+        raise UsageError("give a number from 1 to 100", option="quality", value=quality)
     options = [cv2.IMWRITE_PNG_COMPRESSION, 3]
     if encoding == "jpeg":
         options = [cv2.IMWRITE_JPEG_QUALITY, quality]
         if quality >= 90:
-            # Halved colour resolution, the default, would show: these images are small.
+            # The default halves the colour resolution, which is visible in small images.
             options += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
     suffix = ".jpg" if encoding == "jpeg" else ".png"
     written, data = cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
@@ -161,11 +163,8 @@ def encode(image: UInt8[np.ndarray, "H W 3"], encoding: str, quality: int = 95) 
     return data.tobytes()
 
 
-# Regions
-
-
 def is_plain_jpeg(data: bytes, image: UInt8[np.ndarray, "H W 3"]) -> bool:
-    """Whether bytes are a JPEG that any decoder shows as ``image``, without turning it by its EXIF orientation."""
+    """Whether ``data`` is a JPEG that decodes to exactly ``image`` without its EXIF orientation."""
     if not data.startswith(b"\xff\xd8"):
         return False
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION

@@ -1,4 +1,4 @@
-"""Headers of image files: size and orientation without decoding, limits on pixels."""
+"""Headers of image files: size, transparency, orientation and completeness, read without decoding pixels."""
 
 from __future__ import annotations
 
@@ -10,32 +10,60 @@ from typing import NamedTuple
 __all__ = ["MAX_PIXELS", "Header", "TooLargeError", "UnreadableError", "read_header", "refuse_large"]
 
 MAX_PIXELS = 100_000_000
-"""Images of more pixels by their header are refused before they are decoded."""
-
-
-# Headers
+"""Images with more pixels than this are refused before they are decoded."""
 
 
 class Header(NamedTuple):
-    """What must be known of a file before it is decoded."""
+    """Properties of an image file that are needed to decode it.
+
+    Attributes:
+        width, height: in pixels, before the orientation is applied.
+        alpha: whether the image has transparency.
+        orientation: EXIF orientation, 1 to 8; OpenCV does not apply it to images that are decoded with alpha.
+        premultiplied: whether the colours are already multiplied by alpha.
+    """
 
     width: int
     height: int
     alpha: bool = False
-    # EXIF orientation that OpenCV leaves to us, because it turns no image that is decoded with its alpha.
     orientation: int = 1
     premultiplied: bool = False
 
 
-# What reading beyond the end of a file raises; an offset may be too large for C at all.
+# Errors from reading beyond the end of a file; OverflowError where an offset is too large for C.
 _ENDED = (struct.error, IndexError, OverflowError)
 
 
 class UnreadableError(Exception):
-    """Why a file is no image we can use; becomes the reason of an ImageError."""
+    """The content is no image that can be decoded; the message is the reason of an ImageError."""
+
+
+class TooLargeError(Exception):
+    """By its header, the image has more than :data:`MAX_PIXELS`."""
+
+
+def refuse_large(header: Header) -> None:
+    """Check the number of pixels.
+
+    Raises:
+        UnreadableError: the image has no pixels.
+        TooLargeError: it has more than :data:`MAX_PIXELS`.
+    """
+    if header.width < 1 or header.height < 1:
+        raise UnreadableError("it has no pixels")
+    if header.width * header.height > MAX_PIXELS:
+        raise TooLargeError(
+            f"{header.width} × {header.height} pixels are more than {MAX_PIXELS // 1_000_000} megapixels"
+        )
 
 
 def read_header(data: bytes) -> Header:
+    """Read the header of a JPEG, PNG, WebP, BMP or TIFF file, and check that the file is complete.
+
+    Raises:
+        UnreadableError: another format, or a truncated or corrupt file.
+        TooLargeError: more than :data:`MAX_PIXELS`.
+    """
     for signature, kind, read in _FORMATS:
         if re.match(signature, data, re.DOTALL):
             try:
@@ -52,7 +80,7 @@ _JPEG_SIZES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 
 def _jpeg_header(data: bytes) -> Header:
-    """Walk all segments to the end marker: OpenCV fills what is missing with grey."""
+    """Walk over all segments to the end marker, since OpenCV fills the missing pixels of a cut file with grey."""
     size = None
     position = 2
     scanned = False
@@ -78,7 +106,7 @@ def _jpeg_header(data: bytes) -> Header:
 
 
 def _png_header(data: bytes) -> Header:
-    """Walk all chunks and check their sums: OpenCV may fill what is missing with black."""
+    """Walk over all chunks and check their checksums, since OpenCV may fill missing pixels with black."""
     position = 8
     header = None
     pixels = False
@@ -161,7 +189,7 @@ _TIFF_TYPES = {1: "B", 3: "H", 4: "I", 16: "Q"}
 
 
 def _tiff_tags(data: bytes, wanted: frozenset[int]) -> dict[int, tuple[int, ...]]:
-    """The wanted whole-number tags of a TIFF file's first directory (Exif blocks are TIFF files, too)."""
+    """The integer tags ``wanted`` of a TIFF file's first directory; EXIF blocks have the same format."""
     order = "<" if data[:2] == b"II" else ">"
     big = struct.unpack_from(order + "H", data, 2)[0] == 43
     count_at, entry_size, word = (8, 20, "Q") if big else (4, 12, "I")
@@ -197,15 +225,15 @@ def _tiff_header(data: bytes) -> Header:
             if start + length > len(data):
                 raise UnreadableError("truncated TIFF")
     extra = tags.get(338)
-    # OpenCV itself writes RGBA without saying that the fourth sample is alpha.
+    # OpenCV writes RGBA files that do not say that the fourth sample is alpha.
     alpha = tags.get(277) == (4,) and tags.get(262) == (2,) and extra in (None, (1,), (2,))
-    # libtiff multiplies 8-bit colours by alpha that is said to be separate; 16-bit ones come as they are.
+    # libtiff multiplies 8-bit colours by unassociated alpha; 16-bit colours stay unmultiplied.
     multiplied = extra == (1,) or (extra == (2,) and max(tags.get(258, (1,))) <= 8)
     return header._replace(alpha=alpha, premultiplied=multiplied)
 
 
 def _exif_orientation(exif: bytes) -> int:
-    """1 to 8; a broken Exif block turns nothing."""
+    """The orientation, 1 to 8; 1 (upright) if the EXIF block is corrupt."""
     try:
         values = _tiff_tags(exif.removeprefix(b"Exif\0\0"), frozenset((274,))).get(274, (1,))
     except (*_ENDED, UnreadableError):
@@ -220,16 +248,3 @@ _FORMATS = (
     (rb"BM", "BMP", _bmp_header),
     (rb"II[*+]\0|MM\0[*+]", "TIFF", _tiff_header),
 )
-
-
-def refuse_large(header: Header) -> None:
-    if header.width < 1 or header.height < 1:
-        raise UnreadableError("it has no pixels")
-    if header.width * header.height > MAX_PIXELS:
-        raise TooLargeError(
-            f"{header.width} × {header.height} pixels are more than {MAX_PIXELS // 1_000_000} megapixels"
-        )
-
-
-class TooLargeError(Exception):
-    """The image has more than MAX_PIXELS by its header."""

@@ -1,4 +1,4 @@
-"""The square patches that networks see: a data set's images, cut to their boxes and resized."""
+"""The square patches of a data set that networks see: images cropped to their boxes and resized."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from jaxtyping import UInt8
 from pydantic import BaseModel, ConfigDict, Field
 
 from dagaug.data.dataset import Dataset, Sample
+from dagaug.data.foreground import PatchBox
 from dagaug.data.image_files import Skipped
 from dagaug.data.loading import load
 from dagaug.data.regions import Region
@@ -20,12 +21,12 @@ __all__ = ["Framing", "Patches", "read_patches"]
 
 
 class Framing(BaseModel):
-    """How an image becomes a square patch; the same in training and in augmenting.
+    """How an image becomes a square patch, the same in training and augmentation.
 
     Attributes:
         size: side of a patch in pixels, a multiple of 16.
-        crop: ``box`` cuts to the bounding box where there is one, ``none`` never.
-        margin: free space around a box, as a fraction of its larger side.
+        crop: ``box`` crops images to their bounding box if they have one; ``none`` uses whole images.
+        margin: space around a box, as a fraction of its larger side.
         fit: how whole images become square: ``letterbox`` or ``crop``.
     """
 
@@ -42,10 +43,10 @@ class Patches:
     """Patches of the samples that could be read.
 
     Attributes:
-        images: the patches.
-        samples: what they show, in the same order.
-        regions: where each lies in its whole image.
-        skipped: the files that could not be read, and why.
+        images: the patches, RGB.
+        samples: the sample of each patch.
+        regions: the region of each patch in its whole image.
+        skipped: the files that could not be read, with reasons.
     """
 
     images: UInt8[np.ndarray, "N S S 3"]
@@ -55,12 +56,12 @@ class Patches:
 
     @property
     def labels(self) -> np.ndarray:
-        """Class indices, int64."""
+        """The class index of each patch, int64 of shape N."""
         return np.array([sample.label for sample in self.samples], np.int64)
 
-    def boxes(self) -> list[tuple[float, float, float, float] | None]:
-        """Each bounding box (x, y, width, height) as fractions of the patch's side; None where there is none."""
-        found: list[tuple[float, float, float, float] | None] = []
+    def boxes(self) -> list[PatchBox | None]:
+        """The bounding box of each patch, or None."""
+        found: list[PatchBox | None] = []
         for sample, region in zip(self.samples, self.regions, strict=True):
             if sample.box is None:
                 found.append(None)
@@ -80,11 +81,11 @@ def read_patches(
     strict: bool = False,
     progress: Progress = SILENT,
 ) -> Patches:
-    """Decode samples and cut them; unreadable files are skipped and listed (or raised, with ``strict``).
+    """Load the patches of samples; see :func:`dagaug.data.loading.load` for the keyword arguments.
 
     Raises:
-        DataError: none can be read.
-        ImageError: one cannot be read, with ``strict``.
+        DataError: none of the files can be read.
+        ImageError: with ``strict``, a file cannot be read.
     """
     loaded = load(
         [dataset.file(sample) for sample in samples],

@@ -1,4 +1,4 @@
-"""Regions of images: crops to boxes, letterboxing, and pasting back."""
+"""Square regions of images: crops around boxes, letterboxing, and pasting back."""
 
 from __future__ import annotations
 
@@ -9,63 +9,61 @@ import cv2
 import numpy as np
 from jaxtyping import Float32, UInt8
 
+from dagaug.data.dataset import Box
 from dagaug.runtime.errors import UsageError
 
-__all__ = ["Box", "Fit", "Region", "cut", "cut_mask", "paste", "region_of"]
-
-Box = tuple[float, float, float, float]
-"""x, y, width and height in pixels of the upright image."""
+__all__ = ["Fit", "Region", "cut", "cut_mask", "paste", "region_of"]
 
 Fit = Literal["letterbox", "crop"]
+"""How a whole image becomes square: padded to its longer side, or cropped to its shorter one."""
 
 
 @dataclass(frozen=True)
 class Region:
-    """A square in pixels of the upright image; it may reach outside, and is used rounded to whole pixels."""
+    """A square of an upright image, in pixels; it may reach outside the image."""
 
     left: float
     top: float
     side: float
 
     def pixels(self) -> tuple[int, int, int]:
-        """Left, top and side as whole numbers, the side at least 1."""
+        """Left, top and side, rounded to whole pixels; the side is at least 1."""
         return round(self.left), round(self.top), max(1, round(self.side))
 
 
 def region_of(
     height: int, width: int, *, box: Box | None = None, margin: float = 0.15, fit: Fit = "letterbox"
 ) -> Region:
-    """The square that a network sees of an image, in whole pixels.
+    """The square region of an image that a network sees, in whole pixels.
 
     Args:
-        height: the upright image's, in pixels.
-        width: likewise.
-        box: where the object is. The square lies round it, ``1 + 2 margin`` times its larger side long, moved
-            into the image as far as it fits. A box that lies outside the image altogether is taken for none.
-        margin: free space on each side of the box, as a fraction of its larger side.
-        fit: without a box, ``letterbox`` takes the whole image and what the square has beyond it, ``crop``
-            the centre square.
+        height, width: of the upright image, in pixels.
+        box: bounding box of the object. The region is centred on it and moved into the image as far as possible; its
+            side is ``1 + 2 * margin`` times the larger side of the box. A box outside the image is ignored.
+        margin: space on each side of the box, as a fraction of its larger side; 0 to 10.
+        fit: the region without a box: ``letterbox`` is the square around the whole image, ``crop`` the square in its
+            centre.
 
     Raises:
-        UsageError: the margin is negative or above 10, or ``fit`` is unknown.
+        UsageError: ``margin`` is out of its range, or ``fit`` is unknown.
     """
     if not 0 <= margin <= 10:
-        raise UsageError(f"margin {margin:g}: give a number from 0 to 10")
+        raise UsageError("give a number from 0 to 10", option="margin", value=margin)
     if fit not in ("letterbox", "crop"):
-        raise UsageError(f"fit {fit}: choose letterbox or crop")
+        raise UsageError("choose letterbox or crop", option="fit", value=fit)
     clipped = None if box is None else _clipped(box, height, width)
     if clipped is None:
         side = max(height, width) if fit == "letterbox" else min(height, width)
         return Region(float((width - side) // 2), float((height - side) // 2), float(side))
     x, y, box_width, box_height = clipped
     side = max(1, round(max(box_width, box_height) * (1 + 2 * margin)))
-    left = _moved_in(x + box_width / 2, side, width)
-    top = _moved_in(y + box_height / 2, side, height)
+    left = _start_of(x + box_width / 2, side, width)
+    top = _start_of(y + box_height / 2, side, height)
     return Region(float(left), float(top), float(side))
 
 
 def _clipped(box: Box, height: int, width: int) -> Box | None:
-    """The part of a box that lies in the image."""
+    """The part of a box inside the image; None if there is none."""
     left, top = max(0.0, box[0]), max(0.0, box[1])
     right, bottom = min(float(width), box[0] + box[2]), min(float(height), box[1] + box[3])
     if not (right > left and bottom > top):
@@ -73,22 +71,28 @@ def _clipped(box: Box, height: int, width: int) -> Box | None:
     return left, top, right - left, bottom - top
 
 
-def _moved_in(centre: float, side: int, length: int) -> int:
-    """Start of a stretch round ``centre`` that lies in 0…length, or round its middle if it is longer."""
+def _start_of(centre: float, side: int, length: int) -> int:
+    """Start of an interval around ``centre``, moved to lie in [0, length]; if it is longer, both have one centre."""
     if side >= length:
         return (length - side) // 2
     return min(max(0, round(centre - side / 2)), length - side)
 
 
 def cut(image: UInt8[np.ndarray, "H W 3"], region: Region, size: int) -> UInt8[np.ndarray, "{size} {size} 3"]:
-    """Take a region out of an image and resize it; beyond the image its border pixels are repeated."""
+    """Crop an image to a region and resize it; outside the image, its border pixels are repeated.
+
+    Args:
+        image: RGB.
+        region: as :func:`region_of` gives it.
+        size: side of the result, in pixels.
+    """
     left, top, side = region.pixels()
     height, width = image.shape[:2]
     if left >= 0 and top >= 0 and left + side <= width and top + side <= height:
         return _resized(image[top : top + side, left : left + side], size, cv2.INTER_CUBIC)
-    # Only what lies in the image is resized: a narrow strip of 100,000 pixels must not become a square of them.
-    rows = _edges(top, side, height, size)
-    columns = _edges(left, side, width, size)
+    # Resized before padding: a strip 100,000 pixels long must not become a square of that side.
+    rows = _crop_axis(top, side, height, size)
+    columns = _crop_axis(left, side, width, size)
     part = image[rows.start : rows.stop, columns.start : columns.stop]
     inner = cv2.resize(
         part,
@@ -99,8 +103,8 @@ def cut(image: UInt8[np.ndarray, "H W 3"], region: Region, size: int) -> UInt8[n
     return np.pad(inner, (*around, (0, 0)), mode="edge")
 
 
-class _Stretch(NamedTuple):
-    """Along one axis: the pixels that are taken, and where they come to lie."""
+class _AxisCrop(NamedTuple):
+    """A crop along one axis: pixels ``start`` to ``stop`` of the image become ``length`` pixels after ``before``."""
 
     start: int
     stop: int
@@ -108,17 +112,17 @@ class _Stretch(NamedTuple):
     length: int
 
 
-def _edges(first: int, side: int, available: int, size: int) -> _Stretch:
-    """What of a stretch ``first`` … ``first + side`` lies in 0 … ``available``, scaled to ``size`` pixels."""
+def _crop_axis(first: int, side: int, available: int, size: int) -> _AxisCrop:
+    """The part of [first, first + side] in [0, available], where the whole interval becomes ``size`` pixels."""
     start = min(max(first, 0), available - 1)
     stop = max(min(first + side, available), start + 1)
     before = min(max(round((start - first) * size / side), 0), size - 1)
     end = min(max(round((stop - first) * size / side), before + 1), size)
-    return _Stretch(start, stop, before, end - before)
+    return _AxisCrop(start, stop, before, end - before)
 
 
 def cut_mask(mask: Float32[np.ndarray, "H W"], region: Region, size: int) -> Float32[np.ndarray, "{size} {size}"]:
-    """Take a region out of a mask in [0, 1] and resize it; beyond the image it is 0."""
+    """Crop a mask in [0, 1] to a region and resize it to ``size`` pixels a side; outside the image it is 0."""
     side = region.pixels()[2]
     square = np.zeros((side, side), np.float32)
     inner, outer = _overlap(region, *mask.shape)
@@ -132,13 +136,13 @@ def paste(
     alpha: Float32[np.ndarray, "S S"],
     region: Region,
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """Put a patch back, blended, where :func:`cut` took ``region``; a new array.
+    """A copy of an image in which a patch is blended into a region; the inverse of :func:`cut`.
 
     Args:
-        frame: the whole image.
-        patch: what belongs into the region, at any resolution.
-        alpha: weight of the patch in [0, 1]; pixels where it is 0 keep their exact value.
-        region: may reach outside; what lies there is dropped.
+        frame: the whole image, RGB.
+        patch: new content of the region, at any resolution.
+        alpha: weight of the patch in [0, 1]; pixels with weight 0 keep their exact value.
+        region: the part outside the image is ignored.
     """
     side = region.pixels()[2]
     result = frame.copy()
@@ -151,7 +155,7 @@ def paste(
 
 
 def _part_resized(square: np.ndarray, size: int, part: tuple[slice, slice], growing: int) -> np.ndarray:
-    """A part of a square that was resized to ``size``; where it grows, no more than that part is computed."""
+    """A part of the square resized to ``size``; if the square grows, only that part is computed."""
     rows, columns = part
     if size <= square.shape[0]:
         return _resized(square, size, growing)[part]
@@ -170,7 +174,7 @@ def _part_resized(square: np.ndarray, size: int, part: tuple[slice, slice], grow
 
 
 def _overlap(region: Region, height: int, width: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Where a region and an image meet: (rows, columns) within the region, and within the image."""
+    """The intersection of a region and an image: (rows, columns) in the region, and in the image."""
     left, top, side = region.pixels()
     rows = slice(min(max(0, top), height), min(max(0, top + side), height))
     columns = slice(min(max(0, left), width), min(max(0, left + side), width))
@@ -181,7 +185,7 @@ def _overlap(region: Region, height: int, width: int) -> tuple[tuple[slice, slic
 
 
 def _resized(square: np.ndarray, size: int, growing: int) -> np.ndarray:
-    """Resize a square: by area where it shrinks, by ``growing`` where it grows."""
+    """Resize a square: area interpolation if it shrinks, the OpenCV interpolation ``growing`` if it grows."""
     if square.shape[0] == size:
         return square.copy()
     method = cv2.INTER_AREA if size < square.shape[0] else growing

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Executor, Future
 from typing import TypeVar
 
@@ -15,7 +15,7 @@ _Result = TypeVar("_Result")
 
 def map_ahead(
     function: Callable[[_Item], _Result], items: Iterable[_Item], pool: Executor, ahead: int
-) -> Iterator[_Result]:
+) -> Generator[_Result, None, None]:
     """Yield ``function(item)`` for each item, in order, while the pool computes the next ``ahead`` items.
 
     ``Executor.map`` would submit all items at once, and so hold all results in memory. Items are drawn in the

@@ -21,7 +21,7 @@ def test_only_the_given_number_of_items_is_drawn_ahead_of_use() -> None:
         results = map_ahead(lambda item: item, drawn, pool, 3)
         assert [next(results), next(results)] == [0, 1]
         assert next(drawn) == 5
-        results.close()  # type: ignore[attr-defined]
+        results.close()
 
 
 def test_the_first_error_is_raised_where_its_result_was_due_and_waiting_calls_are_cancelled() -> None:

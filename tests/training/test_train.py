@@ -38,7 +38,7 @@ from making_runs import (
 from torch import Tensor
 
 from dagaug.data.dataset import Dataset
-from dagaug.data.layouts import read_domains
+from dagaug.data.domains import read_domains
 from dagaug.model import checkpoint
 from dagaug.model.presets import PRESETS
 from dagaug.model.trained_model import GENERAL, GENERAL_FILE, SCRATCH, Translator, build_translator, load_model

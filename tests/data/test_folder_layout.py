@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from making_datasets import splits_of, touch
+
+from dagaug.data.folder_layout import class_of
+from dagaug.data.layouts import read_dataset
+from dagaug.runtime.errors import DataError
+
+SHARED = Path(__file__).parents[3] / "shared" / "data"
+
+
+def test_class_folders_with_a_split(tmp_path: Path) -> None:
+    touch(tmp_path, "train/b/2.png", "train/b/deep/1.JPG", "train/a/鸟.webp", "test/a/x.tif", "test/b/y.bmp")
+    touch(tmp_path, "train/a/notes.txt", "train/a/.hidden.png", "train/.cache/1.png", "val/a/left-out.png")
+    data = read_dataset(tmp_path)
+    assert data.layout == "imagefolder"
+    assert data.classes == ("a", "b")
+    assert data.split_origin == "given"
+    assert splits_of(data) == {
+        "train/a/鸟.webp": "train",
+        "train/b/2.png": "train",
+        "train/b/deep/1.JPG": "train",
+        "test/a/x.tif": "test",
+        "test/b/y.bmp": "test",
+    }
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "Validation", "TEST"])
+def test_other_names_of_the_test_folder(tmp_path: Path, name: str) -> None:
+    touch(tmp_path, "train/a/1.png", "train/b/2.png", f"{name}/a/3.png")
+    assert splits_of(read_dataset(tmp_path))[f"{name}/a/3.png"] == "test"
+
+
+@pytest.mark.parametrize("prefix", ["", "train/"])
+def test_class_folders_without_a_split_get_a_drawn_one(tmp_path: Path, prefix: str) -> None:
+    touch(tmp_path, *(f"{prefix}{name}/{number}.png" for name in "abc" for number in range(10)))
+    data = read_dataset(tmp_path)
+    assert data.classes == ("a", "b", "c")
+    assert data.split_origin == "drawn"
+    assert Counter((sample.label, sample.split) for sample in data.samples) == {
+        (label, split): count for label in range(3) for split, count in (("train", 8), ("test", 2))
+    }
+
+
+def test_a_class_may_be_called_train(tmp_path: Path) -> None:
+    touch(tmp_path, "bus/1.png", "train/1.png", "car/1.png")
+    assert read_dataset(tmp_path).classes == ("bus", "car", "train")
+
+
+def test_a_class_without_training_images_is_refused(tmp_path: Path) -> None:
+    touch(tmp_path, "train/a/1.png", "train/b/2.png", "test/c/3.png")
+    with pytest.raises(DataError, match=r"test/c/3\.png: class c has no training images"):
+        read_dataset(tmp_path)
+
+
+@pytest.mark.skipif(not (SHARED / "digits-uci").is_dir(), reason="the digits are not here")
+def test_digits_are_read() -> None:
+    data = read_dataset(SHARED / "digits-uci")
+    assert (data.layout, len(data.classes), len(data.train), len(data.test)) == ("imagefolder", 10, 1352, 445)
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("x.png", ("all", "train")),
+        ("a/x.png", ("a", "train")),
+        ("a/b/x.png", ("a", "train")),
+        ("test/x.png", ("test", "train")),
+        ("Test/a/x.png", ("a", "test")),
+        ("val/a/deep/x.png", ("a", "test")),
+        ("training/a/x.png", ("a", "train")),
+    ],
+)
+def test_class_and_split_follow_from_the_folders_of_a_path(path: str, expected: tuple[str, str]) -> None:
+    assert class_of(path, "all") == expected
