@@ -10,7 +10,7 @@ from dagaug.augment.engine import MorphBatch
 from dagaug.augment.job import Job, Shard
 from dagaug.augment.judging import Judges
 from dagaug.augment.shard_content import ShardMaker, ShardResult
-from dagaug.hdf5.run import Run
+from dagaug.hdf5.shard_folder import ShardFolder
 from dagaug.runtime.prefetch import map_ahead
 from dagaug.runtime.progress import Progress
 from dagaug.runtime.signals import Stop
@@ -26,7 +26,7 @@ class Executor(Protocol):
 
     def __exit__(self, *exception: object) -> None: ...
 
-    def make(self, job: Job, judges: Judges, run: Run, stop: Stop, progress: Progress) -> None:
+    def make(self, job: Job, judges: Judges, run: ShardFolder, stop: Stop, progress: Progress) -> None:
         """Make and write the shards that the run lacks; stop early if ``stop.requested`` becomes True."""
 
 
@@ -39,7 +39,7 @@ class LocalExecutor:
     def __exit__(self, *exception: object) -> None:
         return None
 
-    def make(self, job: Job, judges: Judges, run: Run, stop: Stop, progress: Progress) -> None:
+    def make(self, job: Job, judges: Judges, run: ShardFolder, stop: Stop, progress: Progress) -> None:
         """See :class:`Executor`."""
         maker = ShardMaker(job, judges.min_confidence)
         with ThreadPoolExecutor(job.workers) as pool:
@@ -48,7 +48,7 @@ class LocalExecutor:
                 _morph(job, judges, maker, run, pool, stop, progress)
 
 
-def missing_real(job: Job, run: Run) -> list[Shard]:
+def missing_real(job: Job, run: ShardFolder) -> list[Shard]:
     """Shards of real images that must be made.
 
     A shard with fewer images than expected is made again, so that the reasons for the missing ones become known.
@@ -57,18 +57,18 @@ def missing_real(job: Job, run: Run) -> list[Shard]:
 
     def is_complete(shard: Shard) -> bool:
         expected = sum(job.dataset.file(job.files[row]) not in unreadable for row in job.real[shard.part])
-        return shard.index in run.finished and run.count(shard.index) >= expected
+        return shard.index in run.finished and run.image_count(shard.index) >= expected
 
     return [shard for shard in job.shards if shard.real and not is_complete(shard)]
 
 
-def missing_morphs(job: Job, run: Run) -> list[Shard]:
+def missing_morphs(job: Job, run: ShardFolder) -> list[Shard]:
     """Shards of morphs that must be made."""
     return [shard for shard in job.shards if not shard.real and shard.index not in run.finished]
 
 
 def _store_real(
-    job: Job, maker: ShardMaker, run: Run, pool: ThreadPoolExecutor, stop: Stop, progress: Progress
+    job: Job, maker: ShardMaker, run: ShardFolder, pool: ThreadPoolExecutor, stop: Stop, progress: Progress
 ) -> None:
     if not job.real:
         return
@@ -85,7 +85,7 @@ def _store_real(
 
 
 def _morph(
-    job: Job, judges: Judges, maker: ShardMaker, run: Run, pool: ThreadPoolExecutor, stop: Stop, progress: Progress
+    job: Job, judges: Judges, maker: ShardMaker, run: ShardFolder, pool: ThreadPoolExecutor, stop: Stop, progress: Progress
 ) -> None:
     """Generate shard after shard; the previous one is selected, encoded and written at the same time."""
     missing = missing_morphs(job, run)
@@ -119,6 +119,6 @@ def _until_stopped(shards: list[Shard], stop: Stop) -> Iterator[Shard]:
         yield shard
 
 
-def _write(job: Job, run: Run, shard: Shard, made: ShardResult) -> None:
+def _write(job: Job, run: ShardFolder, shard: Shard, made: ShardResult) -> None:
     run.write(shard.index, made.content)
     job.skipped += made.skipped

@@ -11,8 +11,8 @@ import numpy as np
 
 from dagaug.data.image_files import decode
 from dagaug.hdf5.reader import Store
-from dagaug.hdf5.run import difference
 from dagaug.hdf5.schema import Candidates, Header, Images
+from dagaug.hdf5.shard_folder import first_difference
 from dagaug.hdf5.shards import ShardContent
 from dagaug.runtime.errors import ImageError, OutputExistsError
 
@@ -59,7 +59,7 @@ class PreviousFile:
         Raises:
             OutputExistsError: an option differs; the message gives both values.
         """
-        differs = difference(_identity(self._store.header), _identity(header))
+        differs = first_difference(_identity(self._store.header), _identity(header))
         if differs is not None:
             raise OutputExistsError(
                 f"{self.path} was made with {differs}; to add its skipped files, give the same options and files",
@@ -99,7 +99,7 @@ class PreviousFile:
         return ShardContent(self._encoded(rows), self._images(rows, first), Candidates(**columns))
 
     def _encoded(self, rows: np.ndarray) -> list[bytes]:
-        return [data.tobytes() for data in self._store.pictures.encoded(rows.tolist())]
+        return [data.tobytes() for data in self._store.image_reader.encoded(rows.tolist())]
 
     def _images(self, rows: np.ndarray, first_candidate: int = 0) -> Images:
         columns = {field.name: getattr(self._store.images, field.name)[rows] for field in fields(Images)}

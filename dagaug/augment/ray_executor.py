@@ -24,7 +24,7 @@ from dagaug.augment.local_executor import Executor, missing_morphs, missing_real
 from dagaug.augment.shard_content import ShardMaker
 from dagaug.compute.devices import pick_device
 from dagaug.data.image_files import Skipped
-from dagaug.hdf5.run import Run
+from dagaug.hdf5.shard_folder import ShardFolder
 from dagaug.hdf5.shards import write_shard
 from dagaug.runtime.errors import DagaugError, DataError, MissingExtraError, StoreError, UsageError
 from dagaug.runtime.progress import Progress, Task
@@ -141,7 +141,7 @@ class RayExecutor(Executor):
         if self._ours:
             self._ray.shutdown()
 
-    def make(self, job: Job, judges: Judges, run: Run, stop: Stop, progress: Progress) -> None:
+    def make(self, job: Job, judges: Judges, run: ShardFolder, stop: Stop, progress: Progress) -> None:
         """See :class:`~dagaug.augment.local_executor.Executor`."""
         real, morphs = missing_real(job, run), missing_morphs(job, run)
         if not real and not morphs:
@@ -186,13 +186,13 @@ class RayExecutor(Executor):
             if problem is not None:
                 raise DataError(problem)
 
-    def _make(self, workers: list[Any], shards: list[Shard], job: Job, run: Run, stop: Stop, task: Task) -> None:
+    def _make(self, workers: list[Any], shards: list[Shard], job: Job, run: ShardFolder, stop: Stop, task: Task) -> None:
         kept = done = 0
         skipped: dict[int, tuple[Skipped, ...]] = {}
 
         def finished(shard: Shard, result: tuple[int, tuple[Skipped, ...]]) -> None:
             nonlocal kept, done
-            run.found(shard.index)
+            run.mark_finished(shard.index)
             skipped[shard.index] = result[1]
             kept, done = kept + result[0], done + len(shard)
             task.advance(len(shard), "" if shard.real else f"{kept / max(done, 1):.0%} kept")

@@ -25,10 +25,16 @@ from dagaug.compute.devices import pick_device
 from dagaug.data.dataset import Dataset
 from dagaug.data.image_files import Skipped
 from dagaug.hdf5.merge import Merge
-from dagaug.hdf5.reader import Store
 from dagaug.hdf5.provenance import Provenance
-from dagaug.hdf5.run import Run, begun, difference, open_run, settle
-from dagaug.hdf5.shards import parts_of
+from dagaug.hdf5.reader import Store
+from dagaug.hdf5.shard_folder import (
+    ShardFolder,
+    first_difference,
+    open_shard_folder,
+    remove_leftovers,
+    unfinished_identity,
+)
+from dagaug.hdf5.shards import parts_folder
 from dagaug.model.trained_model import TrainedModel
 from dagaug.runtime.files import explain_write_errors, write_atomically
 from dagaug.runtime.progress import SILENT, Progress
@@ -109,7 +115,7 @@ def augment(
         Interrupted: stopped by a signal; finished shards are kept.
     """
     started = time.monotonic()
-    completed = settle(out)
+    completed = remove_leftovers(out)
     previous = PreviousFile(out) if retry_failed and out.exists() else None
     if previous is not None and not previous.readable():
         reason = f"none of the {len(previous.skipped)} skipped files can be read now"
@@ -119,16 +125,16 @@ def augment(
         model, dataset, options, device=pick_device(device), workers=workers, strict=strict, progress=progress,
         shard_sizes=shard_sizes,
     )  # fmt: skip
-    used = _batch_size(completed or begun(out)) if previous is None else previous.batch_size
+    used = _batch_size(completed or unfinished_identity(out)) if previous is None else previous.batch_size
     if options.batch_size is None:
         job.fix_batch_size(used or suitable_batch_size(job))
     if previous is not None:
         previous.check(job.header())
-    elif completed is not None and difference(completed, job.identity()) is None:
+    elif completed is not None and first_difference(completed, job.identity()) is None:
         progress.say(f"{out}: already complete; an earlier call was killed after writing it")
         return _summary(out, float("nan"), time.monotonic() - started)
     replaces = overwrite or previous is not None
-    with open_run(out, job.identity(), overwrite=replaces) as run, executor or LocalExecutor() as makes:
+    with open_shard_folder(out, job.identity(), overwrite=replaces) as run, executor or LocalExecutor() as makes:
         judges = _make_shards(job, run, makes, cache, previous, progress)
         run.merge(job.header(judges.sha256), len(job.shards), how=merge, progress=progress)
     return _summary(out, judges.classifiers.accuracy, time.monotonic() - started)
@@ -141,7 +147,7 @@ def _batch_size(identity: Mapping[str, object]) -> int | None:
 
 
 def _make_shards(
-    job: Job, run: Run, executor: Executor, cache: Path | None, previous: PreviousFile | None, progress: Progress
+    job: Job, run: ShardFolder, executor: Executor, cache: Path | None, previous: PreviousFile | None, progress: Progress
 ) -> Judges:
     """Prepare the judges and write all shards."""
     out, kept = run.target, f"finished shards are kept in {run.parts}"
@@ -162,18 +168,18 @@ def _make_shards(
     return judges
 
 
-def _remove_outdated_shards(job: Job, run: Run, judges_sha256: str) -> None:
+def _remove_outdated_shards(job: Job, run: ShardFolder, judges_sha256: str) -> None:
     """Remove shards of an earlier call that were made with other files or judges."""
-    run.depend([shard.index for shard in job.shards if not shard.real], judges_sha256)
+    run.require([shard.index for shard in job.shards if not shard.real], judges_sha256)
     for shard in job.shards:
         if shard.index in run.finished and not all(
             np.array_equal(run.column(shard.index, name), column)
             for name, column in job.expected_columns(shard).items()
         ):
-            run.forget([shard.index])
+            run.remove_shards([shard.index])
 
 
-def _reuse_shards(job: Job, run: Run, previous: PreviousFile, progress: Progress) -> None:
+def _reuse_shards(job: Job, run: ShardFolder, previous: PreviousFile, progress: Progress) -> None:
     """Write the shards that a finished file contains unchanged."""
     missing = [shard for shard in job.shards if shard.index not in run.finished]
     with progress.task("Reusing shards", len(missing), "shards") as task:
@@ -194,7 +200,7 @@ def _write_skipped_log(out: Path, job: Job) -> None:
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerows([("path", "reason"), *((str(skip.path), skip.reason) for skip in skipped)])
-    with explain_write_errors(path, f"finished shards are kept in {parts_of(out)}"):
+    with explain_write_errors(path, f"finished shards are kept in {parts_folder(out)}"):
         if skipped:
             write_atomically(path, table.getvalue().encode("utf-8", "surrogateescape"))
         else:

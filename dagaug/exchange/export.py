@@ -3,7 +3,7 @@
 What reads which form stands in :mod:`dagaug.formats`. Images are written byte for byte, raw ones as PNG of the same
 pixels, each after its hash was checked. Class names and file names come from strangers: files get names that are safe
 everywhere, and no two are the same; the true names stand in the tables. What no image file can hold goes into
-``.dagaug-export`` (:mod:`dagaug.passport`), with which ``dagaug import`` makes the same HDF5 file again. The folder is
+``.dagaug-export`` (:mod:`dagaug.manifest`), with which ``dagaug import`` makes the same HDF5 file again. The folder is
 written under a hidden name beside OUT and renamed when whole.
 """
 
@@ -23,8 +23,8 @@ import numpy as np
 from jaxtyping import Bool, Int64
 
 from dagaug.data.image_files import encode
-from dagaug.exchange.formats import FORMS, SHARD_IMAGES, Form, Place, Plan, Record
-from dagaug.exchange.manifest import PASSPORT, only, write_passport
+from dagaug.exchange.formats import FORMAT_WRITERS, SHARD_IMAGES, ExportedImage, ExportPlan, FormatWriter, ImageLocation
+from dagaug.exchange.manifest import MANIFEST, select_images, write_manifest
 from dagaug.hdf5.reader import Store
 from dagaug.hdf5.schema import ATTRIBUTES, SCHEMA
 from dagaug.runtime.errors import DataError, OutputExistsError, StoreError, UsageError
@@ -96,7 +96,7 @@ def export(
     Args:
         store: the HDF5 file.
         out: folder to write; its parents are made.
-        to: one of :data:`dagaug.formats.FORMS`.
+        to: one of :data:`dagaug.formats.FORMAT_WRITERS`.
         synthetic_only: leave the data set's own images out.
         split: only images of that split.
         shard_images: images in one tar of a ``webdataset``.
@@ -111,8 +111,8 @@ def export(
         Interrupted: stopped by a signal; nothing is left behind.
     """
     started = time.monotonic()
-    if to not in FORMS:
-        raise UsageError(f"--to {to}: choose one of {', '.join(FORMS)}")
+    if to not in FORMAT_WRITERS:
+        raise UsageError(f"--to {to}: choose one of {', '.join(FORMAT_WRITERS)}")
     if shard_images is not None and (to != "webdataset" or shard_images < 1):
         raise UsageError(f"--shard-images {shard_images}: at least 1, and only with --to webdataset")
     if split not in ("all", *_SPLITS):
@@ -134,8 +134,8 @@ def export(
                     shutil.rmtree(hidden, ignore_errors=True)  # what a killed export left
                     hidden.mkdir()
                     both = len(np.unique(opened.images.split[chosen])) == len(_SPLITS)
-                    plan = Plan(hidden, opened.classes, both, shard_images or SHARD_IMAGES)
-                    _write(opened, chosen, plan, FORMS[to], stop, progress)
+                    plan = ExportPlan(hidden, opened.classes, both, shard_images or SHARD_IMAGES)
+                    _write(opened, chosen, plan, FORMAT_WRITERS[to], stop, progress)
                     _move(hidden, target)
                 except BaseException:
                     shutil.rmtree(hidden, ignore_errors=True)
@@ -160,9 +160,9 @@ def _refuse_existing(out: Path, target: Path, store: Path, overwrite: bool) -> N
         return
     if not overwrite:
         raise OutputExistsError(f"{out} exists and is not empty; --overwrite replaces an earlier export")
-    if not (target / PASSPORT).is_file():
+    if not (target / MANIFEST).is_file():
         raise OutputExistsError(
-            f"{out}: holds no export of dagaug's (no {PASSPORT}), so it is not replaced; choose another --out"
+            f"{out}: holds no export of dagaug's (no {MANIFEST}), so it is not replaced; choose another --out"
         )
     if Path(os.path.realpath(store)).is_relative_to(target):
         raise UsageError(f"{out}: holds {store} itself and cannot be replaced; choose another --out")
@@ -185,13 +185,13 @@ def _move(hidden: Path, target: Path) -> None:
 
 
 def _write(
-    store: Store, chosen: Bool[np.ndarray, " N"], plan: Plan, form: Form, stop: Stop, progress: Progress
+    store: Store, chosen: Bool[np.ndarray, " N"], plan: ExportPlan, form: FormatWriter, stop: Stop, progress: Progress
 ) -> None:
     rows = np.flatnonzero(chosen)
     order = np.arange(len(rows))
     if form.shuffled:
         order = np.random.default_rng(store.header.seed).permutation(order)
-    places: list[Place | None] = [None] * len(rows)
+    places: list[ImageLocation | None] = [None] * len(rows)
     with (
         progress.task("Exporting", len(rows), "images") as task,
         closing(form.write(plan, _records(store, rows, order))) as written,  # type: ignore[type-var]
@@ -203,23 +203,23 @@ def _write(
                 raise Interrupted("stopped; nothing was exported; run the same command again")
     found = [place for place in places if place is not None]
     stored = [name for name in SCHEMA if name not in ("images/data", "images/offset", "content_sha256")]
-    columns = only({name: store.column(name) for name in stored}, chosen)
+    columns = select_images({name: store.column(name) for name in stored}, chosen)
     columns |= {
         "images/path": np.array([os.fsencode(place.file) for place in found]),
         "images/start": np.array([place.start for place in found], "<i8"),
         "images/size": np.array([place.size for place in found], "<i8"),
     }
-    write_passport(plan.folder, {name: store.attributes[name] for name in ATTRIBUTES}, columns)
+    write_manifest(plan.folder, {name: store.attributes[name] for name in ATTRIBUTES}, columns)
 
 
-def _records(store: Store, rows: Int64[np.ndarray, " n"], order: Int64[np.ndarray, " n"]) -> Iterator[Record]:
+def _records(store: Store, rows: Int64[np.ndarray, " n"], order: Int64[np.ndarray, " n"]) -> Iterator[ExportedImage]:
     """The images of ``rows`` in ``order``, read in blocks of bounded size and checked against their hashes."""
     offset, hashes = store.column("images/offset"), store.column("images/sha256")
     header, table = store.header, store.images
     number = np.empty(len(store), np.int64)
     number[rows] = np.arange(len(rows))
     for block in _blocks(rows[order], np.diff(offset)):
-        for row, stored in zip(block, store.pictures.encoded(block), strict=True):
+        for row, stored in zip(block, store.image_reader.encoded(block), strict=True):
             data = stored.tobytes()
             if hashlib.sha256(data).digest()[:16] != hashes[row].tobytes():
                 raise StoreError(f"{store.path}: /images/data: image {row} is damaged (its hash differs)")
@@ -231,7 +231,7 @@ def _records(store: Store, rows: Int64[np.ndarray, " n"], order: Int64[np.ndarra
             names = [header.files[source]]
             names += [header.files[reference]] if reference >= 0 else []
             parts = [*(PurePosixPath(name).stem for name in names), *([variant] if variant else [])]
-            yield Record(
+            yield ExportedImage(
                 row=int(number[row]),
                 data=data,
                 suffix=".jpg" if header.encoding == "jpeg" else ".png",

@@ -29,28 +29,28 @@ from dagaug.runtime.errors import in_one_line
 from dagaug.runtime.safe_names import safe_names, unique_name
 
 __all__ = [
-    "COLUMNS",
-    "FORMS",
-    "PROVENANCE",
+    "FORMAT_WRITERS",
+    "PROVENANCE_COLUMNS",
+    "PROVENANCE_FILE",
     "SHARD_IMAGES",
-    "TABLE",
     "TABLE_COLUMNS",
-    "Form",
-    "Place",
-    "Plan",
-    "Record",
+    "TABLE_FILE",
+    "ExportPlan",
+    "ExportedImage",
+    "FormatWriter",
+    "ImageLocation",
 ]
 
-COLUMNS = ("path", "label", "source", "reference", "variant", "confidence", "kept")
+PROVENANCE_COLUMNS = ("path", "label", "source", "reference", "variant", "confidence", "kept")
 """Of ``provenance.csv``; what a real image has none of is empty."""
 
 TABLE_COLUMNS = ("path", "label", "split", "synthetic", "source", "reference", "variant", "confidence", "predicted")
 """Of ``images.csv``; what a real image has none of is empty."""
 
-PROVENANCE = "provenance.csv"
+PROVENANCE_FILE = "provenance.csv"
 
 
-TABLE = "images.csv"
+TABLE_FILE = "images.csv"
 
 
 SHARD_IMAGES = 1000
@@ -61,12 +61,12 @@ _CLASSES = "classes.txt"
 
 # As a class folder directly below OUT, these would be taken for a split or meet another file there.
 _RESERVED = frozenset(
-    ("train", "training", "test", "val", "valid", "validation", "eval", "evaluation", PROVENANCE, _CLASSES)
+    ("train", "training", "test", "val", "valid", "validation", "eval", "evaluation", PROVENANCE_FILE, _CLASSES)
 )
 
 
 @dataclass(frozen=True)
-class Record:
+class ExportedImage:
     """One image as every form gets it.
 
     Attributes:
@@ -98,7 +98,7 @@ class Record:
 
 
 @dataclass(frozen=True)
-class Place:
+class ImageLocation:
     """Where the bytes of one image lie.
 
     Attributes:
@@ -114,7 +114,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ExportPlan:
     """What is known before the first image comes.
 
     Attributes:
@@ -145,13 +145,13 @@ class Plan:
         ]
 
 
-def _imagefolder(plan: Plan, records: Iterator[Record]) -> Iterator[Place]:
+def _imagefolder(plan: ExportPlan, records: Iterator[ExportedImage]) -> Iterator[ImageLocation]:
     """Class folders, within folders of the splits where there are two, and ``provenance.csv``."""
     folders, files = plan.folders, _Files(plan.folder)
     (plan.folder / _CLASSES).write_text("".join(f"{name}\n" for name in folders), encoding="utf-8")
-    with (plan.folder / PROVENANCE).open("w", encoding="utf-8", errors="surrogateescape", newline="") as stream:
+    with (plan.folder / PROVENANCE_FILE).open("w", encoding="utf-8", errors="surrogateescape", newline="") as stream:
         table = csv.writer(stream, lineterminator="\n")
-        table.writerow(COLUMNS)
+        table.writerow(PROVENANCE_COLUMNS)
         for record in records:
             folder = folders[record.label]
             place = files.write(f"{record.split}/{folder}" if plan.both else folder, record)
@@ -160,10 +160,10 @@ def _imagefolder(plan: Plan, records: Iterator[Record]) -> Iterator[Place]:
             yield place
 
 
-def _csv(plan: Plan, records: Iterator[Record]) -> Iterator[Place]:
+def _csv(plan: ExportPlan, records: Iterator[ExportedImage]) -> Iterator[ImageLocation]:
     """One table, whose first columns are those that dagaug reads, and the files that it names."""
     folders, labels, files = plan.folders, plan.labels, _Files(plan.folder)
-    with (plan.folder / TABLE).open("w", encoding="utf-8", newline="") as stream:
+    with (plan.folder / TABLE_FILE).open("w", encoding="utf-8", newline="") as stream:
         table = csv.writer(stream, lineterminator="\n")
         table.writerow(TABLE_COLUMNS)
         for record in records:
@@ -186,20 +186,20 @@ class _Files:
         self.folder = folder
         self.taken: dict[str, dict[str, int]] = {}
 
-    def write(self, parent: str, record: Record) -> Place:
+    def write(self, parent: str, record: ExportedImage) -> ImageLocation:
         if parent not in self.taken:
             (self.folder / parent).mkdir(parents=True)
             self.taken[parent] = {}
         path = f"{parent}/{unique_name(record.stem, self.taken[parent])}{record.suffix}"
         (self.folder / path).write_bytes(record.data)
-        return Place(record.row, path, 0, len(record.data))
+        return ImageLocation(record.row, path, 0, len(record.data))
 
 
 def _number(value: float | None) -> str:
     return "" if value is None else str(value)
 
 
-def _webdataset(plan: Plan, records: Iterator[Record]) -> Iterator[Place]:
+def _webdataset(plan: ExportPlan, records: Iterator[ExportedImage]) -> Iterator[ImageLocation]:
     """Tar shards of each split, and ``_info.json``, which tells timm how many images are where."""
     labels = plan.labels
     shards: dict[str, list[_Tar]] = {}
@@ -233,7 +233,7 @@ class _Tar:
         self._stream = path.open("wb")
         self._tar = tarfile.TarFile(fileobj=self._stream, mode="w", format=tarfile.USTAR_FORMAT)
 
-    def add(self, record: Record, labels: Sequence[str]) -> Place:
+    def add(self, record: ExportedImage, labels: Sequence[str]) -> ImageLocation:
         key = f"{record.row:09d}"
         start = self._member(key + record.suffix, record.data)
         self._member(key + ".cls", str(record.label).encode())
@@ -250,7 +250,7 @@ class _Tar:
         }
         self._member(key + ".json", json.dumps(about).encode())
         self.count += 1
-        return Place(record.row, self.path.name, start, len(record.data))
+        return ImageLocation(record.row, self.path.name, start, len(record.data))
 
     def _member(self, name: str, data: bytes) -> int:
         entry = tarfile.TarInfo(name)
@@ -269,7 +269,7 @@ class _Tar:
 
 
 @dataclass(frozen=True)
-class Form:
+class FormatWriter:
     """How an export is written.
 
     Attributes:
@@ -277,13 +277,13 @@ class Form:
         shuffled: images come in random order, since readers of tars shuffle only within a buffer.
     """
 
-    write: Callable[[Plan, Iterator[Record]], Iterator[Place]]
+    write: Callable[[ExportPlan, Iterator[ExportedImage]], Iterator[ImageLocation]]
     shuffled: bool = False
 
 
-FORMS: dict[str, Form] = {
-    "imagefolder": Form(_imagefolder),
-    "webdataset": Form(_webdataset, shuffled=True),
-    "csv": Form(_csv),
+FORMAT_WRITERS: dict[str, FormatWriter] = {
+    "imagefolder": FormatWriter(_imagefolder),
+    "webdataset": FormatWriter(_webdataset, shuffled=True),
+    "csv": FormatWriter(_csv),
 }
 """What can be written, by the name that ``--to`` takes."""

@@ -22,13 +22,13 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool
 
-from dagaug.hdf5.layout import UTF8, Bytes, Writer, create, read_layout
+from dagaug.hdf5.layout import UTF8, ByteReader, ByteWriter, create_file, read_layout
 from dagaug.hdf5.schema import ATTRIBUTES, ENCODINGS, SCHEMA, VERSION, digest
 from dagaug.runtime.errors import StoreError
 
-__all__ = ["FORMAT", "PASSPORT", "Columns", "Passport", "only", "read_passport", "write_passport"]
+__all__ = ["FORMAT", "MANIFEST", "Columns", "Manifest", "read_manifest", "select_images", "write_manifest"]
 
-PASSPORT = ".dagaug-export"
+MANIFEST = ".dagaug-export"
 
 
 FORMAT = "dagaug-export"
@@ -49,8 +49,8 @@ _SCHEMA |= {
 }
 
 
-class Passport:
-    """A passport that was read.
+class Manifest:
+    """A manifest that was read.
 
     Attributes:
         attributes: those of the HDF5 file that was exported.
@@ -65,7 +65,7 @@ class Passport:
         return len(self.columns["images/label"])
 
 
-def only(columns: Columns, chosen: Bool[np.ndarray, " N"]) -> Columns:
+def select_images(columns: Columns, chosen: Bool[np.ndarray, " N"]) -> Columns:
     """The columns without the images that are not chosen; candidates stay, and know their images' new rows."""
     rows = np.where(chosen, np.cumsum(chosen) - 1, -1)
     result = {name: array[chosen] if name.startswith("images/") else array for name, array in columns.items()}
@@ -74,29 +74,29 @@ def only(columns: Columns, chosen: Bool[np.ndarray, " N"]) -> Columns:
     return result
 
 
-def write_passport(folder: Path, attributes: Mapping[str, str | int], columns: Columns) -> None:
-    """Write the passport of an export, whose datasets are all in ``columns``."""
-    path = folder / PASSPORT
+def write_manifest(folder: Path, attributes: Mapping[str, str | int], columns: Columns) -> None:
+    """Write the manifest of an export, whose datasets are all in ``columns``."""
+    path = folder / MANIFEST
     stored = {**attributes, "format": FORMAT, "version": VERSION}
     arrays = {name: np.asarray(columns[name], order="C") for name in _SCHEMA if name != "content_sha256"}
     layout = {name: (array.dtype, array.shape) for name, array in arrays.items()}
-    extents = create(path, stored, layout | {"content_sha256": (np.dtype("u1"), (32,))})
+    extents = create_file(path, stored, layout | {"content_sha256": (np.dtype("u1"), (32,))})
     arrays["content_sha256"] = np.frombuffer(digest(stored, _hashes(arrays), extents), np.uint8)
-    with Writer(path) as writer:
+    with ByteWriter(path) as writer:
         for name, array in arrays.items():
             writer.write(extents[name].start, array)
 
 
-def read_passport(folder: Path) -> Passport:
-    """Read the passport of an export.
+def read_manifest(folder: Path) -> Manifest:
+    """Read the manifest of an export.
 
     Raises:
         StoreError: there is none, or it is damaged.
     """
-    path = folder / PASSPORT
+    path = folder / MANIFEST
     if not path.is_file():
-        raise StoreError(f"{folder}: no export of dagaug's (no {PASSPORT} in it); make one with dagaug export")
-    source = Bytes(path)
+        raise StoreError(f"{folder}: no export of dagaug's (no {MANIFEST} in it); make one with dagaug export")
+    source = ByteReader(path)
     try:
         attributes, extents = read_layout(path, ATTRIBUTES, _SCHEMA, source.size)
         if (attributes["format"], attributes["version"]) != (FORMAT, VERSION):
@@ -115,7 +115,7 @@ def read_passport(folder: Path) -> Passport:
         if len(rows) and (rows.min() < -1 or rows.max() >= count):
             raise StoreError(f"{path}: /{name} has values outside -1 to {count - 1}")
     del attributes["format"], attributes["version"]
-    return Passport(attributes, columns, stamp.hex())
+    return Manifest(attributes, columns, stamp.hex())
 
 
 def _hashes(columns: Columns) -> dict[str, bytes]:

@@ -19,9 +19,9 @@ import numpy as np
 from jaxtyping import Bool, Int64, UInt8
 
 from dagaug.data.image_files import decode_bytes
-from dagaug.data.layouts import Inside
-from dagaug.exchange.manifest import PASSPORT, Passport, only, read_passport
-from dagaug.hdf5.layout import Bytes, Writer, create
+from dagaug.data.safe_paths import SafePaths
+from dagaug.exchange.manifest import MANIFEST, Manifest, read_manifest, select_images
+from dagaug.hdf5.layout import ByteReader, ByteWriter, create_file
 from dagaug.hdf5.reader import Store
 from dagaug.hdf5.schema import ATTRIBUTES, FORMAT, MAX_PIXELS, SCHEMA, VERSION, digest
 from dagaug.runtime.errors import DataError, ImageError, OutputExistsError, StoreError
@@ -79,14 +79,14 @@ def reimport(
         Interrupted: stopped by a signal; nothing is left behind.
     """
     started = time.monotonic()
-    passport = read_passport(folder)
-    there = _there(folder, passport)
+    manifest = read_manifest(folder)
+    there = _there(folder, manifest)
     if not there.all() and strict:
-        name = os.fsdecode(passport.columns["images/path"][int(np.argmin(there))])
+        name = os.fsdecode(manifest.columns["images/path"][int(np.argmin(there))])
         raise DataError(f"{folder / name}: was exported and is no longer there; without --strict it is left out")
     if not there.any():
-        raise DataError(f"{folder}: none of its {len(passport)} images is there any more; export again")
-    columns = passport.columns if there.all() else _without(passport, there)
+        raise DataError(f"{folder}: none of its {len(manifest)} images is there any more; export again")
+    columns = manifest.columns if there.all() else _without(manifest, there)
     target = Path(os.path.realpath(out))
     with explain_write_errors(out, "nothing was imported"):
         _refuse_existing(out, target, overwrite)
@@ -95,7 +95,7 @@ def reimport(
             _refuse_existing(out, target, overwrite)
             temporary = target.with_name(f".{target.name}.dagaug-import")
             try:
-                _write(temporary, folder, Passport(passport.attributes, columns, passport.sha256), stop, progress)
+                _write(temporary, folder, Manifest(manifest.attributes, columns, manifest.sha256), stop, progress)
                 temporary.replace(target)
             except BaseException:
                 with suppress(OSError):
@@ -113,19 +113,19 @@ def _refuse_existing(out: Path, target: Path, overwrite: bool) -> None:
         raise OutputExistsError(f"{out} exists; --overwrite replaces it")
 
 
-def _there(folder: Path, passport: Passport) -> Bool[np.ndarray, " N"]:
+def _there(folder: Path, manifest: Manifest) -> Bool[np.ndarray, " N"]:
     """Which images' files are in the folder; of tars, only whether the tar is."""
-    inside = Inside(folder)
-    where = str(folder / PASSPORT)
-    names, file_of = np.unique(passport.columns["images/path"], return_inverse=True)
-    found = np.array([(folder / inside(os.fsdecode(name), where)).is_file() for name in names.tolist()], bool)
+    paths = SafePaths(folder)
+    where = str(folder / MANIFEST)
+    names, file_of = np.unique(manifest.columns["images/path"], return_inverse=True)
+    found = np.array([(folder / paths.checked(os.fsdecode(name), where)).is_file() for name in names.tolist()], bool)
     return found[file_of]
 
 
-def _without(passport: Passport, there: Bool[np.ndarray, " N"]) -> dict[str, np.ndarray]:
+def _without(manifest: Manifest, there: Bool[np.ndarray, " N"]) -> dict[str, np.ndarray]:
     """The columns without the images that are gone, and a verdict for the candidates that these were."""
-    columns = only(passport.columns, there)
-    gone = (passport.columns["candidates/image"] >= 0) & (columns["candidates/image"] < 0)
+    columns = select_images(manifest.columns, there)
+    gone = (manifest.columns["candidates/image"] >= 0) & (columns["candidates/image"] < 0)
     if gone.any():
         names = columns["verdicts"].tolist()
         if REMOVED.encode() not in names:
@@ -136,18 +136,18 @@ def _without(passport: Passport, there: Bool[np.ndarray, " N"]) -> dict[str, np.
     return columns
 
 
-def _write(path: Path, folder: Path, passport: Passport, stop: Stop, progress: Progress) -> None:
-    columns = passport.columns
-    raw = passport.attributes["encoding"] == "raw"
-    lengths = _lengths(folder, passport)
+def _write(path: Path, folder: Path, manifest: Manifest, stop: Stop, progress: Progress) -> None:
+    columns = manifest.columns
+    raw = manifest.attributes["encoding"] == "raw"
+    lengths = _lengths(folder, manifest)
     columns["images/offset"] = np.concatenate([np.zeros(1, "<i8"), np.cumsum(lengths)]).astype("<i8")
-    attributes = {name: passport.attributes.get(name, 0) for name in ATTRIBUTES}
+    attributes = {name: manifest.attributes.get(name, 0) for name in ATTRIBUTES}
     attributes |= {"format": FORMAT, "version": VERSION}
     shapes = {name: (columns[name].dtype, columns[name].shape) for name in SCHEMA if name in columns}
     shapes |= {"images/data": (np.dtype("u1"), (int(lengths.sum()),)), "content_sha256": (np.dtype("u1"), (32,))}
-    extents = create(path, attributes, {name: shapes[name] for name in SCHEMA})
+    extents = create_file(path, attributes, {name: shapes[name] for name in SCHEMA})
     hashes = {}
-    with Writer(path) as writer, progress.task("Importing", len(lengths), "images") as task:
+    with ByteWriter(path) as writer, progress.task("Importing", len(lengths), "images") as task:
         at = extents["images/data"].start
         for data in _images(folder, columns, raw):
             writer.write(at, data)
@@ -166,18 +166,18 @@ def _write(path: Path, folder: Path, passport: Passport, stop: Stop, progress: P
         pass
 
 
-def _lengths(folder: Path, passport: Passport) -> Int64[np.ndarray, " N"]:
-    """Bytes of each image in the HDF5 file, bounded before anything is made of that size."""
-    columns = passport.columns
+def _lengths(folder: Path, manifest: Manifest) -> Int64[np.ndarray, " N"]:
+    """ByteReader of each image in the HDF5 file, bounded before anything is made of that size."""
+    columns = manifest.columns
     size, height, width = (columns[f"images/{name}"].astype(np.int64) for name in ("size", "height", "width"))
     if size.min() < 1 or height.min() < 1 or width.min() < 1 or (height * width).max() > MAX_PIXELS:
-        raise StoreError(f"{folder / PASSPORT}: /images/size, height or width is out of range")
-    return height * width * 3 if passport.attributes["encoding"] == "raw" else size
+        raise StoreError(f"{folder / MANIFEST}: /images/size, height or width is out of range")
+    return height * width * 3 if manifest.attributes["encoding"] == "raw" else size
 
 
 def _images(folder: Path, columns: dict[str, np.ndarray], raw: bool) -> Iterator[UInt8[np.ndarray, " _"]]:
     """Each image's bytes as they are to be stored, checked against what was exported."""
-    opened: dict[bytes, Bytes] = {}
+    opened: dict[bytes, ByteReader] = {}
     names = zip(*(columns[f"images/{name}"].tolist() for name in ("path", "start", "size")), strict=True)
     try:
         for row, (name, start, size) in enumerate(names):
@@ -185,7 +185,7 @@ def _images(folder: Path, columns: dict[str, np.ndarray], raw: bool) -> Iterator
             if name not in opened:
                 if len(opened) >= _OPEN:
                     opened.pop(next(iter(opened))).close()
-                opened[name] = Bytes(path)
+                opened[name] = ByteReader(path)
             source = opened[name]
             if start < 0 or start + size > source.size:
                 raise _changed(path)

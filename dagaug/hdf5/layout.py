@@ -22,7 +22,17 @@ from jaxtyping import UInt8
 
 from dagaug.runtime.errors import StoreError
 
-__all__ = ["UTF8", "Bytes", "Extent", "Piece", "Virtual", "Writer", "create", "read_layout", "telling"]
+__all__ = [
+    "UTF8",
+    "ByteReader",
+    "ByteWriter",
+    "Extent",
+    "VirtualExtent",
+    "VirtualSource",
+    "create_file",
+    "explain_read_errors",
+    "read_layout",
+]
 
 UTF8 = "utf8"
 """In a schema: fixed-length, NUL-padded UTF-8; other types are numpy's type strings."""
@@ -59,7 +69,7 @@ class Extent:
 
 
 @dataclass(frozen=True)
-class Piece:
+class VirtualSource:
     """A part of a virtual dataset: a whole dataset of the same name in another file.
 
     Attributes:
@@ -73,14 +83,14 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class Virtual(Extent):
+class VirtualExtent(Extent):
     """A dataset of one dimension that lies in pieces in other files; ``start`` is 0."""
 
-    pieces: tuple[Piece, ...] = ()
+    pieces: tuple[VirtualSource, ...] = ()
 
 
 @contextmanager
-def telling(path: Path, what: str) -> Iterator[None]:
+def explain_read_errors(path: Path, what: str) -> Iterator[None]:
     """Turn what h5py and the operating system raise into one line that names the file."""
     try:
         yield
@@ -91,13 +101,13 @@ def telling(path: Path, what: str) -> Iterator[None]:
         raise StoreError(f"{path}: {what} ({reason or type(error).__name__})") from error
 
 
-class Bytes:
+class ByteReader:
     """Reads bytes of one file by position; safe in threads and after a fork, pickled without its handle."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._descriptor: int | None = None
-        with telling(path, "cannot be read"):
+        with explain_read_errors(path, "cannot be read"):
             self._open()
 
     def _open(self) -> int:
@@ -121,7 +131,7 @@ class Bytes:
         """``count`` bytes from ``start`` on, writable."""
         result = np.empty(count, np.uint8)
         done = 0
-        with telling(self.path, "cannot be read"):
+        with explain_read_errors(self.path, "cannot be read"):
             descriptor = self._open() if self._descriptor is None else self._descriptor
             while done < count:
                 got = os.preadv(descriptor, [result.data[done:]], start + done)
@@ -136,9 +146,9 @@ class Bytes:
             return (self.read(extent.start, extent.nbytes) != 0).reshape(extent.shape)
         return self.read(extent.start, extent.nbytes).view(extent.dtype).reshape(extent.shape)
 
-    def twin(self) -> Bytes:
+    def twin(self) -> ByteReader:
         """The same file, not opened yet: for one thread, which then closes it."""
-        other = object.__new__(Bytes)
+        other = object.__new__(ByteReader)
         other.__dict__.update(self.__getstate__())
         return other
 
@@ -166,13 +176,13 @@ def read_layout(
 ) -> tuple[dict[str, str | int], dict[str, Extent]]:
     """Attributes, and where each dataset of ``schema`` lies, in a file of ``size`` bytes. Reads no dataset.
 
-    Those named in ``virtual`` may be virtual, in which case :class:`Virtual` says of what they consist.
+    Those named in ``virtual`` may be virtual, in which case :class:`VirtualExtent` says of what they consist.
 
     Raises:
         StoreError: naming the dataset that is missing, of another type or shape, linked from elsewhere,
             filtered, not contiguous, or declared larger than the file.
     """
-    with telling(path, "not a readable HDF5 file"):
+    with explain_read_errors(path, "not a readable HDF5 file"):
         with path.open("rb") as start:
             signature = start.read(9)
         # Descriptions without checksums, damaged, can make the HDF5 library loop for ever.
@@ -186,14 +196,14 @@ def read_layout(
         extents: dict[str, Extent] = {}
         lengths: dict[str, int] = {}
         for name, (kind, dims) in schema.items():
-            with telling(path, f"/{name} cannot be read"):
+            with explain_read_errors(path, f"/{name} cannot be read"):
                 extents[name] = extent = _extent(path, file.id, name, kind, size, name in virtual)
             _bind(path, name, extent.shape, dims, lengths)
     return values, extents
 
 
 def _attribute(path: Path, root: h5g.GroupID, name: str, kind: type) -> str | int:
-    with telling(path, f"attribute {name} cannot be read"):
+    with explain_read_errors(path, f"attribute {name} cannot be read"):
         if not h5a.exists(root, name.encode()):
             raise StoreError(f"{path}: attribute {name} is missing; not a dagaug file")
         attribute = h5a.open(root, name.encode())
@@ -231,7 +241,7 @@ def _extent(path: Path, root: h5g.GroupID, name: str, kind: str, size: int, may_
     if how.get_nfilters():
         raise StoreError(f"{path}: /{name} has a filter; such files are refused")
     if may_be_virtual and how.get_layout() == h5d.VIRTUAL:
-        return Virtual(0, dtype, tuple(node.shape), _pieces(path, name, how, node.shape))
+        return VirtualExtent(0, dtype, tuple(node.shape), _pieces(path, name, how, node.shape))
     if how.get_layout() != h5d.CONTIGUOUS or how.get_external_count():
         raise StoreError(f"{path}: /{name} is not stored in one piece in this file")
     if node.get_space().get_simple_extent_type() not in (h5s.SCALAR, h5s.SIMPLE):
@@ -242,7 +252,7 @@ def _extent(path: Path, root: h5g.GroupID, name: str, kind: str, size: int, may_
     return extent
 
 
-def _pieces(path: Path, name: str, how: h5p.PropDCID, shape: tuple[int, ...]) -> tuple[Piece, ...]:
+def _pieces(path: Path, name: str, how: h5p.PropDCID, shape: tuple[int, ...]) -> tuple[VirtualSource, ...]:
     """The pieces of a virtual dataset, if they are whole datasets that lie one behind the other."""
     pieces = []
     for index in range(how.get_virtual_count()):
@@ -254,7 +264,7 @@ def _pieces(path: Path, name: str, how: h5p.PropDCID, shape: tuple[int, ...]) ->
         whole = there.get_select_type() == h5s.SEL_ALL or there.get_select_bounds() == ((0,), (count - 1,))
         if dataset != name or last - first + 1 != count or not whole:
             raise StoreError(f"{path}: /{name} is virtual in another way than dagaug writes; such files are refused")
-        pieces.append(Piece(int(first), int(last) + 1, file))
+        pieces.append(VirtualSource(int(first), int(last) + 1, file))
     pieces.sort(key=lambda piece: piece.first)
     ends = [0, *(piece.last for piece in pieces)]
     if len(shape) != 1 or [*(piece.first for piece in pieces), shape[0]] != ends:
@@ -284,15 +294,15 @@ def _bind(path: Path, name: str, shape: tuple[int, ...], dims: str, lengths: dic
             raise StoreError(f"{path}: /{name} has {length} rows where {wanted + int(more or 0)} belong")
 
 
-def create(
+def create_file(
     path: Path,
     attributes: Mapping[str, str | int],
     layout: Mapping[str, tuple[np.dtype, tuple[int, ...]]],
-    virtual: Mapping[str, Sequence[Piece]] | None = None,
+    virtual: Mapping[str, Sequence[VirtualSource]] | None = None,
 ) -> dict[str, Extent]:
     """Write an HDF5 file whose datasets hold nothing yet, and say where each is to be written.
 
-    Version 1.8 of the file format gives everything that describes the file a checksum; no times are kept. Virtual
+    Version 1.8 of the file format gives everything that describes the file a checksum; no times are kept. VirtualExtent
     datasets, which ``virtual`` names with their pieces, need version 1.10.
     """
     virtual = virtual or {}
@@ -322,14 +332,14 @@ def create(
             space = h5s.create_simple(shape) if shape else h5s.create(h5s.SCALAR)
             if name in virtual:
                 h5d.create(parent, leaf.encode(), _hdf5_type(dtype), space, _mapping(name, shape, virtual[name]))
-                extents[name] = Virtual(0, dtype, shape, tuple(virtual[name]))
+                extents[name] = VirtualExtent(0, dtype, shape, tuple(virtual[name]))
                 continue
             dataset = h5d.create(parent, leaf.encode(), _hdf5_type(dtype), space, how)
             extents[name] = Extent(dataset.get_offset() or 0, dtype, shape)
     return extents
 
 
-def _mapping(name: str, shape: tuple[int, ...], pieces: Sequence[Piece]) -> h5p.PropDCID:
+def _mapping(name: str, shape: tuple[int, ...], pieces: Sequence[VirtualSource]) -> h5p.PropDCID:
     how = h5p.create(h5p.DATASET_CREATE)
     how.set_obj_track_times(False)
     how.set_layout(h5d.VIRTUAL)
@@ -347,13 +357,13 @@ def _hdf5_type(dtype: np.dtype) -> h5t.TypeID:
     return h5t.py_create(dtype, logical=True)
 
 
-class Writer:
+class ByteWriter:
     """Writes bytes by position into a file that is there; leaving the block puts them on the disk."""
 
     def __init__(self, path: Path) -> None:
         self._descriptor = os.open(path, os.O_RDWR)
 
-    def __enter__(self) -> Writer:
+    def __enter__(self) -> ByteWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:

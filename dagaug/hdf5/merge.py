@@ -15,15 +15,15 @@ from typing import Literal
 
 import numpy as np
 
-from dagaug.hdf5.layout import Piece, Writer, create
+from dagaug.hdf5.layout import ByteWriter, VirtualSource, create_file
 from dagaug.hdf5.reader import Store
 from dagaug.hdf5.schema import FORMAT, SCHEMA, VERSION, Header, digest
-from dagaug.hdf5.shards import COUNTED, ShardFile, as_stored, shard_path, write_durably
+from dagaug.hdf5.shards import ROW_COUNTS, ShardFile, shard_path, to_stored_type, write_durably
 from dagaug.runtime.errors import StoreError
 from dagaug.runtime.files import sync_folder
 from dagaug.runtime.progress import SILENT, Progress
 
-__all__ = ["MERGED", "Merge", "merge", "read_json", "remove_others"]
+__all__ = ["MERGED", "Merge", "merge", "read_json", "remove_old_shard_copies"]
 
 Merge = Literal["copy", "virtual"]
 """One file with everything in it, or one whose images stay in the shards, in a folder beside it."""
@@ -51,10 +51,10 @@ def merge(
         with Store(temporary) as merged:
             content = merged.column("content_sha256").tobytes().hex()
         _note(parts, {"content_sha256": content, "folder": folder.name if folder else None, **_identity_in(parts)})
-    remove_others(target, folder.name if folder else None)
+    remove_old_shard_copies(target, folder.name if folder else None)
 
 
-def remove_others(target: Path, folder: str | None) -> None:
+def remove_old_shard_copies(target: Path, folder: str | None) -> None:
     """Remove the folders of shards that belonged to what had the target's name before."""
     for old in target.parent.glob(f"{glob.escape(target.name)}.shards-*"):
         if old.name != folder:
@@ -97,18 +97,18 @@ def _merge(path: Path, parts: Path, count: int, header: Header, folder: Path | N
     """Write the whole file; with ``folder`` its images are those of the shards there."""
     attributes = _attributes(header)
     tables = _header_arrays(header)
-    rows = dict.fromkeys(COUNTED, 0)
+    rows = dict.fromkeys(ROW_COUNTS, 0)
     pieces = []
     for shard in _each(parts, count):
         first = rows["images/data"]
-        rows = {name: rows[name] + shard.rows(name) for name in COUNTED}
+        rows = {name: rows[name] + shard.rows(name) for name in ROW_COUNTS}
         if folder is not None and shard.rows("images/data"):
-            pieces.append(Piece(first, rows["images/data"], f"{folder.name}/{shard.path.name}"))
+            pieces.append(VirtualSource(first, rows["images/data"], f"{folder.name}/{shard.path.name}"))
     layout = {name: _merged_shape(name, tables, rows) for name in SCHEMA}
-    extents = create(path, attributes, layout, {"images/data": pieces} if pieces else None)
+    extents = create_file(path, attributes, layout, {"images/data": pieces} if pieces else None)
     hashes = {name: hashlib.sha256() for name in SCHEMA}
     at = {name: extent.start for name, extent in extents.items()}
-    with Writer(path) as writer, progress.task("Merging", count, "shards") as task:
+    with ByteWriter(path) as writer, progress.task("Merging", count, "shards") as task:
 
         def append(name: str, array: np.ndarray) -> None:
             array = np.ascontiguousarray(array)
@@ -145,7 +145,7 @@ def _merged_shape(
     if name == "content_sha256":
         return np.dtype(kind), (32,)
     length, *more = dims.split()
-    counted = next(other for other in COUNTED if SCHEMA[other][1] == length.partition("+")[0])
+    counted = next(other for other in ROW_COUNTS if SCHEMA[other][1] == length.partition("+")[0])
     return np.dtype(kind), (rows[counted] + length.endswith("+1"), *map(int, more))
 
 
@@ -167,8 +167,8 @@ def _header_arrays(header: Header) -> dict[str, np.ndarray]:
         "options": _texts("options", (options,)).reshape(()),
         "classes": _texts("classes", header.classes),
         "files": _texts("files", header.files),
-        "files_label": as_stored("files_label", header.files_label),
-        "files_split": as_stored("files_split", header.files_split),
+        "files_label": to_stored_type("files_label", header.files_label),
+        "files_split": to_stored_type("files_split", header.files_split),
         "variants": _texts("variants", header.variants),
         "verdicts": _texts("verdicts", header.verdicts),
         "skipped/path": _texts("skipped/path", [path for path, _ in header.skipped]),

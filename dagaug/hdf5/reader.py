@@ -67,8 +67,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from dagaug.hdf5.images import Pictures, ShardFiles
-from dagaug.hdf5.layout import Bytes, Virtual, read_layout, telling
+from dagaug.hdf5.image_reader import ImageReader, LinkedShards
+from dagaug.hdf5.layout import ByteReader, VirtualExtent, explain_read_errors, read_layout
 from dagaug.hdf5.schema import (
     ATTRIBUTES,
     ENCODINGS,
@@ -84,7 +84,7 @@ from dagaug.hdf5.schema import (
 )
 from dagaug.runtime.errors import StoreError
 
-__all__ = ["Store", "checked_array"]
+__all__ = ["Store", "checked_row"]
 
 
 _BLOCK_ROWS = 1 << 18
@@ -97,7 +97,7 @@ def _strings(array: np.ndarray) -> tuple[str, ...]:
     return tuple(text.decode("utf-8", "surrogateescape") for text in array.tolist())
 
 
-def checked_array(row: int, count: int) -> int:
+def checked_row(row: int, count: int) -> int:
     if not -count <= row < count:
         raise IndexError(f"image {row} of {count}")
     return int(row) % count
@@ -115,7 +115,7 @@ class Store:
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
-        self._bytes = Bytes(self.path)
+        self._bytes = ByteReader(self.path)
         attributes, _ = read_layout(self.path, {"format": str, "version": int}, {}, self._bytes.size)
         if attributes["format"] != FORMAT:
             raise StoreError(f"{self.path}: its format is {attributes['format']!r}, not {FORMAT!r}")
@@ -190,7 +190,7 @@ class Store:
         Raises:
             IndexError: no such row.
         """
-        return self.pictures.encoded([checked_array(row, len(self))])[0].tobytes()
+        return self.image_reader.encoded([checked_row(row, len(self))])[0].tobytes()
 
     def image(self, row: int) -> UInt8[np.ndarray, "H W 3"]:
         """One image, decoded: RGB.
@@ -199,18 +199,18 @@ class Store:
             IndexError: no such row.
             StoreError: the image cannot be decoded.
         """
-        return self.pictures.decoded([checked_array(row, len(self))])[0]
+        return self.image_reader.decoded([checked_row(row, len(self))])[0]
 
     def read(self, rows: Sequence[int]) -> list[UInt8[np.ndarray, "_ _ 3"]]:
         """Many images, decoded, in the order of ``rows``; read in the order in which they lie in the file."""
-        return self.pictures.decoded([checked_array(row, len(self)) for row in rows])
+        return self.image_reader.decoded([checked_row(row, len(self)) for row in rows])
 
     @cached_property
-    def pictures(self) -> Pictures:
+    def image_reader(self) -> ImageReader:
         """The reader of images that :meth:`read` and :class:`AugmentedDataset` use."""
         data = self._extents[IMAGE_DATA]
-        return Pictures(
-            ShardFiles(self.path, data.pieces) if isinstance(data, Virtual) else self._bytes,
+        return ImageReader(
+            LinkedShards(self.path, data.pieces) if isinstance(data, VirtualExtent) else self._bytes,
             start=data.start,
             offset=self.column("images/offset"),
             height=self.column("images/height"),
@@ -246,7 +246,7 @@ class Store:
 
     def _options(self) -> Mapping[str, object]:
         text = self.column("options").tobytes().rstrip(b"\0")
-        with telling(self.path, "/options is not JSON"):
+        with explain_read_errors(self.path, "/options is not JSON"):
             options = json.loads(text)
         if not isinstance(options, dict):
             raise StoreError(f"{self.path}: /options is not a JSON object")
@@ -257,8 +257,8 @@ class Store:
         if self.attributes["encoding"] not in ENCODINGS:
             raise StoreError(f"{self.path}: unknown encoding {self.attributes['encoding']!r}")
         self._options()
-        if isinstance(self._extents[IMAGE_DATA], Virtual):
-            _ = self.pictures  # sees what its shards are called
+        if isinstance(self._extents[IMAGE_DATA], VirtualExtent):
+            _ = self.image_reader  # sees what its shards are called
         files, classes, images = self._length("files"), self._length("classes"), self._length("images/label")
         variants, verdicts = max(self._length("variants"), 1), self._length("verdicts")
         candidates = self._length("candidates/source")

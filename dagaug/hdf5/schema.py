@@ -28,7 +28,7 @@ __all__ = [
     "Header",
     "Images",
     "digest",
-    "linked",
+    "links_agree",
 ]
 
 FORMAT = "dagaug"
@@ -219,7 +219,7 @@ def digest(attributes: Mapping[str, str | int], hashes: Mapping[str, bytes], ext
     return total.digest()
 
 
-def linked(images: Images, candidates: Candidates) -> bool:
+def links_agree(images: Images, candidates: Candidates) -> bool:
     """Whether ``images.candidate`` and ``candidates.image`` agree on which candidate became which image."""
     made, kept = np.flatnonzero(images.candidate >= 0), np.flatnonzero(candidates.image >= 0)
     if len(made) != len(kept) or candidates.image.max(initial=-1) >= len(images):

@@ -13,21 +13,21 @@ from pathlib import Path
 
 import numpy as np
 
-from dagaug.hdf5.layout import Bytes, Writer, create, read_layout
-from dagaug.hdf5.schema import SCHEMA, SHARD_FORMAT, VERSION, Candidates, Images, digest, linked
+from dagaug.hdf5.layout import ByteReader, ByteWriter, create_file, read_layout
+from dagaug.hdf5.schema import SCHEMA, SHARD_FORMAT, VERSION, Candidates, Images, digest, links_agree
 from dagaug.runtime.errors import StoreError
 from dagaug.runtime.files import atomic_replace
 
 __all__ = [
-    "COUNTED",
+    "ROW_COUNTS",
     "SHARD_SCHEMA",
     "ShardContent",
     "ShardFile",
-    "as_stored",
+    "explain_hdf5_write_errors",
     "finished_shards",
-    "parts_of",
+    "parts_folder",
     "shard_path",
-    "telling_full_disk",
+    "to_stored_type",
     "write_durably",
     "write_shard",
 ]
@@ -35,7 +35,7 @@ __all__ = [
 SHARD_SCHEMA = {name: kind for name, kind in SCHEMA.items() if name.startswith(("images/", "candidates/", "content_"))}
 """The datasets of a shard: those of the file that are about images and candidates."""
 
-COUNTED = ("images/label", "candidates/source", "images/data")
+ROW_COUNTS = ("images/label", "candidates/source", "images/data")
 
 
 _SHARD_ATTRIBUTES: dict[str, type] = {"format": str, "version": int, "index": int}
@@ -56,7 +56,7 @@ class ShardContent:
     candidates: Candidates = field(default_factory=Candidates.none)
 
 
-def parts_of(target: Path | str) -> Path:
+def parts_folder(target: Path | str) -> Path:
     """The folder that holds the shards of ``target`` while it is not whole."""
     target = Path(target)
     return target.with_name(target.name + ".parts")
@@ -91,10 +91,10 @@ def write_shard(parts: Path, index: int, content: ShardContent) -> Path:
     own = path.with_name(f"{path.name}.{socket.gethostname()}-{os.getpid()}.tmp")
     with write_durably(path, f"finished shards are kept in {parts}", own) as temporary:
         attributes: dict[str, str | int] = {"format": SHARD_FORMAT, "version": VERSION, "index": index}
-        extents = create(temporary, attributes, {name: (a.dtype, a.shape) for name, a in arrays.items()})
+        extents = create_file(temporary, attributes, {name: (a.dtype, a.shape) for name, a in arrays.items()})
         hashes = {name: hashlib.sha256(array.data).digest() for name, array in arrays.items()}
         arrays["content_sha256"] = np.frombuffer(digest(attributes, hashes, extents), np.uint8)
-        with Writer(temporary) as writer:
+        with ByteWriter(temporary) as writer:
             for name, array in arrays.items():
                 writer.write(extents[name].start, array)
     return path
@@ -122,12 +122,12 @@ def _shard_arrays(content: ShardContent) -> dict[str, np.ndarray]:
             if array.shape != (count,):
                 raise ValueError(f"{name} has shape {array.shape} where {count} rows belong")
             given[name] = array
-    if not linked(content.images, content.candidates):
+    if not links_agree(content.images, content.candidates):
         raise ValueError("images.candidate and candidates.image of the shard disagree")
-    return {name: as_stored(name, given[name]) for name in SHARD_SCHEMA}
+    return {name: to_stored_type(name, given[name]) for name in SHARD_SCHEMA}
 
 
-def as_stored(name: str, array: np.ndarray) -> np.ndarray:
+def to_stored_type(name: str, array: np.ndarray) -> np.ndarray:
     """``array`` in the type that the schema gives it; integers that do not fit are refused, not wrapped."""
     dtype = np.dtype(SCHEMA[name][0])
     if dtype.kind in "iu" and array.size:
@@ -142,7 +142,7 @@ class ShardFile:
 
     def __init__(self, path: Path, index: int) -> None:
         self.path = path
-        self._bytes = Bytes(path)
+        self._bytes = ByteReader(path)
         self._attributes, self._extents = read_layout(path, _SHARD_ATTRIBUTES, SHARD_SCHEMA, self._bytes.size)
         self._bytes.close()
         if self._attributes != {"format": SHARD_FORMAT, "version": VERSION, "index": index}:
@@ -186,12 +186,12 @@ class ShardFile:
 def write_durably(path: Path, kept: str, temporary: Path | None = None) -> Iterator[Path]:
     """Give a name to write under; what was written there gets the name ``path`` if nothing goes wrong."""
     temporary = temporary or path.with_name(path.name + ".tmp")
-    with telling_full_disk(path, kept), atomic_replace(path, temporary):
+    with explain_hdf5_write_errors(path, kept), atomic_replace(path, temporary):
         yield temporary
 
 
 @contextmanager
-def telling_full_disk(path: Path, kept: str) -> Iterator[None]:
+def explain_hdf5_write_errors(path: Path, kept: str) -> Iterator[None]:
     """Turn what goes wrong in writing ``path`` into one line; ``kept`` says what is not lost."""
     try:
         yield

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-from dagaug.hdf5.reader import Store, checked_array
+from dagaug.hdf5.reader import Store, checked_row
 
 __all__ = ["AugmentedDataset"]
 
@@ -58,17 +58,17 @@ class AugmentedDataset:
             self.rows: Int64[np.ndarray, " n"] = np.flatnonzero(chosen)
             self.labels: Int64[np.ndarray, " n"] = store.column("images/label")[self.rows].astype(np.int64)
             self.synthetic: Bool[np.ndarray, " n"] = is_synthetic[self.rows]
-            self._pictures = store.pictures
+            self._pictures = store.image_reader
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> tuple[object, int]:
-        return self.__getitems__([checked_array(index, len(self))])[0]
+        return self.__getitems__([checked_row(index, len(self))])[0]
 
     def __getitems__(self, indices: Iterable[int]) -> list[tuple[object, int]]:
         """A batch, in the order of ``indices``."""
-        places = [checked_array(index, len(self)) for index in indices]
+        places = [checked_row(index, len(self)) for index in indices]
         images = self._pictures.decoded(self.rows[places].tolist(), self._decode)
         labels = self.labels[places].tolist()
         if self.transform is None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from dagaug.hdf5.reader import Store
-from dagaug.hdf5.schema import SCHEMA, linked
+from dagaug.hdf5.schema import SCHEMA, links_agree
 from dagaug.runtime.errors import StoreError
 from dagaug.runtime.progress import SILENT, Progress
 
@@ -57,11 +57,11 @@ def verify(path: Path | str, *, decode: bool = True, progress: Progress = SILENT
         with progress.task("Verifying", len(store), "images") as task:
             for first in range(0, len(store), 256):
                 rows = range(first, min(first + 256, len(store)))
-                for row, data in zip(rows, store.pictures.encoded(rows), strict=True):
+                for row, data in zip(rows, store.image_reader.encoded(rows), strict=True):
                     if hashlib.sha256(data.data).digest()[:16] != hashes[row].tobytes():
                         raise StoreError(f"{path}: /images/data: image {row} is damaged (its hash differs)")
                 if decode:
-                    store.pictures.decoded(rows)
+                    store.image_reader.decoded(rows)
                 task.advance(len(rows))
         _check_agreement(store)
         stored = store.column("content_sha256").tobytes()
@@ -86,7 +86,7 @@ def verify(path: Path | str, *, decode: bool = True, progress: Progress = SILENT
 def _check_agreement(store: Store) -> None:
     """See that images and candidates name each other, and say the same of each other."""
     images, candidates = store.images, store.candidates
-    if not linked(images, candidates):
+    if not links_agree(images, candidates):
         raise StoreError(f"{store.path}: /images/candidate and /candidates/image disagree")
     of_a_morph = (images.reference >= 0) | (images.predicted >= 0) | (images.candidate >= 0)
     for row in np.flatnonzero(~images.synthetic & of_a_morph)[:1]:

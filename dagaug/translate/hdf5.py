@@ -24,8 +24,8 @@ from dagaug.compute.devices import pick_device
 from dagaug.data.folder_layout import class_of
 from dagaug.data.image_files import Skipped, encode
 from dagaug.hdf5.reader import Store
-from dagaug.hdf5.run import Run, difference, open_run, settle
 from dagaug.hdf5.schema import Header, Images
+from dagaug.hdf5.shard_folder import ShardFolder, first_difference, open_shard_folder, remove_leftovers
 from dagaug.hdf5.shards import ShardContent
 from dagaug.model.trained_model import TrainedModel
 from dagaug.runtime.errors import ImageError
@@ -101,31 +101,31 @@ def translate_to_file(
         "versions": library_versions("numpy", "opencv-python", "torch"),
     }
     parts = [slice(first, first + images_per_shard) for first in range(0, len(job.names), images_per_shard)]
-    completed = settle(out)
-    if completed is not None and difference(completed, identity) is None:  # killed after writing the file
+    completed = remove_leftovers(out)
+    if completed is not None and first_difference(completed, identity) is None:  # killed after writing the file
         with Store(out) as store:
             skipped = tuple(Skipped(Path(path), reason) for path, reason in store.header.skipped)
             return Translated(out, 0, len(store), skipped, time.monotonic() - started)
     found = 0
-    with open_run(out, identity, overwrite=overwrite) as run:
+    with open_shard_folder(out, identity, overwrite=overwrite) as run:
         with stop_on_signals() as stop, progress.task("Translating", len(job.names), "images") as task:
             for index, part in enumerate(parts):
                 # A shard with skipped images is made again, so that the reasons become known.
-                if index in run.finished and run.count(index) == len(job.names[part]):
-                    found += run.count(index)
-                    task.advance(run.count(index))
+                if index in run.finished and run.image_count(index) == len(job.names[part]):
+                    found += run.image_count(index)
+                    task.advance(run.image_count(index))
                     continue
                 run.write(index, job.shard(part, stop, run, task))
                 _raise_if_stopped(stop, run)
-        done = sum(run.count(index) for index in range(len(parts))) - found
+        done = sum(run.image_count(index) for index in range(len(parts))) - found
         job.reader.check_any_read(done + found)
         run.merge(job.header(model), len(parts), progress=progress)
     return Translated(out, done, found, tuple(job.reader.skipped), time.monotonic() - started)
 
 
-def _raise_if_stopped(stop: Stop, run: Run) -> None:
+def _raise_if_stopped(stop: Stop, run: ShardFolder) -> None:
     if stop.requested:
-        kept = sum(run.count(index) for index in run.finished)
+        kept = sum(run.image_count(index) for index in run.finished)
         raise Interrupted(f"stopped; {kept} images are kept in {run.parts}; run the same command again to continue")
 
 
@@ -163,7 +163,7 @@ class _FileTranslation:
         self.splits = np.array([_SPLITS.index(split) for _, split in found], np.uint8)
         self.options = {"source": os.path.realpath(source), "keep_size": keep_size, "encoding": encoding}
 
-    def shard(self, part: slice, stop: Stop, run: Run, task: Task) -> ShardContent:
+    def shard(self, part: slice, stop: Stop, run: ShardFolder, task: Task) -> ShardContent:
         """Translate the files of one shard.
 
         Raises:

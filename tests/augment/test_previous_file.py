@@ -26,8 +26,8 @@ from dagaug.classifiers import fit
 from dagaug.data.dataset import Dataset
 from dagaug.data.layouts import read_dataset
 from dagaug.hdf5.reader import Store
-from dagaug.hdf5.run import Run
-from dagaug.hdf5.shards import parts_of
+from dagaug.hdf5.shard_folder import ShardFolder
+from dagaug.hdf5.shards import parts_folder
 from dagaug.hdf5.verify import verify
 from dagaug.model.trained_model import TrainedModel
 from dagaug.runtime.errors import CheckpointError, DataError, OutputExistsError
@@ -95,7 +95,7 @@ def test_adding_skipped_files_gives_the_bytes_of_a_run_that_could_read_them_at_o
     assert again.sources == TRAINING_IMAGES
     assert again.real == TRAINING_IMAGES + SPECIES * TEST_PER_CLASS
     assert 2 * len(BAD) <= made < 2 * TRAINING_IMAGES  # two variants of one reference each
-    assert not parts_of(out).exists()
+    assert not parts_folder(out).exists()
 
 
 def test_the_log_beside_the_file_names_what_the_file_names(
@@ -152,11 +152,11 @@ def test_other_options_are_refused_with_both_values_and_the_file_stays(
     with pytest.raises(OutputExistsError, match=r"quality = 95, while this one has (options\.)?quality = 90"):
         run(model, damaged.data, other, out, retry_failed=True)
     assert out.read_bytes() == before
-    assert not parts_of(out).exists()
+    assert not parts_folder(out).exists()
 
 
 @pytest.mark.slow
-def test_a_retry_that_was_killed_goes_on_and_the_file_stays_until_then(
+def test_a_killed_retry_can_be_continued_and_keeps_the_file_until_then(
     model: TrainedModel,
     damaged: DamagedCopy,
     options: AugmentOptions,
@@ -167,9 +167,9 @@ def test_a_retry_that_was_killed_goes_on_and_the_file_stays_until_then(
     run(model, damaged.data, options, out)
     damaged.repair()
     before, count = out.read_bytes(), 0
-    write = Run.write
+    write = ShardFolder.write
 
-    def until(self: Run, index: int, content: Any) -> None:
+    def until(self: ShardFolder, index: int, content: Any) -> None:
         nonlocal count
         count += 1
         if count == 5:
@@ -177,7 +177,7 @@ def test_a_retry_that_was_killed_goes_on_and_the_file_stays_until_then(
         write(self, index, content)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Run, "write", until)
+        patch.setattr(ShardFolder, "write", until)
         with pytest.raises(Killed):
             run(model, damaged.data, options, out, retry_failed=True)
     assert out.read_bytes() == before
@@ -232,7 +232,7 @@ def test_without_a_batch_size_a_run_keeps_the_one_that_it_began_with(
     assert out.read_bytes() == (tmp_path / "straight.h5").read_bytes()
 
 
-def test_what_was_left_in_shards_is_taken_over_too_and_only_the_rest_is_made(
+def test_shards_of_a_virtual_file_are_reused_too(
     model: TrainedModel, damaged: DamagedCopy, options: AugmentOptions, tmp_path: Path, morphed: list[int]
 ) -> None:
     out, made = tmp_path / "a.h5", []
@@ -241,7 +241,7 @@ def test_what_was_left_in_shards_is_taken_over_too_and_only_the_rest_is_made(
     morphed.clear()
 
     class Counting(LocalExecutor):
-        def make(self, job: Any, judges: Any, run: Run, stop: Any, progress: Any) -> None:
+        def make(self, job: Any, judges: Any, run: ShardFolder, stop: Any, progress: Any) -> None:
             made.append(len(job.shards) - len(run.finished))
             super().make(job, judges, run, stop, progress)
 
@@ -258,7 +258,7 @@ def test_what_was_left_in_shards_is_taken_over_too_and_only_the_rest_is_made(
 
 @pytest.mark.parametrize("number", [pytest.param(1, marks=pytest.mark.slow), 7])
 @pytest.mark.parametrize("comes", [True, False], ids=["comes", "goes"])
-def test_a_run_that_goes_on_makes_the_file_of_the_images_that_are_there_then(
+def test_a_resumed_run_uses_the_images_that_exist_then(
     model: TrainedModel,
     damaged: DamagedCopy,
     options: AugmentOptions,
@@ -283,7 +283,7 @@ def test_a_run_that_goes_on_makes_the_file_of_the_images_that_are_there_then(
     assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "straight.h5").read_bytes()
 
 
-def test_a_training_image_that_vanishes_before_it_is_stored_is_told(
+def test_a_training_image_lost_before_it_is_stored_is_an_error(
     model: TrainedModel, damaged: DamagedCopy, options: AugmentOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     damaged.repair()
@@ -314,7 +314,7 @@ def test_a_folder_that_lost_a_file_is_refused_naming_it(
         run(model, fewer, options, tmp_path / "a.h5")
 
 
-def test_the_command_tells_how_to_go_on(
+def test_the_command_says_how_to_add_skipped_files(
     damaged: DamagedCopy, birds_run: Path, birds_judge: Path, tmp_path: Path
 ) -> None:
     command = (

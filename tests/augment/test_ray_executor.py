@@ -22,7 +22,7 @@ from dagaug.augment.plan import VARIANTS
 from dagaug.augment.ray_executor import RayExecutor
 from dagaug.data.dataset import Dataset
 from dagaug.data.layouts import read_dataset
-from dagaug.hdf5.shards import parts_of
+from dagaug.hdf5.shards import parts_folder
 from dagaug.hdf5.verify import verify
 from dagaug.model.trained_model import TrainedModel
 from dagaug.runtime.errors import MissingExtraError, UsageError
@@ -38,7 +38,7 @@ def options(birds_judge: Path) -> AugmentOptions:
     )
 
 
-def test_without_ray_the_command_that_installs_it_is_told(
+def test_without_ray_the_error_names_the_install_command(
     birds_run: Path, birds_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = builtins.__import__
@@ -99,7 +99,7 @@ def workers() -> list[int]:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
-def test_two_workers_write_the_local_engines_bytes_also_when_one_is_killed_half_way(
+def test_two_workers_write_the_local_bytes_even_if_one_is_killed(
     cluster: Any, model: TrainedModel, birds: Dataset, options: AugmentOptions, tmp_path: Path, straight: bytes
 ) -> None:
     killed: list[int] = []
@@ -117,12 +117,12 @@ def test_two_workers_write_the_local_engines_bytes_also_when_one_is_killed_half_
     assert (tmp_path / "ray.h5").read_bytes() == straight
     assert listener.done["Morphing"] == done.candidates
     assert listener.done["Storing real images"] == done.real
-    assert not parts_of(tmp_path / "ray.h5").exists()
+    assert not parts_folder(tmp_path / "ray.h5").exists()
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
-def test_what_ray_began_the_local_engine_ends(
+def test_a_run_begun_on_ray_can_be_finished_locally(
     cluster: Any, model: TrainedModel, birds: Dataset, options: AugmentOptions, tmp_path: Path, straight: bytes
 ) -> None:
     out = tmp_path / "ray.h5"
@@ -138,7 +138,7 @@ def test_what_ray_began_the_local_engine_ends(
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
-def test_ray_makes_what_could_not_be_read_at_first(
+def test_ray_adds_skipped_files_to_a_finished_file(
     cluster: Any, model: TrainedModel, birds_folder: Path, options: AugmentOptions, tmp_path: Path
 ) -> None:
     out, root = tmp_path / "ray.h5", tmp_path / "birds"
@@ -157,7 +157,7 @@ def test_ray_makes_what_could_not_be_read_at_first(
 
 
 @pytest.mark.slow
-def test_a_cluster_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_an_unreachable_cluster_is_refused(tmp_path: Path) -> None:
     ray = pytest.importorskip("ray", reason="needs the extra dagaug[ray]")
     if ray.is_initialized():
         ray.shutdown()

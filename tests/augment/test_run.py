@@ -27,8 +27,8 @@ from dagaug.augment.run import Augmented
 from dagaug.data.dataset import Dataset
 from dagaug.data.layouts import read_dataset
 from dagaug.hdf5.reader import Store
-from dagaug.hdf5.run import Run
-from dagaug.hdf5.shards import parts_of
+from dagaug.hdf5.shard_folder import ShardFolder
+from dagaug.hdf5.shards import parts_folder
 from dagaug.hdf5.torch_dataset import AugmentedDataset
 from dagaug.hdf5.verify import verify
 from dagaug.model.trained_model import TrainedModel
@@ -101,7 +101,7 @@ def test_a_run_that_was_killed_between_shards_goes_on_to_the_same_bytes(
     encoded = Listener()
     run(model, birds, options, out, progress=encoded)
     assert out.read_bytes() == made.out.read_bytes()
-    assert not parts_of(out).exists()
+    assert not parts_folder(out).exists()
 
 
 @pytest.mark.parametrize("retry", [False, True])
@@ -116,15 +116,15 @@ def test_a_run_killed_after_writing_its_file_is_finished_by_the_same_call(
     out, listener = tmp_path / "a.h5", Listener()
     options = judged.model_copy(update={"limit": 2})
 
-    def killed(self: Run) -> None:
+    def killed(self: ShardFolder) -> None:
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(Run, "_remove", killed)
+        patch.setattr(ShardFolder, "_remove", killed)
         with pytest.raises(Killed):
             run(model, birds, options, out)
     content = out.read_bytes()
-    assert parts_of(out).exists()
+    assert parts_folder(out).exists()
     done = run(model, birds, options, out, retry_failed=retry, progress=listener)
     assert out.read_bytes() == content
     assert [path.name for path in tmp_path.iterdir()] == ["a.h5"]
@@ -145,12 +145,12 @@ def test_a_run_that_was_interrupted_keeps_its_shards_and_goes_on_to_the_same_byt
     shard = 5 * REFS * len(DEFAULT_VARIANTS)
     with pytest.raises(Interrupted, match="finished shards are kept"):
         run(model, birds, options, out, progress=interrupt_at("Morphing", shard))
-    kept = sorted(path.name for path in parts_of(out).glob("index-*.h5"))
+    kept = sorted(path.name for path in parts_folder(out).glob("index-*.h5"))
     assert 3 < len(kept) < SHARDS
-    times = {name: (parts_of(out) / name).stat().st_mtime_ns for name in kept}
+    times = {name: (parts_folder(out) / name).stat().st_mtime_ns for name in kept}
     with pytest.raises(Interrupted):
         run(model, birds, options, out, progress=interrupt_at("Morphing", 2 * shard))
-    assert {name: (parts_of(out) / name).stat().st_mtime_ns for name in kept} == times  # not made again
+    assert {name: (parts_folder(out) / name).stat().st_mtime_ns for name in kept} == times  # not made again
     run(model, birds, options, out)
     assert out.read_bytes() == made.out.read_bytes()
 

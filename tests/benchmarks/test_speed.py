@@ -40,8 +40,8 @@ from dagaug.data.layouts import read_dataset
 from dagaug.data.patches import Framing, read_patches
 from dagaug.data.regions import paste
 from dagaug.hdf5.reader import Store
-from dagaug.hdf5.run import open_run
 from dagaug.hdf5.schema import Header, Images
+from dagaug.hdf5.shard_folder import open_shard_folder
 from dagaug.hdf5.shards import ShardContent
 from dagaug.hdf5.torch_dataset import AugmentedDataset
 from dagaug.model.trained_model import TrainedModel, load_model
@@ -277,7 +277,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Stored:
             files_split=np.zeros(count, np.uint8), encoding=encoding, quality=95 if encoding == "jpeg" else 0,
             variants=("reference",), verdicts=("kept",), options={}, checkpoint_sha256="", seed=0, created_by="test",
         )  # fmt: skip
-        with open_run(root / f"{encoding}.h5", {}) as run:
+        with open_shard_folder(root / f"{encoding}.h5", {}) as run:
             run.write(0, ShardContent(encoded, images))
             run.merge(header, 1)
     return Stored(root / "jpeg.h5", root / "raw.h5", root / "folder", count)

@@ -19,7 +19,7 @@ from torchvision.datasets import ImageFolder
 
 from dagaug.data.layouts import read_dataset
 from dagaug.exchange.export import export
-from dagaug.exchange.formats import FORMS
+from dagaug.exchange.formats import FORMAT_WRITERS
 from dagaug.hdf5.reader import Store
 
 TOTAL = REAL + 2 * MORPHS
@@ -31,7 +31,7 @@ def exports(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One file, ``x.h5``, and its export of every form in a folder of that name; tars of 5 images."""
     folder = tmp_path_factory.mktemp("exports")
     write(folder / "x.h5", "jpeg", classes=CLASSES)
-    for form in FORMS:
+    for form in FORMAT_WRITERS:
         more = {"shard_images": 5} if form == "webdataset" else {}
         export(folder / "x.h5", folder / form, to=form, **more)  # type: ignore[arg-type]
     return folder

@@ -14,8 +14,8 @@ from making_reports import HOSTILE, a_cloud, write_run, write_store
 from making_scores import SCORE
 from making_stores import header
 
-from dagaug.hdf5.run import open_run
-from dagaug.report.pictures import Attended, Shown
+from dagaug.hdf5.shard_folder import open_shard_folder
+from dagaug.report.images import AttendedRegions, ImageRef
 from dagaug.report.write import write_report, write_run_report
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
@@ -205,7 +205,7 @@ def test_text_stands_out_from_its_ground(browser: Browser, page: Path) -> None:
 
 def test_a_run_and_an_empty_file_make_quiet_pages(browser: Browser, tmp_path: Path) -> None:
     write_run_report(write_run(tmp_path / "run"), tmp_path / "run.html")
-    with open_run(tmp_path / "empty.h5", {}) as run:
+    with open_shard_folder(tmp_path / "empty.h5", {}) as run:
         empty = run.merge(replace(header("jpeg"), classes=HOSTILE), 0)
     write_report(empty, tmp_path / "empty.html")
     for name in ("run.html", "empty.html"):
@@ -215,8 +215,8 @@ def test_a_run_and_an_empty_file_make_quiet_pages(browser: Browser, tmp_path: Pa
 
 
 def test_attended_regions_are_drawn_on_request_where_they_are(browser: Browser, tmp_path: Path) -> None:
-    def attention(shown: Sequence[Shown]) -> list[Attended | None]:
-        there = Attended((14, 12), np.array([[6.0, 7.0], [3.0, 4.0]]), 2.0)
+    def attention(shown: Sequence[ImageRef]) -> list[AttendedRegions | None]:
+        there = AttendedRegions((14, 12), np.array([[6.0, 7.0], [3.0, 4.0]]), 2.0)
         return [None if one.kind == "original" else there for one in shown]
 
     store = write_store(tmp_path / "store.h5")
@@ -232,7 +232,7 @@ def test_attended_regions_are_drawn_on_request_where_they_are(browser: Browser, 
     ]  # fmt: skip
     assert browser.evaluate("document.querySelector('.regions').getAttribute('viewBox')") == "0 0 12 14"
     assert browser.complaints == []
-    write_report(store, tmp_path / "page.html", unattended="x.safetensors: no such checkpoint")
+    write_report(store, tmp_path / "page.html", attention_missing="x.safetensors: no such checkpoint")
     browser.open(tmp_path / "page.html", "regions=on")
     assert browser.evaluate("document.querySelectorAll('.regions').length") == 0
     assert "not at hand: x.safetensors: no such checkpoint." in browser.evaluate("document.body.innerText")

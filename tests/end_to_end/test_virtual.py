@@ -14,8 +14,8 @@ from making_stores import MORPHS, REAL, SHARDS, header, shard
 
 from dagaug.hdf5.merge import Merge
 from dagaug.hdf5.reader import Store
-from dagaug.hdf5.run import open_run
-from dagaug.hdf5.shards import parts_of
+from dagaug.hdf5.shard_folder import open_shard_folder
+from dagaug.hdf5.shards import parts_folder
 from dagaug.hdf5.torch_dataset import AugmentedDataset
 from dagaug.hdf5.verify import verify
 from dagaug.runtime.errors import StoreError
@@ -24,7 +24,7 @@ COUNT = REAL + 2 * MORPHS
 
 
 def made(target: Path, how: Merge = "virtual", *, overwrite: bool = False, encoding: str = "png") -> Path:
-    with open_run(target, {"encoding": encoding}, overwrite=overwrite) as run:
+    with open_shard_folder(target, {"encoding": encoding}, overwrite=overwrite) as run:
         for index in range(SHARDS):
             run.write(index, shard(index, encoding))
         return run.merge(header(encoding), SHARDS, how=how)
@@ -50,7 +50,7 @@ def test_it_holds_what_the_whole_file_holds_and_no_image_twice(tmp_path: Path) -
             np.testing.assert_array_equal(one, other)
         assert virtual.stat().st_size < copy.stat().st_size
     assert verify(virtual).content_sha256 == verify(copy).content_sha256
-    assert not parts_of(virtual).exists()
+    assert not parts_folder(virtual).exists()
 
 
 def test_other_programs_read_the_images_too(virtual: Path) -> None:

@@ -12,8 +12,8 @@ import pytest
 from making_stores import MORPHS, REAL, Encoding, encode, header, picture, write
 
 from dagaug.exchange.export import Exported, Format, export
-from dagaug.exchange.formats import COLUMNS, FORMS
-from dagaug.exchange.manifest import PASSPORT
+from dagaug.exchange.formats import FORMAT_WRITERS, PROVENANCE_COLUMNS
+from dagaug.exchange.manifest import MANIFEST
 from dagaug.hdf5.reader import Store
 from dagaug.runtime.errors import DataError, LockedError, OutputExistsError, StoreError, UsageError
 from dagaug.runtime.files import locked
@@ -22,7 +22,7 @@ from dagaug.runtime.signals import Interrupted
 
 TOTAL = REAL + 2 * MORPHS
 CLASSES = ("wren", "robin")
-BESIDE = {"provenance.csv", "classes.txt", PASSPORT}
+BESIDE = {"provenance.csv", "classes.txt", MANIFEST}
 
 
 def table(out: Path) -> list[dict[str, str]]:
@@ -58,8 +58,8 @@ def test_raw_images_become_png_of_the_same_pixels(tmp_path: Path) -> None:
 def test_provenance_lists_every_file_with_what_the_store_says_of_it(tmp_path: Path) -> None:
     out, _ = exported(tmp_path)
     rows = table(out)
-    assert tuple(rows[0]) == COLUMNS
-    assert COLUMNS == ("path", "label", "source", "reference", "variant", "confidence", "kept")
+    assert tuple(rows[0]) == PROVENANCE_COLUMNS
+    assert PROVENANCE_COLUMNS == ("path", "label", "source", "reference", "variant", "confidence", "kept")
     assert sorted(row["path"] for row in rows) == sorted(set(files_below(out)) - BESIDE)
     names = header().files
     with Store(tmp_path / "x.h5") as store:
@@ -257,7 +257,7 @@ class Interrupting:
         raise AssertionError(text)
 
 
-@pytest.mark.parametrize("form", sorted(FORMS))
+@pytest.mark.parametrize("form", sorted(FORMAT_WRITERS))
 def test_an_interrupted_export_leaves_nothing(tmp_path: Path, form: Format) -> None:
     write(tmp_path / "x.h5")
     with pytest.raises(Interrupted, match="nothing was exported"):

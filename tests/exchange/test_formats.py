@@ -12,7 +12,7 @@ from making_stores import MORPHS, REAL, header, write
 from dagaug.data.layouts import read_dataset
 from dagaug.exchange.export import export
 from dagaug.exchange.formats import TABLE_COLUMNS
-from dagaug.exchange.manifest import PASSPORT, read_passport
+from dagaug.exchange.manifest import MANIFEST, read_manifest
 from dagaug.hdf5.reader import Store
 
 TOTAL = REAL + 2 * MORPHS
@@ -141,7 +141,7 @@ def test_hostile_names_stay_in_the_folder_and_in_their_cells(tmp_path: Path, for
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "x.h5"]
     # "../x" can stand in a table; a name with a line break, which readers would not give back, cannot.
     assert result.renamed == ((HOSTILE[1], "=1+1,____script_"),)
-    for name in read_passport(tmp_path / "out").columns["images/path"].tolist():
+    for name in read_manifest(tmp_path / "out").columns["images/path"].tolist():
         path = (tmp_path / "out" / name.decode()).resolve()
         assert path.is_relative_to((tmp_path / "out").resolve())
         assert path.is_file()
@@ -164,10 +164,10 @@ def test_two_classes_of_one_name_stay_two(tmp_path: Path) -> None:
 def test_the_passport_says_where_each_image_lies(tmp_path: Path, form: str) -> None:
     write(tmp_path / "x.h5")
     export(tmp_path / "x.h5", tmp_path / "out", to=form, synthetic_only=True)  # type: ignore[arg-type]
-    passport = read_passport(tmp_path / "out")
-    assert (tmp_path / "out" / PASSPORT).is_file()
+    manifest = read_manifest(tmp_path / "out")
+    assert (tmp_path / "out" / MANIFEST).is_file()
     names = ("path", "start", "size")
-    places = list(zip(*(passport.columns[f"images/{name}"].tolist() for name in names), strict=True))
+    places = list(zip(*(manifest.columns[f"images/{name}"].tolist() for name in names), strict=True))
     with Store(tmp_path / "x.h5") as store:
         for row, (name, start, size) in enumerate(places, start=REAL):
             data = (tmp_path / "out" / name.decode()).read_bytes()

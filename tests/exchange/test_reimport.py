@@ -10,10 +10,10 @@ import pytest
 from making_stores import MORPHS, REAL, Encoding, write
 
 from dagaug.exchange.export import Format, export
-from dagaug.exchange.formats import FORMS
-from dagaug.exchange.manifest import PASSPORT, only, read_passport, write_passport
+from dagaug.exchange.formats import FORMAT_WRITERS
+from dagaug.exchange.manifest import MANIFEST, read_manifest, select_images, write_manifest
 from dagaug.exchange.reimport import REMOVED, reimport
-from dagaug.hdf5 import layout as flatfile
+from dagaug.hdf5 import layout
 from dagaug.hdf5.reader import Store
 from dagaug.hdf5.schema import Images
 from dagaug.hdf5.verify import verify
@@ -22,7 +22,7 @@ from dagaug.runtime.files import locked
 from dagaug.runtime.signals import Interrupted
 
 TOTAL = REAL + 2 * MORPHS
-ALL = sorted(FORMS)
+ALL = sorted(FORMAT_WRITERS)
 
 
 def exported(tmp_path: Path, form: Format = "imagefolder", encoding: Encoding = "png", **options: object) -> Path:
@@ -52,7 +52,7 @@ def test_hostile_names_come_back_as_they_were(tmp_path: Path, form: Format) -> N
 
 
 def rows_of(path: Path) -> tuple[list[bytes], Images, list[int]]:
-    """Bytes, table, and the candidate each image was."""
+    """ByteReader, table, and the candidate each image was."""
     with Store(path) as store:
         return [store.encoded(row) for row in range(len(store))], store.images, store.images.candidate.tolist()
 
@@ -83,7 +83,7 @@ def test_a_part_comes_back_with_what_the_file_said_of_it(
 @pytest.mark.parametrize("form", ["imagefolder", "csv"])
 def test_deleted_images_are_left_out_and_their_candidates_say_so(tmp_path: Path, form: Format) -> None:
     out = exported(tmp_path, form)
-    names = [name.decode() for name in read_passport(out).columns["images/path"].tolist()]
+    names = [name.decode() for name in read_manifest(out).columns["images/path"].tolist()]
     gone = [1, REAL, REAL + 2, TOTAL - 1]
     for row in gone:
         (out / names[row]).unlink()
@@ -107,7 +107,7 @@ def test_deleted_images_are_left_out_and_their_candidates_say_so(tmp_path: Path,
 def test_what_was_chosen_by_hand_can_be_exported_and_chosen_from_again(tmp_path: Path) -> None:
     folder = exported(tmp_path)
     for number in range(2):
-        names = [name.decode() for name in read_passport(folder).columns["images/path"].tolist()]
+        names = [name.decode() for name in read_manifest(folder).columns["images/path"].tolist()]
         (folder / names[-1]).unlink()
         reimport(folder, tmp_path / f"{number}.h5")
         folder = tmp_path / f"out{number}"
@@ -133,7 +133,7 @@ def test_an_export_of_which_nothing_is_left_is_an_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("form", "encoding"), [("imagefolder", "jpeg"), ("csv", "raw"), ("webdataset", "png")])
 def test_a_changed_image_is_refused_by_name(tmp_path: Path, form: Format, encoding: Encoding) -> None:
     out = exported(tmp_path, form, encoding)
-    columns = read_passport(out).columns
+    columns = read_manifest(out).columns
     path = out / columns["images/path"][3].decode()
     data = bytearray(path.read_bytes())
     data[int(columns["images/start"][3] + columns["images/size"][3] // 2)] ^= 1
@@ -149,7 +149,7 @@ def test_a_changed_image_is_refused_by_name(tmp_path: Path, form: Format, encodi
 
 def test_a_folder_without_passport_is_no_export(tmp_path: Path) -> None:
     out = exported(tmp_path)
-    (out / PASSPORT).unlink()
+    (out / MANIFEST).unlink()
     with pytest.raises(StoreError, match="no export of dagaug's"):
         reimport(out, tmp_path / "back.h5")
     with pytest.raises(StoreError, match="no export of dagaug's"):
@@ -158,15 +158,15 @@ def test_a_folder_without_passport_is_no_export(tmp_path: Path) -> None:
 
 def test_a_damaged_passport_is_refused(tmp_path: Path) -> None:
     out = exported(tmp_path)
-    whole = (out / PASSPORT).read_bytes()
-    before = read_passport(out).columns
+    whole = (out / MANIFEST).read_bytes()
+    before = read_manifest(out).columns
     refused = 0
     for at in range(0, len(whole), max(1, len(whole) // 60)):
         damaged = bytearray(whole)
         damaged[at] ^= 0x10
-        (out / PASSPORT).write_bytes(damaged)
+        (out / MANIFEST).write_bytes(damaged)
         try:
-            after = read_passport(out).columns
+            after = read_manifest(out).columns
         except StoreError:
             refused += 1
         else:  # a byte between what is stored
@@ -174,9 +174,9 @@ def test_a_damaged_passport_is_refused(tmp_path: Path) -> None:
                 name: array.tobytes() for name, array in before.items()
             }
     assert refused > 20
-    (out / PASSPORT).write_bytes(whole[: len(whole) // 2])
+    (out / MANIFEST).write_bytes(whole[: len(whole) // 2])
     with pytest.raises(StoreError):
-        read_passport(out)
+        read_manifest(out)
 
 
 @pytest.mark.parametrize(
@@ -202,13 +202,13 @@ def test_a_hostile_passport_reads_nothing_elsewhere_and_makes_no_file(
     out = exported(tmp_path)
     (tmp_path / "secret.png").write_bytes(b"secret")
     (out / "link.png").symlink_to(tmp_path / "secret.png")
-    passport = read_passport(out)
-    column = passport.columns[name]
+    manifest = read_manifest(out)
+    column = manifest.columns[name]
     column = column.astype("S40") if column.dtype.kind == "S" else column.copy()
     column[0] = value
-    attributes = dict(passport.attributes)
-    (out / PASSPORT).unlink()
-    write_passport(out, attributes, passport.columns | {name: column})
+    attributes = dict(manifest.attributes)
+    (out / MANIFEST).unlink()
+    write_manifest(out, attributes, manifest.columns | {name: column})
     with pytest.raises((StoreError, DataError), match=match) as caught:
         reimport(out, tmp_path / "back.h5")
     assert "\n" not in str(caught.value)
@@ -264,10 +264,10 @@ def test_a_full_disk_is_one_line_and_leaves_the_file_that_was_there(
     out = exported(tmp_path)
     (tmp_path / "back.h5").write_text("mine")
 
-    def full(self: flatfile.Writer, start: int, array: np.ndarray) -> None:
+    def full(self: layout.ByteWriter, start: int, array: np.ndarray) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(flatfile.Writer, "write", full)
+    monkeypatch.setattr(layout.ByteWriter, "write", full)
     with pytest.raises(StoreError, match="disk is full; nothing was imported") as caught:
         reimport(out, tmp_path / "back.h5", overwrite=True)
     assert "\n" not in str(caught.value)
@@ -286,10 +286,10 @@ def test_two_imports_to_one_file_are_refused(tmp_path: Path) -> None:
 
 
 def test_leaving_images_out_keeps_every_link_between_them_and_candidates(tmp_path: Path) -> None:
-    columns = read_passport(exported(tmp_path)).columns
+    columns = read_manifest(exported(tmp_path)).columns
     for seed in range(5):
         chosen = np.random.default_rng(seed).random(TOTAL) < 0.5
-        left = only(columns, chosen)
+        left = select_images(columns, chosen)
         made = np.flatnonzero(left["images/candidate"] >= 0)
         assert (left["candidates/image"][left["images/candidate"][made]] == made).all()
         assert int((left["candidates/image"] >= 0).sum()) == len(made)

@@ -30,10 +30,10 @@ from making_stores import (
 )
 from torch.utils.data import DataLoader, WeightedRandomSampler
 
-from dagaug.hdf5 import layout as flatfile
+from dagaug.hdf5 import layout
 from dagaug.hdf5.reader import Store
-from dagaug.hdf5.run import open_run
 from dagaug.hdf5.schema import SCHEMA
+from dagaug.hdf5.shard_folder import open_shard_folder
 from dagaug.hdf5.shards import ShardContent
 from dagaug.hdf5.torch_dataset import AugmentedDataset
 from dagaug.hdf5.verify import verify
@@ -122,7 +122,7 @@ def test_verify_counts_what_is_there(files: dict[str, Path], encoding: str) -> N
 
 
 def test_a_file_without_images_is_whole(tmp_path: Path) -> None:
-    with open_run(tmp_path / "empty.h5", {}) as run:
+    with open_shard_folder(tmp_path / "empty.h5", {}) as run:
         run.merge(header(classes=(), files=(), files_label=np.zeros(0, int), files_split=np.zeros(0, int)), 0)
     assert verify(tmp_path / "empty.h5").images == 0
     assert len(AugmentedDataset(tmp_path / "empty.h5")) == 0
@@ -290,7 +290,7 @@ def test_a_png_chunk_that_declares_more_than_there_is_is_never_decoded(tmp_path:
     content = shard(0)
     start = content.encoded[0].index(b"IDAT") - 4
     hostile = content.encoded[0][:start] + b"\xff" * 4 + content.encoded[0][start + 4 :]
-    with open_run(tmp_path / "x.h5", {}) as run:
+    with open_shard_folder(tmp_path / "x.h5", {}) as run:
         run.write(0, ShardContent([hostile, *content.encoded[1:]], content.images))
         run.merge(header(), 1)
     with (
@@ -340,7 +340,7 @@ def test_verify_finds_every_changed_byte_of_every_dataset(files: dict[str, Path]
 def test_verify_finds_an_image_that_does_not_decode_though_hashes_fit(tmp_path: Path) -> None:
     content = shard(0)
     broken = ShardContent([b"no image", *content.encoded[1:]], content.images)
-    with open_run(tmp_path / "x.h5", {}) as run:
+    with open_shard_folder(tmp_path / "x.h5", {}) as run:
         run.write(0, broken)
         run.merge(header(), 1)
     with pytest.raises(StoreError, match="image 0 is not a png"):
@@ -496,20 +496,20 @@ def test_it_pickles_small_and_refuses_a_file_that_was_changed_since(files: dict[
 
 def test_neighbours_are_read_at_once(files: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
-    read = flatfile.Bytes.read
+    read = layout.ByteReader.read
 
-    def counted(self: flatfile.Bytes, start: int, count: int) -> np.ndarray:
+    def counted(self: layout.ByteReader, start: int, count: int) -> np.ndarray:
         calls.append(count)
         return read(self, start, count)
 
     data = AugmentedDataset(files["raw"], split="all")
-    monkeypatch.setattr(flatfile.Bytes, "read", counted)
+    monkeypatch.setattr(layout.ByteReader, "read", counted)
     data.__getitems__(np.random.default_rng(0).permutation(TOTAL).tolist())
     assert calls == [TOTAL * SIZE * (SIZE + 2) * 3]
 
 
 def test_reading_needs_no_torch() -> None:
-    code = "import sys, dagaug.hdf5.reader, dagaug.hdf5.run; print('torch' in sys.modules)"
+    code = "import sys, dagaug.hdf5.reader, dagaug.hdf5.shard_folder; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
 
 

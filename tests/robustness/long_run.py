@@ -20,7 +20,7 @@ from dagaug.classifiers.backbones import network_for
 from dagaug.classifiers.classifier import untrained
 from dagaug.data.layouts import read_dataset
 from dagaug.hdf5.reader import Store
-from dagaug.hdf5.shards import parts_of
+from dagaug.hdf5.shards import parts_folder
 
 SPECIES = 20
 
@@ -49,7 +49,7 @@ def augment(folder: Path, out: Path, images: int, refs: int) -> list[str]:
 
 
 def shards_of(out: Path) -> int:
-    return len(list(parts_of(out).glob("index-*.h5")))
+    return len(list(parts_folder(out).glob("index-*.h5")))
 
 
 def kill_at(folder: Path, out: Path, images: int, refs: int, shards: int) -> float:

@@ -16,7 +16,7 @@ from dagaug.augment.run import Augmented, augment
 from dagaug.augment.selection import VERDICTS
 from dagaug.data.dataset import Dataset
 from dagaug.hdf5.reader import Store
-from dagaug.hdf5.run import Run
+from dagaug.hdf5.shard_folder import ShardFolder
 from dagaug.model.trained_model import TrainedModel
 
 REFS = 2
@@ -53,11 +53,11 @@ def verdict_names(store: Store) -> list[str]:
 
 def kill_at_shard(patch: pytest.MonkeyPatch, number: int) -> None:
     """End a run as SIGKILL would when it is about to write its shard of this number."""
-    write = Run.write
+    write = ShardFolder.write
 
-    def until(self: Run, index: int, content: Any) -> None:
+    def until(self: ShardFolder, index: int, content: Any) -> None:
         if index == number:
             raise Killed
         write(self, index, content)
 
-    patch.setattr(Run, "write", until)
+    patch.setattr(ShardFolder, "write", until)

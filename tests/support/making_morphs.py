@@ -10,8 +10,8 @@ import numpy as np
 from dagaug.augment.plan import VARIANTS
 from dagaug.data.dataset import Dataset, Sample
 from dagaug.data.image_files import encode
-from dagaug.hdf5.run import open_run
 from dagaug.hdf5.schema import Candidates, Header, Images
+from dagaug.hdf5.shard_folder import open_shard_folder
 from dagaug.hdf5.shards import ShardContent
 
 Pair = tuple[Sample, Sample, str]
@@ -70,6 +70,6 @@ def write_morphs(target: Path, dataset: Dataset, pairs: Sequence[Pair], draw: Ma
         seed=0,
         created_by="dagaug",
     )
-    with open_run(target, {"name": target.name}) as run:
+    with open_shard_folder(target, {"name": target.name}) as run:
         run.write(0, content)
         return run.merge(header, 1)

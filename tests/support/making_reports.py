@@ -11,11 +11,11 @@ import numpy as np
 from making_stores import SIZE, encode, header, picture
 
 from dagaug.hdf5.reader import Store
-from dagaug.hdf5.run import open_run
 from dagaug.hdf5.schema import Candidates, Images
+from dagaug.hdf5.shard_folder import open_shard_folder
 from dagaug.hdf5.shards import ShardContent
 from dagaug.report.data_cloud import Cloud
-from dagaug.report.pictures import Shown
+from dagaug.report.images import ImageRef
 
 HOSTILE = ("<script>alert(1)</script>", "</script><img src=x onerror=alert(1)>", "\"'&<b>bold $x$ \\u2028")
 
@@ -70,7 +70,7 @@ def write_store(
         candidate=made,
     )
     shards.append(ShardContent([encode(picture(900 + row, size), "jpeg") for row in range(count)], morphs, candidates))
-    with open_run(target, {"per_class": per_class}) as run:
+    with open_shard_folder(target, {"per_class": per_class}) as run:
         for index, shard in enumerate(shards):
             run.write(index, shard)
         return run.merge(
@@ -95,7 +95,7 @@ def a_cloud(store: Path, seed: int = 0) -> Cloud:
         files, split = len(labels), opened.header.files_split
     rng = np.random.default_rng(seed)
     count = len(results) + files
-    shown = [Shown("result", row) for row in results.tolist()] + [Shown("original", row) for row in range(files)]
+    shown = [ImageRef("result", row) for row in results.tolist()] + [ImageRef("original", row) for row in range(files)]
     return Cloud(
         points=rng.random((count, 2)),
         kind=np.concatenate([np.zeros(len(results), int), 1 + split.astype(int)]),

@@ -9,8 +9,8 @@ import cv2
 import h5py
 import numpy as np
 
-from dagaug.hdf5.run import open_run
 from dagaug.hdf5.schema import ATTRIBUTES, SCHEMA, Candidates, Header, Images
+from dagaug.hdf5.shard_folder import open_shard_folder
 from dagaug.hdf5.shards import ShardContent
 
 SIZE = 12
@@ -96,7 +96,7 @@ def shard(index: int, encoding: Encoding = "png") -> ShardContent:
 
 def write(target: Path, encoding: Encoding = "png", **changes: object) -> Path:
     """A whole file of REAL real images and twice MORPHS morphs."""
-    with open_run(target, {"encoding": encoding}) as run:
+    with open_shard_folder(target, {"encoding": encoding}) as run:
         for index in range(SHARDS):
             run.write(index, shard(index, encoding))
         return run.merge(header(encoding, **changes), SHARDS)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dagaug.data.image_files import decode
 from dagaug.hdf5.reader import Store
-from dagaug.hdf5.run import Run
+from dagaug.hdf5.shard_folder import ShardFolder
 from dagaug.hdf5.torch_dataset import AugmentedDataset
 from dagaug.hdf5.verify import verify
 from dagaug.model.trained_model import TrainedModel
@@ -140,7 +140,7 @@ def test_a_run_killed_after_writing_its_file_is_finished_by_the_same_call(
 ) -> None:
     folder, out = many(tmp_path / "in", 3), tmp_path / "x.h5"
     with monkeypatch.context() as patch:
-        patch.setattr(Run, "_remove", lambda run: None)
+        patch.setattr(ShardFolder, "_remove", lambda run: None)
         translate_to_file(copier, folder, out, batch_size=2)
     content = out.read_bytes()
     result = translate_to_file(copier, folder, out, batch_size=2)

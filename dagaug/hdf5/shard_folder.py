@@ -22,16 +22,16 @@ from typing import IO
 
 import numpy as np
 
-from dagaug.hdf5.merge import MERGED, Merge, merge, read_json, remove_others
+from dagaug.hdf5.merge import MERGED, Merge, merge, read_json, remove_old_shard_copies
 from dagaug.hdf5.reader import Store
 from dagaug.hdf5.schema import Header
 from dagaug.hdf5.shards import (
     ShardContent,
     ShardFile,
+    explain_hdf5_write_errors,
     finished_shards,
-    parts_of,
+    parts_folder,
     shard_path,
-    telling_full_disk,
     write_durably,
     write_shard,
 )
@@ -39,21 +39,21 @@ from dagaug.runtime.errors import OutputExistsError, StoreError
 from dagaug.runtime.files import acquire_lock
 from dagaug.runtime.progress import SILENT, Progress
 
-__all__ = ["Run", "begun", "difference", "open_run", "settle"]
+__all__ = ["ShardFolder", "first_difference", "open_shard_folder", "remove_leftovers", "unfinished_identity"]
 
 
 _MANIFEST_VERSION = 1
 
 
-class Run:
-    """One run's folder of shards, locked; made by :func:`open_run`, used in a ``with`` block."""
+class ShardFolder:
+    """One run's folder of shards, locked; made by :func:`open_shard_folder`, used in a ``with`` block."""
 
     def __init__(self, target: Path, parts: Path, lock: IO[str]) -> None:
         self.target, self.parts, self._lock = target, parts, lock
         self.finished = finished_shards(parts)
         """Indices of the shards that are there, also from earlier calls."""
 
-    def __enter__(self) -> Run:
+    def __enter__(self) -> ShardFolder:
         return self
 
     def __exit__(self, kind: object = None, *exception: object) -> None:
@@ -65,7 +65,7 @@ class Run:
         """Give the lock back; shards stay."""
         self._lock.close()
 
-    def count(self, index: int) -> int:
+    def image_count(self, index: int) -> int:
         """Number of images in a finished shard."""
         return ShardFile(shard_path(self.parts, index), index).rows("images/label")
 
@@ -73,7 +73,7 @@ class Run:
         """One dataset of a finished shard, by its name in :data:`SHARD_SCHEMA`."""
         return ShardFile(shard_path(self.parts, index), index).column(name)
 
-    def forget(self, indices: Iterable[int]) -> None:
+    def remove_shards(self, indices: Iterable[int]) -> None:
         """Remove shards, so that they are made again.
 
         Raises:
@@ -81,22 +81,22 @@ class Run:
         """
         for index in indices:
             path = shard_path(self.parts, index)
-            with telling_full_disk(path, "nothing was changed"):
+            with explain_hdf5_write_errors(path, "nothing was changed"):
                 path.unlink(missing_ok=True)
             self.finished -= {index}
 
-    def depend(self, indices: Iterable[int], on: str) -> None:
+    def require(self, indices: Iterable[int], on: str) -> None:
         """Say what else the content of these shards depends on; those that were made with something else are removed.
 
         Raises:
             StoreError: the folder cannot be written.
         """
         note = self.parts / "depends.txt"
-        with telling_full_disk(note, "nothing was changed"):
+        with explain_hdf5_write_errors(note, "nothing was changed"):
             if note.exists() and note.read_text(encoding="utf-8", errors="replace") == on:
                 return
             note.unlink(missing_ok=True)
-        self.forget(indices)
+        self.remove_shards(indices)
         with write_durably(note, "nothing was changed") as temporary:
             temporary.write_text(on, encoding="utf-8")
 
@@ -105,7 +105,7 @@ class Run:
         write_shard(self.parts, index, content)
         self.finished |= {index}
 
-    def found(self, index: int) -> None:
+    def mark_finished(self, index: int) -> None:
         """Another process wrote this shard."""
         self.finished |= {index}
 
@@ -125,13 +125,13 @@ class Run:
             _remove(self.parts)
 
 
-def begun(target: Path | str) -> Mapping[str, object]:
+def unfinished_identity(target: Path | str) -> Mapping[str, object]:
     """The identity of the unfinished run that writes ``target``; empty if there is none."""
-    identity = _manifest(parts_of(target) / "manifest.json")
+    identity = _manifest(parts_folder(target) / "manifest.json")
     return identity if isinstance(identity, dict) else {}
 
 
-def settle(target: Path | str) -> Mapping[str, object] | None:
+def remove_leftovers(target: Path | str) -> Mapping[str, object] | None:
     """Clear away what a run left that was killed after its target got its name.
 
     Returns:
@@ -142,7 +142,7 @@ def settle(target: Path | str) -> Mapping[str, object] | None:
         LockedError: another run is writing to the target.
     """
     target = Path(target)
-    parts = parts_of(target)
+    parts = parts_folder(target)
     if not target.exists() or not (parts.is_dir() and _left_over(target, parts)):
         return None
     with suppress(OSError), acquire_lock(parts / "lock", target):  # what cannot be removed does no harm
@@ -151,7 +151,7 @@ def settle(target: Path | str) -> Mapping[str, object] | None:
         if _left_over(target, parts):
             folder, identity = note.get("folder"), note.get("identity")
             if note:
-                remove_others(target, folder if isinstance(folder, str) else None)
+                remove_old_shard_copies(target, folder if isinstance(folder, str) else None)
             _remove(parts)
             return identity if isinstance(identity, dict) else None
     return None
@@ -169,7 +169,7 @@ def _left_over(target: Path, parts: Path) -> bool:
         return False
 
 
-def open_run(target: Path | str, identity: Mapping[str, object], *, overwrite: bool = False) -> Run:
+def open_shard_folder(target: Path | str, identity: Mapping[str, object], *, overwrite: bool = False) -> ShardFolder:
     """Begin a run that will write ``target``, or go on with the one that was cut off.
 
     Args:
@@ -184,7 +184,7 @@ def open_run(target: Path | str, identity: Mapping[str, object], *, overwrite: b
         StoreError: the folder cannot be written.
     """
     target = Path(target)
-    parts = parts_of(target)
+    parts = parts_folder(target)
     if target.is_dir():
         raise StoreError(f"{target}: is a folder; name a file")
     if target.exists() and not overwrite:
@@ -193,7 +193,7 @@ def open_run(target: Path | str, identity: Mapping[str, object], *, overwrite: b
         lock = acquire_lock(parts / "lock", target)  # first: whoever is writing now may be about to finish
         try:
             _claim(target, parts, json.loads(json.dumps(dict(identity))), overwrite)
-            return Run(target, parts, lock)
+            return ShardFolder(target, parts, lock)
         except BaseException:
             lock.close()
             raise
@@ -209,7 +209,7 @@ def _claim(target: Path, parts: Path, identity: dict[str, object], overwrite: bo
         raise OutputExistsError(f"{target} exists; --overwrite replaces it")
     manifest = parts / "manifest.json"
     if manifest.exists():
-        differs = difference(_manifest(manifest), identity)
+        differs = first_difference(_manifest(manifest), identity)
         if differs is None:
             return
         if not overwrite:
@@ -218,7 +218,10 @@ def _claim(target: Path, parts: Path, identity: dict[str, object], overwrite: bo
                 "finish it with the options and files it began with, or --overwrite begins anew"
             )
     _clear(parts)
-    with write_durably(manifest, "nothing was begun") as temporary, temporary.open("w", encoding="utf-8") as file:
+    with (
+        write_durably(manifest, "nothing was begun") as temporary,
+        temporary.open("w", encoding="utf-8") as file,
+    ):
         json.dump({"version": _MANIFEST_VERSION, "identity": identity}, file, indent=1, sort_keys=True)
 
 
@@ -242,11 +245,11 @@ def _manifest(path: Path) -> object:
     return content.get("identity") if content.get("version") == _MANIFEST_VERSION else None
 
 
-def difference(before: object, now: object, name: str = "") -> str | None:
+def first_difference(before: object, now: object, name: str = "") -> str | None:
     """The first option in which two identities differ, with both values, for the user; None if they are equal."""
     if isinstance(before, dict) and isinstance(now, dict):
         for key in sorted(before.keys() | now.keys()):
-            differs = difference(before.get(key), now.get(key), f"{name}.{key}" if name else str(key))
+            differs = first_difference(before.get(key), now.get(key), f"{name}.{key}" if name else str(key))
             if differs is not None:
                 return differs
         return None

@@ -14,12 +14,12 @@ import pytest
 from making_shards import IDENTITY, finished, written
 from making_stores import MORPHS, REAL, SHARDS, header, shard, write
 
-from dagaug.hdf5 import run as shards
-from dagaug.hdf5.layout import Writer
+from dagaug.hdf5 import shard_folder
+from dagaug.hdf5.layout import ByteWriter
 from dagaug.hdf5.merge import merge
-from dagaug.hdf5.run import open_run, settle
 from dagaug.hdf5.schema import Candidates, Images
-from dagaug.hdf5.shards import ShardContent, finished_shards, parts_of, write_shard
+from dagaug.hdf5.shard_folder import open_shard_folder, remove_leftovers
+from dagaug.hdf5.shards import ShardContent, finished_shards, parts_folder, write_shard
 from dagaug.hdf5.verify import verify
 from dagaug.runtime.errors import LockedError, OutputExistsError, StoreError
 
@@ -31,10 +31,10 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 def test_the_target_appears_when_it_is_whole_and_the_shards_go(tmp_path: Path, straight: bytes) -> None:
     target = tmp_path / "new" / "x.h5"
-    with open_run(target, IDENTITY) as run:
+    with open_shard_folder(target, IDENTITY) as run:
         for index in range(SHARDS):
             run.write(index, shard(index))
-            assert run.finished == frozenset(range(index + 1)) == finished_shards(parts_of(target))
+            assert run.finished == frozenset(range(index + 1)) == finished_shards(parts_folder(target))
         assert not target.exists()
         assert run.merge(header(), SHARDS) == target
     assert [path.name for path in target.parent.iterdir()] == ["x.h5"]
@@ -45,9 +45,9 @@ def test_the_target_appears_when_it_is_whole_and_the_shards_go(tmp_path: Path, s
 def test_shards_written_in_any_order_and_resumed_give_equal_bytes(tmp_path: Path, straight: bytes) -> None:
     target = tmp_path / "x.h5"
     for index in (2, 0):
-        with open_run(target, IDENTITY) as run:
+        with open_shard_folder(target, IDENTITY) as run:
             run.write(index, shard(index))
-    with open_run(target, IDENTITY) as run:
+    with open_shard_folder(target, IDENTITY) as run:
         assert run.finished == {0, 2}
     assert finished(target) == straight
 
@@ -56,11 +56,11 @@ KILLED = """
 import os, signal, sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
-from dagaug.hdf5 import layout as flatfile
+from dagaug.hdf5 import layout
 from making_shards import finished
 
 left = int(sys.argv[3])
-write = flatfile.Writer.write
+write = layout.ByteWriter.write
 
 def dying(self, start, array):
     global left
@@ -69,7 +69,7 @@ def dying(self, start, array):
         os.kill(os.getpid(), signal.SIGKILL)
     write(self, start, array)
 
-flatfile.Writer.write = dying
+layout.ByteWriter.write = dying
 finished(Path(sys.argv[2]))
 """
 
@@ -80,7 +80,7 @@ def test_a_killed_run_is_whole_after_one_more_call(tmp_path: Path, straight: byt
     command = [sys.executable, "-c", KILLED, str(Path(__file__).parents[1] / "support"), str(target), str(writes)]
     assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
     assert not target.exists()
-    assert parts_of(target).exists()
+    assert parts_folder(target).exists()
     assert finished(target) == straight
     assert [path.name for path in tmp_path.iterdir()] == ["x.h5"]
 
@@ -89,9 +89,9 @@ def test_a_killed_run_is_whole_after_one_more_call(tmp_path: Path, straight: byt
 def left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A finished target whose run was killed before it removed anything."""
     with monkeypatch.context() as patch:
-        patch.setattr(shards, "_remove", lambda parts: None)
+        patch.setattr(shard_folder, "_remove", lambda parts: None)
         finished(tmp_path / "x.h5")
-    assert finished_shards(parts_of(tmp_path / "x.h5")) == set(range(SHARDS))
+    assert finished_shards(parts_folder(tmp_path / "x.h5")) == set(range(SHARDS))
     return tmp_path / "x.h5"
 
 
@@ -102,12 +102,12 @@ def test_what_a_run_left_that_was_killed_when_its_target_was_whole_is_cleared(
     left: Path, straight: bytes, gone: tuple[str, ...]
 ) -> None:
     noted = "*.json" not in gone and "*" not in gone
-    for path in [path for pattern in gone for path in parts_of(left).glob(pattern)]:
+    for path in [path for pattern in gone for path in parts_folder(left).glob(pattern)]:
         path.unlink()
-    assert settle(left) == (IDENTITY if noted else None)
+    assert remove_leftovers(left) == (IDENTITY if noted else None)
     assert [path.name for path in left.parent.iterdir()] == ["x.h5"]
     assert left.read_bytes() == straight
-    assert settle(left) is None
+    assert remove_leftovers(left) is None
 
 
 def test_an_unfinished_run_that_is_to_replace_its_target_is_not_taken_for_what_was_left(
@@ -115,27 +115,27 @@ def test_an_unfinished_run_that_is_to_replace_its_target_is_not_taken_for_what_w
 ) -> None:
     other = write(tmp_path / "y.h5", "jpeg")
     left.write_bytes(other.read_bytes())  # as if the kill had come just before the rename
-    with open_run(other, IDENTITY, overwrite=True) as run:
+    with open_shard_folder(other, IDENTITY, overwrite=True) as run:
         run.write(0, shard(0))
     for target, there in ((left, set(range(SHARDS))), (other, {0})):
-        assert settle(target) is None
-        assert finished_shards(parts_of(target)) == there
+        assert remove_leftovers(target) is None
+        assert finished_shards(parts_folder(target)) == there
         assert finished(target, overwrite=True) == straight
 
 
 def test_what_another_run_is_beginning_is_not_cleared(tmp_path: Path) -> None:
     target = write(tmp_path / "x.h5", "jpeg")
-    with open_run(target, IDENTITY, overwrite=True):
-        (parts_of(target) / "manifest.json").unlink()
+    with open_shard_folder(target, IDENTITY, overwrite=True):
+        (parts_folder(target) / "manifest.json").unlink()
         with pytest.raises(LockedError):
-            settle(target)
+            remove_leftovers(target)
 
 
 def test_memory_of_merging_is_that_of_one_shard_not_of_all(tmp_path: Path) -> None:
     big = ShardContent(
         [os.urandom(1 << 20)] * 4, dataclasses.replace(shard(0).images, **columns(shard(0).images, slice(4)))
     )
-    with open_run(tmp_path / "x.h5", {}) as run:
+    with open_shard_folder(tmp_path / "x.h5", {}) as run:
         for index in range(6):
             run.write(index, big)
         tracemalloc.start()
@@ -153,19 +153,19 @@ def test_another_identity_is_refused_with_both_values(tmp_path: Path) -> None:
     target = written(tmp_path / "x.h5", count=1)
     other = {"seed": 3, "options": {"refs": 5, "size": 64}}
     with pytest.raises(OutputExistsError, match=r"options\.refs = 10, while this one has options\.refs = 5"):
-        open_run(target, other)
+        open_shard_folder(target, other)
     with pytest.raises(OutputExistsError, match="steps = null, while this one has steps = 7"):
-        open_run(target, {**IDENTITY, "steps": 7})
-    with open_run(target, IDENTITY) as run:
+        open_shard_folder(target, {**IDENTITY, "steps": 7})
+    with open_shard_folder(target, IDENTITY) as run:
         assert run.finished == {0}
 
 
 def test_overwrite_begins_anew_with_another_identity_and_goes_on_with_the_same(tmp_path: Path) -> None:
     target = written(tmp_path / "x.h5", count=1)
-    with open_run(target, {"seed": 4}, overwrite=True) as run:
+    with open_shard_folder(target, {"seed": 4}, overwrite=True) as run:
         assert run.finished == frozenset()
         run.write(0, shard(0))
-    with open_run(target, {"seed": 4}, overwrite=True) as run:
+    with open_shard_folder(target, {"seed": 4}, overwrite=True) as run:
         assert run.finished == {0}
 
 
@@ -173,9 +173,9 @@ def test_a_finished_target_stays_until_overwritten_by_a_whole_one(tmp_path: Path
     target = write(tmp_path / "x.h5", "jpeg")
     before = target.read_bytes()
     with pytest.raises(OutputExistsError, match="exists; --overwrite replaces it"):
-        open_run(target, IDENTITY)
+        open_shard_folder(target, IDENTITY)
     assert [path.name for path in tmp_path.iterdir()] == ["x.h5"]
-    with open_run(target, IDENTITY, overwrite=True) as run:
+    with open_shard_folder(target, IDENTITY, overwrite=True) as run:
         run.write(0, shard(0))
     assert target.read_bytes() == before
     assert finished(target, overwrite=True) == straight
@@ -183,33 +183,33 @@ def test_a_finished_target_stays_until_overwritten_by_a_whole_one(tmp_path: Path
 
 def test_an_unreadable_manifest_is_told_and_overwritten(tmp_path: Path) -> None:
     target = written(tmp_path / "x.h5", count=1)
-    (parts_of(target) / "manifest.json").write_text("{")
+    (parts_folder(target) / "manifest.json").write_text("{")
     with pytest.raises(OutputExistsError, match="unreadable manifest"):
-        open_run(target, IDENTITY)
-    with open_run(target, IDENTITY, overwrite=True) as run:
+        open_shard_folder(target, IDENTITY)
+    with open_shard_folder(target, IDENTITY, overwrite=True) as run:
         assert not run.finished
 
 
 def test_two_runs_on_one_target_are_refused_until_the_first_ends(tmp_path: Path) -> None:
     target = tmp_path / "x.h5"
-    with open_run(target, IDENTITY), pytest.raises(LockedError, match=f"process {os.getpid()} on"):
-        open_run(target, IDENTITY, overwrite=True)
-    open_run(target, IDENTITY).close()
+    with open_shard_folder(target, IDENTITY), pytest.raises(LockedError, match=f"process {os.getpid()} on"):
+        open_shard_folder(target, IDENTITY, overwrite=True)
+    open_shard_folder(target, IDENTITY).close()
 
 
 def test_files_of_others_in_the_folder_are_left_alone(tmp_path: Path) -> None:
     target = tmp_path / "x.h5"
-    parts_of(target).mkdir()
-    (parts_of(target) / "thesis.tex").write_text("mine")
+    parts_folder(target).mkdir()
+    (parts_folder(target) / "thesis.tex").write_text("mine")
     finished(target)
-    assert [path.name for path in parts_of(target).iterdir()] == ["thesis.tex"]
+    assert [path.name for path in parts_folder(target).iterdir()] == ["thesis.tex"]
 
 
 def test_a_shard_that_was_cut_off_is_done_again(tmp_path: Path, straight: bytes) -> None:
     target = written(tmp_path / "x.h5")
-    path = parts_of(target) / "index-00001.h5"
+    path = parts_folder(target) / "index-00001.h5"
     path.write_bytes(path.read_bytes()[:-1000])
-    with open_run(target, IDENTITY) as run:
+    with open_shard_folder(target, IDENTITY) as run:
         assert run.finished == {0, 2}
     assert finished(target) == straight
 
@@ -217,22 +217,22 @@ def test_a_shard_that_was_cut_off_is_done_again(tmp_path: Path, straight: bytes)
 @pytest.mark.parametrize("place", ["data", "table"])
 def test_a_shard_whose_content_changed_is_removed_when_merging(tmp_path: Path, straight: bytes, place: str) -> None:
     target = written(tmp_path / "x.h5")
-    path = parts_of(target) / "index-00001.h5"
+    path = parts_folder(target) / "index-00001.h5"
     content = bytearray(path.read_bytes())
     piece = shard(1).encoded[2] if place == "data" else shard(1).candidates.confidence.tobytes()
     content[content.index(piece) + 5] ^= 1
     path.write_bytes(content)
-    with open_run(target, IDENTITY) as run, pytest.raises(StoreError, match=r"index-00001\.h5: was damaged"):
+    with open_shard_folder(target, IDENTITY) as run, pytest.raises(StoreError, match=r"index-00001\.h5: was damaged"):
         run.merge(header(), SHARDS)
     assert not target.exists()
-    assert finished_shards(parts_of(target)) == {0, 2}
+    assert finished_shards(parts_folder(target)) == {0, 2}
     assert finished(target) == straight
 
 
 def test_a_missing_shard_is_named(tmp_path: Path) -> None:
     target = written(tmp_path / "x.h5", count=2)
     with pytest.raises(StoreError, match=r"index-00002\.h5: no such file"):
-        merge(parts_of(target), target, header(), 3)
+        merge(parts_folder(target), target, header(), 3)
     assert not target.exists()
 
 
@@ -242,16 +242,16 @@ def test_a_full_disk_is_told_and_finished_shards_are_kept(
 ) -> None:
     target = written(tmp_path / "x.h5", count=2)
 
-    def full(self: Writer, start: int, array: np.ndarray) -> None:
+    def full(self: ByteWriter, start: int, array: np.ndarray) -> None:
         raise OSError(number, os.strerror(number))
 
-    with monkeypatch.context() as patch, open_run(target, IDENTITY) as run:
-        patch.setattr(Writer, "write", full)
+    with monkeypatch.context() as patch, open_shard_folder(target, IDENTITY) as run:
+        patch.setattr(ByteWriter, "write", full)
         with pytest.raises(StoreError, match=r"index-00002\.h5: the disk is full; finished shards are kept in"):
             run.write(2, shard(2))
         with pytest.raises(StoreError, match=r"x\.h5: the disk is full; finished shards are kept"):
             run.merge(header(), 2)
-    assert sorted(path.name for path in parts_of(target).iterdir()) == [
+    assert sorted(path.name for path in parts_folder(target).iterdir()) == [
         "index-00000.h5",
         "index-00001.h5",
         "lock",
@@ -292,9 +292,9 @@ def test_a_write_that_fails_anywhere_within_hdf5_is_told_in_one_line(tmp_path: P
 def test_a_folder_that_cannot_be_written_is_told_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match=r"cannot be written .*; write elsewhere: --out FILE"):
-        open_run(tmp_path / "file" / "x.h5", IDENTITY)
+        open_shard_folder(tmp_path / "file" / "x.h5", IDENTITY)
     with pytest.raises(StoreError, match="is a folder; name a file"):
-        open_run(tmp_path, IDENTITY)
+        open_shard_folder(tmp_path, IDENTITY)
 
 
 @pytest.mark.parametrize(
@@ -308,10 +308,10 @@ def test_a_folder_that_cannot_be_written_is_told_in_one_line(tmp_path: Path) -> 
 )
 def test_a_header_that_does_not_fit_gives_no_file(tmp_path: Path, change: dict[str, object], message: str) -> None:
     target = written(tmp_path / "x.h5")
-    with open_run(target, IDENTITY) as run, pytest.raises(StoreError, match=message):
+    with open_shard_folder(target, IDENTITY) as run, pytest.raises(StoreError, match=message):
         run.merge(header(**change), SHARDS)
     assert not target.exists()
-    assert finished_shards(parts_of(target)) == set(range(SHARDS))
+    assert finished_shards(parts_folder(target)) == set(range(SHARDS))
 
 
 def test_content_that_does_not_fit_together_is_refused(tmp_path: Path) -> None:
@@ -336,7 +336,7 @@ def test_content_that_does_not_fit_together_is_refused(tmp_path: Path) -> None:
 
 def test_a_shard_of_nothing_merges(tmp_path: Path) -> None:
     nothing = np.zeros(0, np.int64)
-    with open_run(tmp_path / "x.h5", {}) as run:
+    with open_shard_folder(tmp_path / "x.h5", {}) as run:
         run.write(0, shard(0))
         run.write(1, ShardContent([], Images.real(nothing, nothing, nothing, nothing, nothing)))
         run.merge(header(), 2)

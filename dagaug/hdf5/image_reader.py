@@ -12,11 +12,11 @@ import cv2
 import numpy as np
 from jaxtyping import Int64, Integer, UInt8
 
-from dagaug.hdf5.layout import Bytes, Piece, read_layout
+from dagaug.hdf5.layout import ByteReader, VirtualSource, read_layout
 from dagaug.hdf5.schema import IMAGE_DATA, SCHEMA, SHARD_FORMAT, VERSION
 from dagaug.runtime.errors import StoreError
 
-__all__ = ["Pictures", "ShardFiles"]
+__all__ = ["ImageReader", "LinkedShards"]
 
 
 _SHARD_NAME = re.compile(r"[^/\0]+\.shards-[0-9a-f]{16}/index-[0-9]{5,12}\.h5")
@@ -28,16 +28,16 @@ _GAP_BYTES = 16_384  # reading over a gap this small costs less than another sys
 _READ_BYTES = 1 << 26
 
 
-class ShardFiles:
+class LinkedShards:
     """The bytes of a virtual /images/data, read from the shards that hold them."""
 
-    def __init__(self, path: Path, pieces: Sequence[Piece]) -> None:
+    def __init__(self, path: Path, pieces: Sequence[VirtualSource]) -> None:
         for piece in pieces:
             if not _SHARD_NAME.fullmatch(piece.file):
                 raise StoreError(f"{path}: /{IMAGE_DATA} is a link to {piece.file[:80]!r}; such files are refused")
         self.path = path
         self._pieces, self._firsts = pieces, [piece.first for piece in pieces]
-        self._opened: dict[str, tuple[Bytes, int]] = {}
+        self._opened: dict[str, tuple[ByteReader, int]] = {}
 
     def read(self, start: int, count: int) -> UInt8[np.ndarray, " count"]:
         """``count`` bytes from ``start`` on, writable."""
@@ -56,7 +56,7 @@ class ShardFiles:
             at, number = upto, number + 1
         return result
 
-    def _open(self, piece: Piece) -> tuple[Bytes, int]:
+    def _open(self, piece: VirtualSource) -> tuple[ByteReader, int]:
         if piece.file not in self._opened:
             path = self.path.parent / piece.file
             try:
@@ -67,7 +67,7 @@ class ShardFiles:
                 ) from error
             if links:
                 raise StoreError(f"{path}: is a link to elsewhere; such files are refused")
-            source = Bytes(path)
+            source = ByteReader(path)
             source.close()
             attributes, extents = read_layout(
                 path, {"format": str, "version": int}, {IMAGE_DATA: SCHEMA[IMAGE_DATA]}, source.size
@@ -80,12 +80,12 @@ class ShardFiles:
         return self._opened[piece.file]
 
 
-class Pictures:
+class ImageReader:
     """Reads and decodes images of one validated file; safe in threads and after a fork, and pickles."""
 
     def __init__(
         self,
-        source: Bytes | ShardFiles,
+        source: ByteReader | LinkedShards,
         *,
         start: int,
         height: Integer[np.ndarray, " N"],
