@@ -1,0 +1,46 @@
+"""Options of a score: the arms of the protocol, and values out of range."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dagaug.runtime.errors import UsageError
+from dagaug.score.options import ScoreOptions
+
+
+def test_arms_have_the_baselines_of_the_protocol() -> None:
+    options = ScoreOptions(others=(("theirs", Path("x")),))
+    table = {arm.name: arm for arm in options.table()}
+    assert tuple(table) == (
+        "real", "strong", "real+dagaug", "strong+dagaug", "cutout", "cutwarp", "random", "cutout+dagaug",
+        "theirs",
+    )  # fmt: skip
+    assert table["real"].against == ()
+    assert all("real" in arm.against for name, arm in table.items() if name != "real")
+    assert table["real+dagaug"].against == ("real", "strong", "cutout", "cutwarp", "random", "theirs")
+    assert {arm.augment for name, arm in table.items() if not name.startswith("strong")} == {"standard"}
+    assert table["cutout+dagaug"].against == ("real", "real+dagaug", "cutout")
+    few = {arm.name: arm for arm in ScoreOptions(arms=("real", "cutout", "real+dagaug")).table()}
+    assert few["real+dagaug"].against == ("real", "cutout")
+    assert ScoreOptions().seeds == 5
+
+
+def test_impossible_options_are_refused_by_name() -> None:
+    for changes, words in (
+        ({"seeds": 1}, "seeds=1: give at least 2"),
+        ({"seed": -1}, "seed=-1: give at least 0"),
+        ({"arms": ("real", "best")}, "arms=best: no such arm; choose among real, strong"),
+        ({"arms": ("strong",)}, "arms=strong: add real; all arms are compared with it"),
+        ({"others": (("strong", Path("x")),)}, "others=strong: give each arm a name of its own"),
+        ({"fractions": (0.0,)}, "fractions=0: give shares above 0"),
+        ({"ratios": (1.0,)}, "ratios=1: give shares between 0 and 1"),
+        ({"validation": 0.7}, "validation=0.7: give a share above 0 and up to 0.5"),
+        (
+            {"mode": "finetune"},
+            "mode=finetune: plain has no pretrained weights here; try another weights or classifier=lite0",
+        ),
+    ):
+        with pytest.raises(UsageError, match=words):
+            ScoreOptions(**changes)  # type: ignore[arg-type]
