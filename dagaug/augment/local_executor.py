@@ -85,7 +85,13 @@ def _store_real(
 
 
 def _morph(
-    job: Job, judges: Judges, maker: ShardMaker, run: ShardFolder, pool: ThreadPoolExecutor, stop: Stop, progress: Progress
+    job: Job,
+    judges: Judges,
+    maker: ShardMaker,
+    run: ShardFolder,
+    pool: ThreadPoolExecutor,
+    stop: Stop,
+    progress: Progress,
 ) -> None:
     """Generate shard after shard; the previous one is selected, encoded and written at the same time."""
     missing = missing_morphs(job, run)

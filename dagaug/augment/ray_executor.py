@@ -186,7 +186,9 @@ class RayExecutor(Executor):
             if problem is not None:
                 raise DataError(problem)
 
-    def _make(self, workers: list[Any], shards: list[Shard], job: Job, run: ShardFolder, stop: Stop, task: Task) -> None:
+    def _make(
+        self, workers: list[Any], shards: list[Shard], job: Job, run: ShardFolder, stop: Stop, task: Task
+    ) -> None:
         kept = done = 0
         skipped: dict[int, tuple[Skipped, ...]] = {}
 

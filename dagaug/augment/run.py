@@ -147,7 +147,12 @@ def _batch_size(identity: Mapping[str, object]) -> int | None:
 
 
 def _make_shards(
-    job: Job, run: ShardFolder, executor: Executor, cache: Path | None, previous: PreviousFile | None, progress: Progress
+    job: Job,
+    run: ShardFolder,
+    executor: Executor,
+    cache: Path | None,
+    previous: PreviousFile | None,
+    progress: Progress,
 ) -> Judges:
     """Prepare the judges and write all shards."""
     out, kept = run.target, f"finished shards are kept in {run.parts}"

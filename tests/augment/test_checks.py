@@ -21,7 +21,7 @@ def test_a_model_that_was_trained_on_another_drawn_split_is_refused(
     model: TrainedModel, birds: Dataset, judged: AugmentOptions, tmp_path: Path
 ) -> None:
     trained = replace(model, card=model.card.model_copy(update={"split_seed": 7}))
-    with pytest.raises(CheckpointError, match="seed 7 draws"):
+    with pytest.raises(CheckpointError, match="split drawn with seed 7"):
         run(trained, replace(birds, split_origin="drawn", split_seed=8), judged, tmp_path / "out.h5")
     assert list(tmp_path.iterdir()) == []
 

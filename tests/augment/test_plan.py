@@ -167,8 +167,8 @@ def test_an_unusable_table_is_refused_naming_the_line(tmp_path: Path, text: str,
 
 
 def test_a_table_that_is_missing_or_not_text_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no\.csv: not a readable CSV file"):
+    with pytest.raises(DataError, match=r"no\.csv: not a readable table"):
         pairs_from_csv(tmp_path / "no.csv", SAMPLES)
     (tmp_path / "bytes.csv").write_bytes(b"source,reference\n\xff\xfe,2.jpg\n")
-    with pytest.raises(DataError, match=r"bytes\.csv: not a readable CSV file"):
+    with pytest.raises(DataError, match=r"bytes\.csv: not a readable table"):
         pairs_from_csv(tmp_path / "bytes.csv", SAMPLES)

@@ -1,4 +1,4 @@
-"""A small world on disk, the server of commands, and what a straight run of ``augment`` gives."""
+"""Data, a trained run and a judge on disk; a server that starts commands; the file of an undisturbed run."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def world(tmp_path: Path, server: Server, birds_folder: Path, birds_run: Path, b
 def straight(
     tmp_path_factory: pytest.TempPathFactory, server: Server, birds_folder: Path, birds_run: Path, birds_judge: Path
 ) -> bytes:
-    """The file of the same command where nothing goes wrong."""
+    """The file of the same command without disturbance."""
     root = tmp_path_factory.mktemp("straight")
     for name, path in (("birds", birds_folder), ("run", birds_run), ("judge.safetensors", birds_judge)):
         (root / name).symlink_to(path)

@@ -1,4 +1,4 @@
-"""``dagaug augment`` under everything that stops it: one more call of the same command gives the same bytes."""
+"""``dagaug augment`` stopped by kills, signals, full disks, lost files; the same command ends with the same bytes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from worlds import SHARDS, World
 
-from dagaug.hdf5.shards import parts_of
+from dagaug.hdf5.shards import parts_folder
 from dagaug.hdf5.verify import verify
 
 pytestmark = pytest.mark.slow
@@ -20,23 +20,23 @@ pytest.importorskip("resource")
 
 
 def stopping_before(shard: int) -> str:
-    """Makes a command stop itself (SIGSTOP) when it is about to write that shard."""
+    """Code that makes a command stop itself (SIGSTOP) before it writes a shard."""
     return f"""
 import os, signal
-from dagaug.hdf5.run import Run
-write = Run.write
+from dagaug.hdf5.shard_folder import ShardFolder
+write = ShardFolder.write
 def stopped(self, index, content):
     if index == {shard}:
         os.kill(os.getpid(), signal.SIGSTOP)
     write(self, index, content)
-Run.write = stopped
+ShardFolder.write = stopped
 """
 
 
-def whole(root: Path, straight: bytes, out: str = "a.h5") -> None:
-    """The file is the straight run's, and nothing of the way there is left."""
+def check_equal(root: Path, straight: bytes, out: str = "a.h5") -> None:
+    """Check that the file equals that of an undisturbed run and that no temporary files are left."""
     assert (root / out).read_bytes() == straight
-    assert not parts_of(root / out).exists()
+    assert not parts_folder(root / out).exists()
     verify(root / out)
 
 
@@ -44,7 +44,9 @@ def whole(root: Path, straight: bytes, out: str = "a.h5") -> None:
 
 
 @pytest.mark.parametrize("number", range(20))
-def test_killed_at_a_random_moment_it_is_whole_after_one_more_call(world: World, straight: bytes, number: int) -> None:
+def test_a_run_killed_at_a_random_moment_is_completed_by_the_same_command(
+    world: World, straight: bytes, number: int
+) -> None:
     out = world.root / "a.h5"
     if number == 0:
         started = time.monotonic()
@@ -59,36 +61,36 @@ def test_killed_at_a_random_moment_it_is_whole_after_one_more_call(world: World,
     assert not out.exists() or out.read_bytes() == straight
     if not out.exists():
         assert world.run() == (0, [])
-    whole(world.root, straight)
+    check_equal(world.root, straight)
 
 
 KILLING_BEFORE_THE_FOLDER_GOES = """
 import os, signal
-from dagaug.hdf5.run import Run
-Run._remove = lambda self: os.kill(os.getpid(), signal.SIGKILL)
+from dagaug.hdf5.shard_folder import ShardFolder
+ShardFolder._remove = lambda self: os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
 @pytest.mark.parametrize("merge", ["copy", "virtual"])
-def test_killed_between_the_rename_of_the_file_and_the_removal_of_its_shards_the_same_call_removes_them(
+def test_after_a_kill_behind_the_final_rename_the_same_command_removes_the_shards(
     world: World, straight: bytes, merge: str
 ) -> None:
     process = world.start("--merge", merge, prelude=KILLING_BEFORE_THE_FOLDER_GOES)
     assert process.wait() == -signal.SIGKILL
     content = (world.root / "a.h5").read_bytes()
     assert (content == straight) == (merge == "copy")
-    assert parts_of(world.root / "a.h5").exists()
+    assert parts_folder(world.root / "a.h5").exists()
     assert world.run("--merge", merge) == (0, [])
-    whole(world.root, content)
+    check_equal(world.root, content)
 
 
 world_seconds: list[float] = []
-"""How long a straight run takes here."""
+"""Seconds of an undisturbed run on this machine."""
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
 @pytest.mark.parametrize("shard", [0, 2, 5, SHARDS - 1])
-def test_a_signal_between_two_shards_keeps_what_is_made_says_so_and_ends_with_130(
+def test_a_signal_between_two_shards_keeps_them_and_exits_with_130(
     world: World, straight: bytes, number: signal.Signals, shard: int
 ) -> None:
     process = world.start(prelude=stopping_before(shard))
@@ -96,17 +98,15 @@ def test_a_signal_between_two_shards_keeps_what_is_made_says_so_and_ends_with_13
     process.send(number)
     process.send(signal.SIGCONT)
     assert process.wait() == 130
-    kept = sorted(path.name for path in parts_of(world.root / "a.h5").glob("index-*.h5"))
+    kept = sorted(path.name for path in parts_folder(world.root / "a.h5").glob("index-*.h5"))
     assert len(kept) > shard  # the one that was being made is kept, too
     assert process.told() == ["stopped; finished shards are kept in a.h5.parts; run the same command again to continue"]
     assert world.run() == (0, [])
-    whole(world.root, straight)
+    check_equal(world.root, straight)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
-def test_a_signal_at_any_other_moment_is_told_in_one_line(
-    world: World, straight: bytes, number: signal.Signals
-) -> None:
+def test_a_signal_at_any_other_moment_prints_one_line(world: World, straight: bytes, number: signal.Signals) -> None:
     for share in (0.03, 0.2, 0.4):
         process = world.start()
         process.begun()
@@ -116,14 +116,14 @@ def test_a_signal_at_any_other_moment_is_told_in_one_line(
         (line,) = process.told()
         assert "run the same command again" in line
     assert world.run() == (0, [])
-    whole(world.root, straight)
+    check_equal(world.root, straight)
 
 
 # ---- disks
 
 
 @pytest.mark.parametrize("size", ["4k", "16k", "32k", "64k", "128k", "256k", "384k", "512k"])
-def test_a_full_disk_is_told_in_one_line_and_what_is_made_is_kept(
+def test_a_full_disk_prints_one_line_and_keeps_finished_shards(
     world: World, straight: bytes, disk: Callable[..., Path], size: str
 ) -> None:
     folder = disk(size)
@@ -136,10 +136,10 @@ def test_a_full_disk_is_told_in_one_line_and_what_is_made_is_kept(
         assert not (folder / "a.h5").exists()
         disk("32m")
         assert world.run(out="disk/a.h5") == (0, [])
-    whole(folder, straight)
+    check_equal(folder, straight)
 
 
-def test_a_read_only_target_is_told_in_one_line(world: World, straight: bytes, disk: Callable[..., Path]) -> None:
+def test_a_read_only_target_prints_one_line(world: World, straight: bytes, disk: Callable[..., Path]) -> None:
     disk(mode="ro")
     code, (line,) = world.run(out="disk/a.h5")
     assert code == 1
@@ -148,10 +148,10 @@ def test_a_read_only_target_is_told_in_one_line(world: World, straight: bytes, d
     assert "--out" in line
     disk(mode="rw")
     assert world.run(out="disk/a.h5") == (0, [])
-    whole(world.root / "disk", straight)
+    check_equal(world.root / "disk", straight)
 
 
-def test_a_target_that_becomes_read_only_meanwhile_keeps_what_is_made(
+def test_a_target_that_becomes_read_only_keeps_finished_shards(
     world: World, straight: bytes, disk: Callable[..., Path]
 ) -> None:
     disk("32m")
@@ -166,7 +166,7 @@ def test_a_target_that_becomes_read_only_meanwhile_keeps_what_is_made(
     assert len(list((world.root / "disk" / "a.h5.parts").glob("index-*.h5"))) >= 6
     disk("32m", mode="rw")
     assert world.run(out="disk/a.h5") == (0, [])
-    whole(world.root / "disk", straight)
+    check_equal(world.root / "disk", straight)
 
 
 # ---- files
@@ -175,7 +175,7 @@ def test_a_target_that_becomes_read_only_meanwhile_keeps_what_is_made(
 @pytest.mark.parametrize("again", ["restored", "gone", "garbage"])
 @pytest.mark.parametrize("shard", [1, 5, SHARDS - 1])
 @pytest.mark.parametrize("split", ["train", "test"])
-def test_a_file_that_vanishes_or_turns_unreadable_meanwhile_is_told_and_the_next_call_makes_what_is_there(
+def test_a_file_lost_during_the_run_is_reported_and_the_next_call_uses_the_rest(
     world: World, straight: bytes, split: str, shard: int, again: str
 ) -> None:
     victim = sorted(path for path in (world.root / "birds").rglob("*.png") if split in path.name)[-1]
@@ -200,16 +200,16 @@ def test_a_file_that_vanishes_or_turns_unreadable_meanwhile_is_told_and_the_next
     if split == "test" and again == "restored":  # skipped by the first call, if it had not been read before
         assert world.run("--retry-failed") == (0, [])
     if again == "restored" or (world.root / "a.h5").read_bytes() == straight:
-        whole(world.root, straight)
+        check_equal(world.root, straight)
         return
     assert world.run(out="without.h5") == (0, [])
-    whole(world.root, (world.root / "without.h5").read_bytes())
+    check_equal(world.root, (world.root / "without.h5").read_bytes())
 
 
 # ---- two at once
 
 
-def test_a_second_run_on_one_target_is_refused_and_does_not_disturb_the_first(world: World, straight: bytes) -> None:
+def test_a_second_run_on_the_same_target_is_refused(world: World, straight: bytes) -> None:
     first = world.start(prelude=stopping_before(3))
     assert first.wait() == -signal.SIGSTOP
     for more in ((), ("--overwrite",)):
@@ -219,7 +219,7 @@ def test_a_second_run_on_one_target_is_refused_and_does_not_disturb_the_first(wo
         assert "choose another --out" in line
     first.send(signal.SIGCONT)
     assert first.wait() == 0
-    whole(world.root, straight)
+    check_equal(world.root, straight)
 
 
 # ---- the same bytes
@@ -228,13 +228,13 @@ def test_a_second_run_on_one_target_is_refused_and_does_not_disturb_the_first(wo
 @pytest.mark.parametrize("more", [("--workers", 1), ("--workers", 5)], ids=lambda more: f"{more[1]}")
 def test_the_number_of_workers_changes_no_byte(world: World, straight: bytes, more: tuple[object, ...]) -> None:
     assert world.run(*more) == (0, [])
-    whole(world.root, straight)
+    check_equal(world.root, straight)
 
 
-def test_a_run_goes_on_with_another_number_of_workers_to_the_same_bytes(world: World, straight: bytes) -> None:
+def test_a_resumed_run_with_other_workers_gives_the_same_bytes(world: World, straight: bytes) -> None:
     process = world.start("--workers", 1, prelude=stopping_before(7))
     assert process.wait() == -signal.SIGSTOP
     process.send(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     assert world.run("--workers", 4) == (0, [])
-    whole(world.root, straight)
+    check_equal(world.root, straight)

@@ -1,4 +1,4 @@
-"""What users get wrong: one line that names it and the next step, the right exit code, nothing half-written."""
+"""Mistakes of users: one line with the cause and the next step, the right exit code, no partial output."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_a_folder_of_one_class() -> None:
 
 
 @pytest.mark.usefixtures("world")
-def test_something_that_is_no_data_at_all() -> None:
+def test_a_folder_that_is_no_data_set() -> None:
     assert "neither a data folder nor a CSV file" in refused(1, "train", "file")
     assert "must hold the folders trainA and trainB" in refused(1, "train", "birds", "--preset", "digits", *FEW)
     assert "nowhere" in refused(1, "train", "nowhere", "--preset", "digits", *FEW)
@@ -171,7 +171,7 @@ def test_a_checkpoint_of_other_classes_names_both() -> None:
 
 
 @pytest.mark.usefixtures("world")
-def test_a_checkpoint_of_the_other_kind() -> None:
+def test_a_checkpoint_of_the_other_mode() -> None:
     assert "use dagaug augment" in refused(1, "translate", "one", "--out", "never")
 
 
@@ -195,7 +195,7 @@ def test_no_file_of_morphs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         assert line == "no augmented .h5 file found here or under runs/; make one first: dagaug augment DATA"
 
 
-def test_a_file_whose_data_are_not_here(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_whose_data_set_is_missing(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     shutil.copy(world / "morphs.h5", "morphs.h5")
     line = refused(1, "score", "morphs.h5")
@@ -266,7 +266,7 @@ def test_an_output_where_nothing_can_be_written(command: tuple[object, ...]) -> 
     ],
     ids=lambda command: f"{command[0]}{' --dry-run' * ('--dry-run' in command)}",
 )
-def test_an_unknown_timm_name_is_told_with_close_matches(command: tuple[object, ...]) -> None:
+def test_an_unknown_timm_name_is_refused_with_close_matches(command: tuple[object, ...]) -> None:
     line = refused(2, *command)
     assert line.startswith("--distance timm:resnet1: " if "--distance" in command else "--classifier resnet1: ")
     assert "resnet18" in line
@@ -298,7 +298,7 @@ def test_an_unknown_timm_name_is_told_with_close_matches(command: tuple[object, 
     ],
     ids=lambda value: " ".join(map(str, value[2:6])) if isinstance(value, tuple) else "",
 )
-def test_a_value_that_cannot_work_names_its_option(command: tuple[object, ...], told: str) -> None:
+def test_a_value_out_of_range_names_its_option(command: tuple[object, ...], told: str) -> None:
     assert refused(2, *command).startswith(told) or told.startswith("give")
 
 
@@ -329,7 +329,7 @@ def test_errors_are_one_line_with_json_and_quiet_too() -> None:
         assert output.err == "dagaug: nowhere: no such data folder; to make one: dagaug sample-data nowhere\n"
 
 
-def test_a_training_that_cannot_begin_takes_nothing_away_with_overwrite(world: Path, tmp_path: Path) -> None:
+def test_a_training_that_cannot_start_does_not_remove_the_old_run(world: Path, tmp_path: Path) -> None:
     shutil.copytree("runs/run", tmp_path / "run")
     before = contents(tmp_path)
     refused(2, "train", "birds", "--out", tmp_path / "run", "--overwrite", *FEW, "--distance", "timm:resnet1")

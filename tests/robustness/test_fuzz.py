@@ -1,4 +1,4 @@
-"""Readers given anything: what is read, or an error that is told in one line; never another exception.
+"""Readers of random and damaged input: they return a result or raise one of dagaug's errors.
 
 With ``--runslow`` each tries 3,000 examples, or as many as the environment's FUZZ_EXAMPLES says.
 """
@@ -25,15 +25,16 @@ from dagaug.augment.plan import pairs_from_csv
 from dagaug.classifiers.classifier import Classifier
 from dagaug.classifiers.cross_fit import CrossFitted
 from dagaug.data.dataset import Sample
+from dagaug.data.domains import read_domains
 from dagaug.data.image_files import decode_bytes
-from dagaug.data.layouts import read_dataset, read_domains
-from dagaug.hdf5.run import open_run
+from dagaug.data.layouts import read_dataset
+from dagaug.hdf5.shard_folder import open_shard_folder
 from dagaug.hdf5.shards import finished_shards
 from dagaug.hdf5.verify import verify
 from dagaug.model import checkpoint
 from dagaug.model.trained_model import load_model
 from dagaug.runtime.errors import DagaugError, ImageError
-from dagaug.score.run_log import Ledger
+from dagaug.score.run_log import RunLog
 
 SHORT, LONG = 15, int(os.environ.get("FUZZ_EXAMPLES", "3000"))
 fuzzed = [
@@ -202,7 +203,7 @@ def test_checkpoints_with_any_header(birds_run: Path, tmp_path: Path, examples: 
     fuzz(examples, st.tuples(st.sampled_from(sorted(good["card"])), st.one_of(JSON, huge)), check)
 
 
-def test_a_header_nested_beyond_measure_is_told(tmp_path: Path) -> None:
+def test_a_very_deeply_nested_header_is_refused(tmp_path: Path) -> None:
     deep = "[" * 100_000
     head = json.dumps({"__metadata__": {"dagaug": deep}}).encode()
     path = tmp_path / "x.safetensors"
@@ -216,7 +217,7 @@ def test_a_header_nested_beyond_measure_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("examples", fuzzed)
 def test_damaged_files_and_shards(tmp_path: Path, examples: int) -> None:
-    with open_run(tmp_path / "x.h5", {}) as run:
+    with open_shard_folder(tmp_path / "x.h5", {}) as run:
         run.write(0, shard(0))
         part = (tmp_path / "x.h5.parts" / "index-00000.h5").read_bytes()
         run.merge(header(), 1)
@@ -242,6 +243,6 @@ def test_damaged_ledgers(tmp_path: Path, examples: int) -> None:
 
     def check(content: bytes) -> None:
         (tmp_path / "runs.jsonl").write_bytes(content)
-        survives(lambda: Ledger(tmp_path / "runs.jsonl").find("x", "real", 0))
+        survives(lambda: RunLog(tmp_path / "runs.jsonl", {}).find("x", "real", 0))
 
     fuzz(examples, st.one_of(mutated(good), JSON.map(lambda value: json.dumps(value).encode())), check)

@@ -1,4 +1,4 @@
-"""What strangers send: one clear line, nothing written outside the output, nothing executed."""
+"""Hostile input: one clear line, nothing written outside the output, nothing executed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from making_stores import header, shard
 from dagaug.data.image_files import decode
 from dagaug.data.layouts import read_dataset
 from dagaug.hdf5.reader import Store
-from dagaug.hdf5.run import open_run
+from dagaug.hdf5.shard_folder import open_shard_folder
 from dagaug.runtime.errors import DataError, in_one_line
 
 FEW = ("--steps", 1, "--size", 32, "--batch-size", 4, "--device", "cpu", "--precision", "32-true")
@@ -27,7 +27,7 @@ NAMES = ("../x", "<script>alert(1)</script>", "a" * 5000, "two\r\nlines\x1b[31m"
 
 
 def one_line(output: Output) -> str:
-    """What a command that failed told, in one line that a terminal shows as it is."""
+    """The message of a command that failed; it must be one printable line."""
     assert (output.code, output.out) == (1, "")
     told = output.err.splitlines()
     assert len(told) == 1, output.err
@@ -54,7 +54,7 @@ def files_below(root: Path) -> set[str]:
     return {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
 
 
-def test_hostile_class_names_go_the_whole_way_and_nothing_leaves_its_folder(tmp_path: Path) -> None:
+def test_hostile_class_names_work_and_no_file_is_written_elsewhere(tmp_path: Path) -> None:
     data, work = write_table(tmp_path / "data", NAMES), tmp_path / "work"
     work.mkdir()
     with quick() as patch:
@@ -93,7 +93,7 @@ def test_a_class_name_with_a_nul_is_refused_when_the_lists_are_read(tmp_path: Pa
     assert "NUL" in line
 
 
-def test_what_acts_on_a_terminal_is_shown_as_escapes() -> None:
+def test_terminal_control_characters_are_escaped() -> None:
     assert in_one_line("a\nb\x1b[2Jc\u202ed") == "a\\nb\\x1b[2Jc\\u202ed"
     assert in_one_line("Zaunkönig – 3 × 4") == "Zaunkönig – 3 × 4"
 
@@ -102,9 +102,7 @@ def test_what_acts_on_a_terminal_is_shown_as_escapes() -> None:
     "path", ["../secret.png", "/etc/passwd", "a/../../secret.png", "link.png", "x" * 5000, "\x1b]0;x\x07.png"]
 )
 @pytest.mark.parametrize("layout", ["cub", "csv"])
-def test_a_path_in_a_list_that_leaves_the_folder_is_refused_and_no_other_hurts(
-    tmp_path: Path, path: str, layout: str
-) -> None:
+def test_a_path_outside_the_data_folder_is_refused(tmp_path: Path, path: str, layout: str) -> None:
     data = write_table(tmp_path / "data", ("wren", "tit"))
     cv2.imwrite(str(tmp_path / "secret.png"), np.zeros((8, 8, 3), np.uint8))
     (data / "link.png").symlink_to(tmp_path / "secret.png")
@@ -141,9 +139,7 @@ class Evil:
 
 
 @pytest.mark.parametrize("protocol", ["plain", "torch"])
-def test_a_pickle_is_never_run_whatever_it_is_given_as(
-    birds_folder: Path, birds_run: Path, tmp_path: Path, protocol: str
-) -> None:
+def test_a_pickle_is_never_executed(birds_folder: Path, birds_run: Path, tmp_path: Path, protocol: str) -> None:
     trace, out = tmp_path / "executed", tmp_path / "never.h5"
     data = tmp_path / "evil"
     if protocol == "plain":
@@ -184,7 +180,7 @@ def png_of(width: int, height: int, pixels: bytes = b"\0") -> bytes:
     )
 
 
-def test_a_header_of_more_than_100_megapixels_costs_nothing_and_is_listed(tmp_path: Path) -> None:
+def test_an_image_of_more_than_100_megapixels_is_skipped_without_decoding(tmp_path: Path) -> None:
     data = write_table(tmp_path / "data", ("wren", "tit"))
     (data / "1-0.png").write_bytes(png_of(100_000, 100_000))
     with quick():
@@ -193,7 +189,7 @@ def test_a_header_of_more_than_100_megapixels_costs_nothing_and_is_listed(tmp_pa
     assert "1-0.png: 100000 × 100000 pixels are more than 100 megapixels; skipped, 1 of 6 so far" in done.err
 
 
-def test_a_text_chunk_that_inflates_hugely_is_not_kept(tmp_path: Path) -> None:
+def test_a_huge_compressed_text_chunk_is_not_copied(tmp_path: Path) -> None:
     bomb = zlib.compress(bytes(64 << 20), 9)
     body = b"Comment\0\0" + bomb
     chunk = struct.pack(">I", len(body)) + b"zTXt" + body + struct.pack(">I", zlib.crc32(b"zTXt" + body))
@@ -207,7 +203,7 @@ def test_a_text_chunk_that_inflates_hugely_is_not_kept(tmp_path: Path) -> None:
 
 @pytest.fixture
 def stored(tmp_path: Path) -> Path:
-    with open_run(tmp_path / "a.h5", {}) as run:
+    with open_shard_folder(tmp_path / "a.h5", {}) as run:
         for index in range(3):
             run.write(index, shard(index))
         return run.merge(header(), 3)
@@ -233,7 +229,7 @@ def test_verify_names_the_file_and_the_row_that_is_wrong(stored: Path) -> None:
     assert line == f"{stored}: /images/data: image 7 is damaged (its hash differs)"
 
 
-def test_verify_wants_a_file(tmp_path: Path) -> None:
+def test_verify_needs_a_file(tmp_path: Path) -> None:
     done = dagaug("show", tmp_path, "--verify")
     assert (done.code, done.err) == (
         2,
@@ -241,7 +237,7 @@ def test_verify_wants_a_file(tmp_path: Path) -> None:
     )
 
 
-def test_a_data_set_of_one_class_with_a_long_name_is_told_briefly(tmp_path: Path) -> None:
+def test_a_long_class_name_is_shortened_in_the_message(tmp_path: Path) -> None:
     data = write_table(tmp_path / "data", ("b" * 5000,))
     with pytest.raises(DataError) as told:
         read_dataset(data)

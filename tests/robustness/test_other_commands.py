@@ -1,4 +1,4 @@
-"""``train``, ``score`` and ``translate`` killed at random moments: one more call gives what a straight run gives."""
+"""``train``, ``score``, ``translate`` killed at random moments; the same command gives an undisturbed run's result."""
 
 from __future__ import annotations
 
@@ -21,7 +21,11 @@ from dagaug.model.trained_model import ModelCard, build_translator, save_model
 
 pytestmark = pytest.mark.slow
 
-SAVING = "import dagaug.training.train\ndagaug.training.train._SAVE_SECONDS = 0.0\n"
+SAVING = (
+    "import functools, dagaug.training.train as t\n"
+    "t.train = functools.partial(t.train, schedule=t.Schedule(save_seconds=0.0))\n"
+)
+"""Code that makes a training save its state after every step."""
 MOMENTS = 4
 
 

@@ -165,7 +165,7 @@ def test_no_readable_image_is_an_error(model: TrainedModel, tmp_path: Path) -> N
         translate(model, tmp_path / "in", tmp_path / "out")
 
 
-def test_an_image_that_vanishes_or_changes_meanwhile_is_skipped(copier: TrainedModel, tmp_path: Path) -> None:
+def test_an_image_that_is_removed_or_replaced_during_the_run_is_skipped(copier: TrainedModel, tmp_path: Path) -> None:
     card = copier.card.model_copy(update={"framing": Framing(size=SIZE, fit="crop")})
 
     class Spoiler(Copier):
