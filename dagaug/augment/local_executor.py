@@ -26,7 +26,7 @@ class Executor(Protocol):
 
     def __exit__(self, *exception: object) -> None: ...
 
-    def make(self, job: Job, judges: Judges, run: ShardFolder, stop: Stop, progress: Progress) -> None:
+    def make(self, job: Job, judges: Judges, folder: ShardFolder, stop: Stop, progress: Progress) -> None:
         """Make and write the shards that the run lacks; stop early if ``stop.requested`` becomes True."""
 
 
@@ -39,16 +39,16 @@ class LocalExecutor:
     def __exit__(self, *exception: object) -> None:
         return None
 
-    def make(self, job: Job, judges: Judges, run: ShardFolder, stop: Stop, progress: Progress) -> None:
+    def make(self, job: Job, judges: Judges, folder: ShardFolder, stop: Stop, progress: Progress) -> None:
         """See :class:`Executor`."""
         maker = ShardMaker(job, judges.min_confidence)
         with ThreadPoolExecutor(job.workers) as pool:
-            _store_real(job, maker, run, pool, stop, progress)
+            _store_real(job, maker, folder, pool, stop, progress)
             if not stop.requested:
-                _morph(job, judges, maker, run, pool, stop, progress)
+                _morph(job, judges, maker, folder, pool, stop, progress)
 
 
-def missing_real(job: Job, run: ShardFolder) -> list[Shard]:
+def missing_real(job: Job, folder: ShardFolder) -> list[Shard]:
     """Shards of real images that must be made.
 
     A shard with fewer images than expected is made again, so that the reasons for the missing ones become known.
@@ -57,22 +57,22 @@ def missing_real(job: Job, run: ShardFolder) -> list[Shard]:
 
     def is_complete(shard: Shard) -> bool:
         expected = sum(job.dataset.file(job.files[row]) not in unreadable for row in job.real[shard.part])
-        return shard.index in run.finished and run.image_count(shard.index) >= expected
+        return shard.index in folder.finished and folder.image_count(shard.index) >= expected
 
     return [shard for shard in job.shards if shard.real and not is_complete(shard)]
 
 
-def missing_morphs(job: Job, run: ShardFolder) -> list[Shard]:
+def missing_morphs(job: Job, folder: ShardFolder) -> list[Shard]:
     """Shards of morphs that must be made."""
-    return [shard for shard in job.shards if not shard.real and shard.index not in run.finished]
+    return [shard for shard in job.shards if not shard.real and shard.index not in folder.finished]
 
 
 def _store_real(
-    job: Job, maker: ShardMaker, run: ShardFolder, pool: ThreadPoolExecutor, stop: Stop, progress: Progress
+    job: Job, maker: ShardMaker, folder: ShardFolder, pool: ThreadPoolExecutor, stop: Stop, progress: Progress
 ) -> None:
     if not job.real:
         return
-    missing = missing_real(job, run)
+    missing = missing_real(job, folder)
 
     def make(shard: Shard) -> tuple[Shard, ShardResult]:
         return shard, maker.real(shard)
@@ -80,7 +80,7 @@ def _store_real(
     with progress.task("Storing real images", len(job.real), "images") as task:
         task.advance(len(job.real) - sum(map(len, missing)))
         for shard, made in map_ahead(make, _until_stopped(missing, stop), pool, ahead=1):
-            _write(job, run, shard, made)
+            _write(job, folder, shard, made)
             task.advance(len(shard))
 
 
@@ -88,23 +88,23 @@ def _morph(
     job: Job,
     judges: Judges,
     maker: ShardMaker,
-    run: ShardFolder,
+    folder: ShardFolder,
     pool: ThreadPoolExecutor,
     stop: Stop,
     progress: Progress,
 ) -> None:
     """Generate shard after shard; the previous one is selected, encoded and written at the same time."""
-    missing = missing_morphs(job, run)
+    missing = missing_morphs(job, folder)
     if not missing:
         return
-    engine = job.engine(judges.classifiers, judges.rows, run.parts)
+    engine = job.engine(judges.classifiers, judges.rows, folder.parts)
     engine.encoder.encode(progress, engine.encoder.blocks(job.plan, [shard.part for shard in missing]))
     kept = done = 0
 
     def write(generated: tuple[Shard, MorphBatch]) -> tuple[Shard, int]:
         shard, morphs = generated
         made = maker.synthetic(shard, morphs, pool)
-        _write(job, run, shard, made)
+        _write(job, folder, shard, made)
         return shard, len(made.content.encoded)
 
     with (
@@ -125,6 +125,6 @@ def _until_stopped(shards: list[Shard], stop: Stop) -> Iterator[Shard]:
         yield shard
 
 
-def _write(job: Job, run: ShardFolder, shard: Shard, made: ShardResult) -> None:
-    run.write(shard.index, made.content)
+def _write(job: Job, folder: ShardFolder, shard: Shard, made: ShardResult) -> None:
+    folder.write(shard.index, made.content)
     job.skipped += made.skipped

@@ -141,12 +141,12 @@ class RayExecutor(Executor):
         if self._ours:
             self._ray.shutdown()
 
-    def make(self, job: Job, judges: Judges, run: ShardFolder, stop: Stop, progress: Progress) -> None:
+    def make(self, job: Job, judges: Judges, folder: ShardFolder, stop: Stop, progress: Progress) -> None:
         """See :class:`~dagaug.augment.local_executor.Executor`."""
-        real, morphs = missing_real(job, run), missing_morphs(job, run)
+        real, morphs = missing_real(job, folder), missing_morphs(job, folder)
         if not real and not morphs:
             return
-        parts = run.parts.resolve()
+        parts = folder.parts.resolve()
         (parts / _TABLE).unlink(missing_ok=True)
         encoder = job.engine(judges.classifiers, judges.rows, parts).encoder
         blocks = encoder.blocks(job.plan, [shard.part for shard in morphs])
@@ -157,13 +157,13 @@ class RayExecutor(Executor):
             if job.real:
                 with progress.task("Storing real images", len(job.real), "images") as task:
                     task.advance(len(job.real) - sum(map(len, real)))
-                    self._make(workers, real, job, run, stop, task)
+                    self._make(workers, real, job, folder, stop, task)
             with progress.task("Encoding", images, "images") as task:
                 self._distribute(workers, "encode", blocks, stop, lambda number, count: task.advance(int(count)))
             if not stop.requested:
                 with progress.task("Morphing", len(job.plan), "candidates") as task:
                     task.advance(len(job.plan) - sum(map(len, morphs)))
-                    self._make(workers, morphs, job, run, stop, task)
+                    self._make(workers, morphs, job, folder, stop, task)
         finally:
             for worker in workers:
                 self._ray.kill(worker)
@@ -187,14 +187,14 @@ class RayExecutor(Executor):
                 raise DataError(problem)
 
     def _make(
-        self, workers: list[Any], shards: list[Shard], job: Job, run: ShardFolder, stop: Stop, task: Task
+        self, workers: list[Any], shards: list[Shard], job: Job, folder: ShardFolder, stop: Stop, task: Task
     ) -> None:
         kept = done = 0
         skipped: dict[int, tuple[Skipped, ...]] = {}
 
         def finished(shard: Shard, result: tuple[int, tuple[Skipped, ...]]) -> None:
             nonlocal kept, done
-            run.mark_finished(shard.index)
+            folder.mark_finished(shard.index)
             skipped[shard.index] = result[1]
             kept, done = kept + result[0], done + len(shard)
             task.advance(len(shard), "" if shard.real else f"{kept / max(done, 1):.0%} kept")

@@ -134,9 +134,9 @@ def augment(
         progress.say(f"{out}: already complete; an earlier call was killed after writing it")
         return _summary(out, float("nan"), time.monotonic() - started)
     replaces = overwrite or previous is not None
-    with open_shard_folder(out, job.identity(), overwrite=replaces) as run, executor or LocalExecutor() as makes:
-        judges = _make_shards(job, run, makes, cache, previous, progress)
-        run.merge(job.header(judges.sha256), len(job.shards), how=merge, progress=progress)
+    with open_shard_folder(out, job.identity(), overwrite=replaces) as folder, executor or LocalExecutor() as makes:
+        judges = _make_shards(job, folder, makes, cache, previous, progress)
+        folder.merge(job.header(judges.sha256), len(job.shards), how=merge, progress=progress)
     return _summary(out, judges.classifiers.accuracy, time.monotonic() - started)
 
 
@@ -148,50 +148,50 @@ def _batch_size(identity: Mapping[str, object]) -> int | None:
 
 def _make_shards(
     job: Job,
-    run: ShardFolder,
+    folder: ShardFolder,
     executor: Executor,
     cache: Path | None,
     previous: PreviousFile | None,
     progress: Progress,
 ) -> Judges:
     """Prepare the judges and write all shards."""
-    out, kept = run.target, f"finished shards are kept in {run.parts}"
+    out, kept = folder.target, f"finished shards are kept in {folder.parts}"
     _write_skipped_log(out, job)
     judges = prepare_judges(job, cache, progress, previous=previous)
     accuracy = judges.classifiers.accuracy
     if not np.isnan(accuracy):
         progress.say(f"Judges: {accuracy:.1%} accuracy on held-out real images")
-    _remove_outdated_shards(job, run, judges.sha256)
+    _remove_outdated_shards(job, folder, judges.sha256)
     if previous is not None:
-        _reuse_shards(job, run, previous, progress)
+        _reuse_shards(job, folder, previous, progress)
     with stop_on_signals() as stop:
         with explain_write_errors(out, kept):
-            executor.make(job, judges, run, stop, progress)
+            executor.make(job, judges, folder, stop, progress)
         if stop.requested:
             raise Interrupted(f"stopped; {kept}; run the same command again to continue")
     _write_skipped_log(out, job)
     return judges
 
 
-def _remove_outdated_shards(job: Job, run: ShardFolder, judges_sha256: str) -> None:
+def _remove_outdated_shards(job: Job, folder: ShardFolder, judges_sha256: str) -> None:
     """Remove shards of an earlier call that were made with other files or judges."""
-    run.require([shard.index for shard in job.shards if not shard.real], judges_sha256)
+    folder.require([shard.index for shard in job.shards if not shard.real], judges_sha256)
     for shard in job.shards:
-        if shard.index in run.finished and not all(
-            np.array_equal(run.column(shard.index, name), column)
+        if shard.index in folder.finished and not all(
+            np.array_equal(folder.column(shard.index, name), column)
             for name, column in job.expected_columns(shard).items()
         ):
-            run.remove_shards([shard.index])
+            folder.remove_shards([shard.index])
 
 
-def _reuse_shards(job: Job, run: ShardFolder, previous: PreviousFile, progress: Progress) -> None:
+def _reuse_shards(job: Job, folder: ShardFolder, previous: PreviousFile, progress: Progress) -> None:
     """Write the shards that a finished file contains unchanged."""
-    missing = [shard for shard in job.shards if shard.index not in run.finished]
+    missing = [shard for shard in job.shards if shard.index not in folder.finished]
     with progress.task("Reusing shards", len(missing), "shards") as task:
         for shard in missing:
             content = previous.shard(job.expected_columns(shard))
             if content is not None:
-                run.write(shard.index, content)
+                folder.write(shard.index, content)
             task.advance()
 
 

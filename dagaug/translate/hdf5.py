@@ -107,26 +107,26 @@ def translate_to_file(
             skipped = tuple(Skipped(Path(path), reason) for path, reason in store.header.skipped)
             return Translated(out, 0, len(store), skipped, time.monotonic() - started)
     found = 0
-    with open_shard_folder(out, identity, overwrite=overwrite) as run:
+    with open_shard_folder(out, identity, overwrite=overwrite) as folder:
         with stop_on_signals() as stop, progress.task("Translating", len(job.names), "images") as task:
             for index, part in enumerate(parts):
                 # A shard with skipped images is made again, so that the reasons become known.
-                if index in run.finished and run.image_count(index) == len(job.names[part]):
-                    found += run.image_count(index)
-                    task.advance(run.image_count(index))
+                if index in folder.finished and folder.image_count(index) == len(job.names[part]):
+                    found += folder.image_count(index)
+                    task.advance(folder.image_count(index))
                     continue
-                run.write(index, job.shard(part, stop, run, task))
-                _raise_if_stopped(stop, run)
-        done = sum(run.image_count(index) for index in range(len(parts))) - found
+                folder.write(index, job.shard(part, stop, folder, task))
+                _raise_if_stopped(stop, folder)
+        done = sum(folder.image_count(index) for index in range(len(parts))) - found
         job.reader.check_any_read(done + found)
-        run.merge(job.header(model), len(parts), progress=progress)
+        folder.merge(job.header(model), len(parts), progress=progress)
     return Translated(out, done, found, tuple(job.reader.skipped), time.monotonic() - started)
 
 
-def _raise_if_stopped(stop: Stop, run: ShardFolder) -> None:
+def _raise_if_stopped(stop: Stop, folder: ShardFolder) -> None:
     if stop.requested:
-        kept = sum(run.image_count(index) for index in run.finished)
-        raise Interrupted(f"stopped; {kept} images are kept in {run.parts}; run the same command again to continue")
+        kept = sum(folder.image_count(index) for index in folder.finished)
+        raise Interrupted(f"stopped; {kept} images are kept in {folder.parts}; run the same command again to continue")
 
 
 class _FileTranslation:
@@ -163,7 +163,7 @@ class _FileTranslation:
         self.splits = np.array([_SPLITS.index(split) for _, split in found], np.uint8)
         self.options = {"source": os.path.realpath(source), "keep_size": keep_size, "encoding": encoding}
 
-    def shard(self, part: slice, stop: Stop, run: ShardFolder, task: Task) -> ShardContent:
+    def shard(self, part: slice, stop: Stop, folder: ShardFolder, task: Task) -> ShardContent:
         """Translate the files of one shard.
 
         Raises:
@@ -175,7 +175,7 @@ class _FileTranslation:
             try:
                 writes: list[tuple[int, Future[_Encoded | Skipped]]] = []
                 for batch in self.reader.batches(rows, lambda row: Path(self.names[row]), pool, task):
-                    _raise_if_stopped(stop, run)
+                    _raise_if_stopped(stop, folder)
                     patches = self._translator(np.stack([image.patch for _, image in batch]))
                     pairs = zip(batch, patches, strict=True)
                     writes += [(row, pool.submit(self._encode, image, patch)) for (row, image), patch in pairs]
