@@ -1,1 +1,1 @@
-"""The built-in sample data: procedural birds of any species in any pose. No torch."""
+"""The built-in data set: procedural birds of any species in any pose, with ground truth. No torch."""

@@ -1,9 +1,9 @@
-"""What a built-in bird is: its species and its pose, and the outlines of body, wing, tail and beak they give.
+"""Anatomy of the built-in birds: species, poses, and the outlines of body, wings, tail and beak.
 
-Coordinates: a bird is described facing right, x forwards and y down, its body's centre at the origin; lengths
-are fractions of the picture's side at ``scale`` 1. Angles are in degrees; in the body's frame 0 is forwards,
-90 up and 180 backwards. What belongs to the head is in the head's frame: its centre at the origin, in head
-radii.
+Three coordinate frames are used. In the body frame, the centre of the body is the origin, x points forwards and y down;
+lengths are fractions of the picture's side at ``scale`` 1. In the head frame, the centre of the head is the origin and
+lengths are in head radii. In the picture, lengths are fractions of its side. Birds are described facing right. Angles
+are in degrees: 0 forwards, 90 up, 180 backwards.
 """
 
 from __future__ import annotations
@@ -13,7 +13,19 @@ from functools import cached_property
 
 import numpy as np
 
-__all__ = ["EYE", "WING_RAISED", "Colour", "Frame", "Pose", "Shape", "Species", "Wing", "ellipse", "smooth"]
+__all__ = [
+    "EYE",
+    "WING_RAISED",
+    "Colour",
+    "Pose",
+    "PosedBird",
+    "Shape",
+    "Species",
+    "Wing",
+    "ellipse",
+    "shade",
+    "smooth",
+]
 
 Colour = tuple[int, int, int]
 """RGB, 0–255."""
@@ -22,24 +34,24 @@ WING_RAISED = 130.0
 """Wing angle of a wing raised high, in degrees; 0 is folded along the body."""
 
 EYE = (0.38, -0.13)
-"""Where the eye is, in the head's frame."""
+"""Position of the eye in the head frame."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """The silhouette that a genus shares; lengths as fractions of the picture's side.
+    """The silhouette of a genus; lengths are fractions of the picture's side.
 
     Attributes:
         length, depth: half axes of the body.
         head: radius of the head.
-        neck: how far the head stands out from the body.
-        posture: how upright the bird is at tilt 0, in degrees.
-        beak, bill: the beak's length, and its depth at the base.
-        hook: how far the beak's tip bends down, as a fraction of its depth.
+        neck: distance of the head from the body.
+        posture: slope of the body at tilt 0, in degrees.
+        beak, bill: length of the beak, and its depth at the base.
+        hook: bend of the beak's tip, as a fraction of the depth.
         wing: length of the folded wing.
-        tail, fork, spread: the tail's length, how much longer its outer feathers are (negative: shorter), and
-            its opening in degrees.
-        crest: height of the crest as a fraction of the head's radius; 0 is none.
+        tail, fork, spread: length of the tail, relative extra length of its outer feathers (may be negative), and its
+            opening in degrees.
+        crest: height of the crest, as a fraction of the head radius; 0 for none.
     """
 
     length: float = 0.195
@@ -59,10 +71,10 @@ class Shape:
 
 @dataclass(frozen=True)
 class Species:
-    """What a species looks like: its genus' silhouette, its colours (RGB, 0–255) and its markings.
+    """The appearance of a species: silhouette, colours (RGB, 0–255) and markings.
 
-    A marking that a species lacks is None, or has the colour of what surrounds it. ``above``, ``below`` and
-    ``traits`` say the same in words.
+    A missing marking is None or has the colour of its surroundings. ``above``, ``below`` and ``traits`` describe the
+    colours in words, for captions.
     """
 
     index: int
@@ -95,17 +107,17 @@ class Species:
 
 @dataclass(frozen=True)
 class Pose:
-    """How a bird stands in the picture.
+    """The pose of a bird in the picture.
 
     Attributes:
-        facing: -1 the beak points left, +1 right.
-        tilt: degrees, positive raises the beak's end of the body.
-        scale: 1 is a bird of about 0.7 of the picture's side from beak to tail.
-        dx, dy: shift of the body's centre from the picture's, fractions of the side; y points down.
-        neck: degrees that the head is raised.
-        wing: degrees, 0 folded to :data:`WING_RAISED`.
-        tail: degrees that the tail is raised.
-        perched: legs on a branch, or tucked up in flight.
+        facing: -1 if the beak points left, 1 if right.
+        tilt: rotation of the body in degrees; positive raises the head.
+        scale: at 1, a bird is about 0.7 of the picture's side long.
+        dx, dy: position of the body's centre relative to the picture's centre, as fractions of the side; y points down.
+        neck: degrees by which the head is raised.
+        wing: degrees by which the wings are raised, 0 (folded) to :data:`WING_RAISED`.
+        tail: degrees by which the tail is raised.
+        perched: whether the bird stands on a branch; otherwise its legs are not visible.
     """
 
     facing: int
@@ -119,6 +131,12 @@ class Pose:
     perched: bool
 
 
+def shade(colour: Colour, factor: float) -> Colour:
+    """A colour made darker (factor below 1) or lighter."""
+    r, g, b = (min(255, round(channel * factor)) for channel in colour)
+    return r, g, b
+
+
 def _spline_basis(steps: int) -> np.ndarray:
     t = np.arange(steps) / steps
     return np.stack([-t + 2 * t**2 - t**3, 2 - 5 * t**2 + 3 * t**3, t + 4 * t**2 - 3 * t**3, t**3 - t**2], 1) / 2
@@ -128,7 +146,7 @@ _BASIS = _spline_basis(6)
 
 
 def smooth(points: np.ndarray) -> np.ndarray:
-    """A closed Catmull-Rom curve through ``points`` [P, 2], six samples a span."""
+    """A closed Catmull-Rom curve through ``points`` [P, 2], with six samples per span: [6 P, 2]."""
     count = len(points)
     ring = np.concatenate([points[-1:], points, points[:2]])
     spans = np.stack([ring[shift : shift + count] for shift in range(4)])  # [4, P, 2]
@@ -142,13 +160,12 @@ def _direction(degrees: np.ndarray | float) -> np.ndarray:
 
 
 def _turn(degrees: float) -> np.ndarray:
-    """The matrix M of ``points @ M`` that turns what points forwards upwards."""
+    """The matrix M so that ``points @ M`` are rotated from forwards to upwards."""
     c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
     return np.array([[c, -s], [s, c]])
 
 
 _AROUND = np.radians(np.arange(0, 360, 24))
-
 
 _CIRCLE = np.stack([np.cos(_AROUND), np.sin(_AROUND)], 1)
 
@@ -159,18 +176,16 @@ def ellipse(x: float, y: float, rx: float, ry: float, turn: float = 0.0) -> np.n
     return (points @ _turn(turn) if turn else points) + (x, y)
 
 
-# A feather from its root (x 0) to its tip (x 1); the first half of the points is its leading edge.
+# Outline of a feather from its root (x = 0) to its tip (x = 1); the first half of the points is the leading edge.
 _BLADE_X = (0, 0.3, 0.66, 0.86, 0.96, 1, 0.95, 0.84, 0.6, 0.3, 0)
 
-
 _BLADE_Y = (0.3, 0.47, 0.5, 0.4, 0.2, 0, -0.26, -0.42, -0.5, -0.47, -0.3)
-
 
 _BLADE = np.stack([_BLADE_X, _BLADE_Y], 1)
 
 
 def _feathers(roots: np.ndarray, degrees: np.ndarray, lengths: np.ndarray, width: np.ndarray | float) -> np.ndarray:
-    """Outlines [F, 11, 2] of feathers from their roots [F, 2], directions and lengths [F]."""
+    """Outlines [F, 11, 2] of feathers, from roots [F, 2], directions [F], lengths [F] and widths."""
     along = _direction(degrees)[:, None, :]
     across = along[..., ::-1] * (1, -1)
     wide = np.broadcast_to(np.asarray(width, float), lengths.shape)[:, None, None]
@@ -179,12 +194,12 @@ def _feathers(roots: np.ndarray, degrees: np.ndarray, lengths: np.ndarray, width
 
 @dataclass(frozen=True)
 class Wing:
-    """Outlines of a wing in the body's frame, each row of feathers in the order of painting.
+    """Outlines of a wing in the body frame, in the order of painting.
 
     Attributes:
-        flight: primaries and secondaries [13, 11, 2], the outermost first.
-        greater, median: the coverts over their roots [9, 11, 2] and [7, 11, 2].
-        lesser: the smooth patch over the arm [P, 2].
+        flight: primary and secondary feathers [13, 11, 2], the outermost first.
+        greater, median: coverts over their roots [9, 11, 2] and [7, 11, 2].
+        lesser: smooth patch over the arm [P, 2].
     """
 
     flight: np.ndarray
@@ -193,36 +208,36 @@ class Wing:
     lesser: np.ndarray
 
 
-class Frame:
-    """A silhouette in a pose: maps from the bird's frames to the picture, and the outlines of its parts."""
+class PosedBird:
+    """A silhouette in a pose: outlines of its parts, and maps between the coordinate frames."""
 
     def __init__(self, shape: Shape, pose: Pose) -> None:
         self.shape, self.pose = shape, pose
         pivot = np.array([shape.length * 0.55, -shape.depth * 0.4])
         rest = np.array([shape.length * 0.92 + shape.neck * 0.4, -shape.depth * 0.92 - shape.neck])
         self._head_centre = (rest - pivot) @ _turn(pose.neck) + pivot
-        # a bird keeps its head level: it follows the neck in part, and takes back part of the body's slope
+        # birds keep their head level: it follows the neck in part and compensates part of the body's slope
         head_turn = pose.neck * 0.6 - (shape.posture + pose.tilt) * 0.45
         self._head_map = _turn(head_turn) * shape.head
         self._map = _turn(shape.posture + pose.tilt) * pose.scale * np.array([pose.facing, 1.0])
         self._centre = np.array([0.5 + pose.dx, 0.5 + pose.dy])
 
     def head(self, points: np.ndarray) -> np.ndarray:
-        """From the head's frame to the body's."""
+        """Map points [P, 2] from the head frame to the body frame."""
         return points @ self._head_map + self._head_centre
 
     def picture(self, points: np.ndarray) -> np.ndarray:
-        """From the body's frame to fractions of the picture."""
+        """Map points [P, 2] from the body frame to the picture."""
         return points @ self._map + self._centre
 
     @cached_property
     def foot(self) -> np.ndarray:
-        """Where the feet are, in the picture: decided by the pose, not by the species."""
+        """Position [2] of the feet in the picture; it depends on the pose only, not on the species."""
         return self._centre + np.array([0.012 * self.pose.facing, 0.222]) * self.pose.scale
 
     @cached_property
     def body(self) -> np.ndarray:
-        """Outline of body and head in one, in the body's frame."""
+        """Outline [P, 2] of body and head together, in the body frame."""
         crest = self.shape.crest
         head = [(-0.97, 0.28), (-0.9 - crest * 0.4, -0.44 - crest * 0.62), (-0.34, -0.92 - crest * 0.28)]
         head += [(0.3, -0.93), (0.8, -0.58), (1.0, 0.0), (0.86, 0.5), (0.5, 0.95)]
@@ -241,7 +256,7 @@ class Frame:
 
     @cached_property
     def near_wing(self) -> Wing:
-        """The wing on the viewer's side."""
+        """The wing on the side of the viewer."""
         return self._wing(far=False)
 
     @cached_property
@@ -287,7 +302,7 @@ class Frame:
         return smooth(np.array([*edge, shoulder + arm * 0.5 + _direction(degrees[6]) * thick * 1.8]))
 
     def tail(self, share: float = 1.0) -> np.ndarray:
-        """Outlines [6, 11, 2] of the tail's feathers, of ``share`` of their lengths, the outermost first."""
+        """Outlines [6, 11, 2] of the tail feathers, shortened to ``share`` of their length, the outermost first."""
         shape = self.shape
         side = np.array([-1.0, 1.0, -0.6, 0.6, -0.2, 0.2])
         degrees = 184 - self.pose.tail + side * shape.spread
@@ -298,7 +313,7 @@ class Frame:
 
     @cached_property
     def beak(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Upper and lower half, and the line between them, in the body's frame."""
+        """Upper half, lower half, and the line between them, in the body frame."""
         shape = self.shape
         long, deep = shape.beak / shape.head, shape.bill / shape.head / 2
         tip = (0.92 + long, 0.17 + shape.hook * deep * 2)
@@ -319,7 +334,7 @@ class Frame:
         return top, bottom, line
 
     def extent(self) -> tuple[np.ndarray, np.ndarray]:
-        """The least and the greatest coordinates of the bird in the picture, as fractions of its side."""
+        """Least and greatest coordinates (each [2]) of the bird in the picture."""
         outlines = [self.body, self.near_wing.flight, self.tail(), self.beak[0]]
         if self.pose.wing > 0:
             outlines.append(self.far_wing.flight)

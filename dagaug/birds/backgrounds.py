@@ -1,8 +1,8 @@
-"""Backgrounds and perches of the built-in birds: blurred natural looks, drawn from a seed alone.
+"""Backgrounds and perches of the built-in birds: blurred natural textures, determined by a seed.
 
-A photographer's long lens blurs what is behind a bird, so a background is made on a small grid and enlarged;
-the same seed gives the same scene at every size. Colours range over foliage, bark, sky, water and soil, and
-so are often close to a bird's own.
+Backgrounds of bird photographs are blurred, so a background is painted on a small grid and enlarged. The same seed
+gives the same background at every size. The colours are those of foliage, bark, sky, water and soil, so they are often
+close to the colours of a bird.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-__all__ = ["KINDS", "background", "draw_perch"]
+__all__ = ["KINDS", "background", "draw_perch", "fixed_point"]
 
 KINDS = ("sky", "foliage", "reeds", "water", "meadow", "ground", "thicket", "bokeh")
-"""The looks that a background can have; the seed picks one."""
+"""The kinds of backgrounds; the seed chooses one."""
 
-_GRID = 128  # pixels a side; what is finer than this would look sharper than the bird
+_GRID = 128  # side in pixels; a finer grid would look sharper than the bird
 
 _TINTS = {
     "sky": ((150, 190, 228), (206, 218, 228), (120, 156, 200), (226, 214, 200), (176, 184, 196)),
@@ -31,7 +31,7 @@ _TINTS = {
 
 
 def _noise(rng: np.random.Generator, columns: int, rows: int, channels: int = 1) -> np.ndarray:
-    """Smooth noise, about uniform in [-1, 1], of ``rows`` × ``columns`` random knots on the grid."""
+    """Smooth noise on the grid, approximately uniform in [-1, 1], with ``rows`` × ``columns`` random knots."""
     knots = rng.uniform(-1, 1, (rows, columns, channels)).astype(np.float32)
     smooth = cv2.resize(knots, (_GRID, _GRID), interpolation=cv2.INTER_CUBIC)
     return smooth.reshape(_GRID, _GRID, channels)
@@ -42,8 +42,8 @@ def _ramp(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
     return np.broadcast_to(top * (1 - t) + bottom * t, (_GRID, _GRID, 3)).astype(np.float32, order="C")
 
 
-def _fixed(points: np.ndarray) -> np.ndarray:
-    """Pixels as OpenCV's fixed-point numbers with four fractional bits."""
+def fixed_point(points: np.ndarray) -> np.ndarray:
+    """Coordinates in pixels as OpenCV's fixed-point integers with four fractional bits."""
     return np.rint(points * 16).astype(np.int32)
 
 
@@ -64,12 +64,12 @@ def _stalks(canvas: np.ndarray, rng: np.random.Generator, count: int, lean: floa
         tip, top = x + rng.uniform(-lean, lean) * _GRID, rng.uniform(-0.2, 0.5) * _GRID
         colour = tints[rng.integers(len(tints))] * rng.uniform(0.65, 1.35)
         base, middle = (x - width, _GRID), ((x + tip) / 2 - width, _GRID * 0.6)
-        blade = _fixed(np.array([base, middle, (tip, top), (x + width, _GRID)]))
+        blade = fixed_point(np.array([base, middle, (tip, top), (x + width, _GRID)]))
         cv2.fillPoly(canvas, [blade], colour.tolist(), cv2.LINE_AA, 4)
 
 
 def _paint(kind: str, rng: np.random.Generator, tints: np.ndarray) -> tuple[np.ndarray, float]:
-    """The sharp picture of a kind and the blur it wants, in grid pixels."""
+    """The sharp background of a kind, and the standard deviation of its blur in grid pixels."""
     first, second = tints[rng.permutation(len(tints))[:2]]
     canvas = _ramp(first * rng.uniform(0.85, 1.2), second * rng.uniform(0.75, 1.1))
     mottle = _noise(rng, 5, 5) * 0.6 + _noise(rng, 13, 13) * 0.4
@@ -97,7 +97,13 @@ def _paint(kind: str, rng: np.random.Generator, tints: np.ndarray) -> tuple[np.n
 
 
 def background(seed: int, size: int, tint: np.ndarray) -> UInt8[np.ndarray, "S S 3"]:
-    """The scene behind the bird in RGB, decided by ``seed`` alone; ``tint`` [3] is a factor."""
+    """The background of a picture.
+
+    Args:
+        seed: determines everything.
+        size: side in pixels.
+        tint: factors [3] on red, green and blue.
+    """
     rng = np.random.default_rng(seed)
     kind = KINDS[rng.integers(len(KINDS))]
     tints = np.array(_TINTS[kind], np.float32) * rng.uniform(0.88, 1.12, 3).astype(np.float32)
@@ -108,7 +114,14 @@ def background(seed: int, size: int, tint: np.ndarray) -> UInt8[np.ndarray, "S S
 
 
 def draw_perch(canvas: UInt8[np.ndarray, "S S 3"], x: float, y: float, scale: float, seed: int) -> None:
-    """Draw a branch on ``canvas`` in place, through (``x``, ``y``), fractions of the side."""
+    """Draw a branch through the point (x, y) on ``canvas``, in place.
+
+    Args:
+        canvas: RGB.
+        x, y: as fractions of the side.
+        scale: of the bird; the branch gets thicker with it.
+        seed: determines everything else.
+    """
     rng = np.random.default_rng([seed, 1])
     size = canvas.shape[0]
     slope, bow = rng.uniform(-0.16, 0.16), rng.uniform(-0.06, 0.06)
@@ -120,7 +133,7 @@ def draw_perch(canvas: UInt8[np.ndarray, "S S 3"], x: float, y: float, scale: fl
     for low, high, tone in ((-1.0, 1.0, 0.72), (-1.0, 0.45, 1.0), (-0.8, -0.2, 1.2)):
         upper = np.stack([t, middle + low * knobs], 1)
         lower = np.stack([t, middle + high * knobs], 1)[::-1]
-        outline = _fixed(np.concatenate([upper, lower]) * size)
+        outline = fixed_point(np.concatenate([upper, lower]) * size)
         cv2.fillPoly(canvas, [outline], np.clip(bark * tone, 0, 255).tolist(), cv2.LINE_AA, 4)
     if rng.random() < 0.6:
         _draw_twig(canvas, rng, np.stack([t, middle], 1)[rng.integers(2, 10)], thick, bark)
@@ -132,7 +145,7 @@ def _draw_twig(canvas: np.ndarray, rng: np.random.Generator, start: np.ndarray, 
     angle = rng.uniform(0.35, 1.1) * (1 if rng.random() < 0.7 else -1)
     along = np.array([np.cos(angle) * (1 if rng.random() < 0.5 else -1), np.sin(angle)])
     across, tip = along[::-1] * (1, -1) * thick * 0.5, start + along * rng.uniform(0.12, 0.3)
-    twig = _fixed(np.array([start - across, start + across, tip]) * size)
+    twig = fixed_point(np.array([start - across, start + across, tip]) * size)
     cv2.fillPoly(canvas, [twig], np.clip(bark * 0.85, 0, 255).tolist(), cv2.LINE_AA, 4)
     green = np.array(_TINTS["foliage"][rng.integers(5)], np.float32)
     for _ in range(rng.integers(1, 5)):

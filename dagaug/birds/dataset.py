@@ -1,21 +1,18 @@
-"""The built-in sample data: procedural birds in the layout of CUB-200-2011.
+"""The built-in data set: procedural birds in the layout of CUB-200-2011, and the true answers of morphs.
 
-Species of one genus share a silhouette and base colours and differ in few markings: a fine-grained
-problem. Where a species' training images show only one narrow band of poses while test images show all, a
-classifier gains from seeing each bird in other poses; and since any species can be drawn in any pose, the
-true answer of a morph is known (:func:`true_morph`).
+Species of one genus share a silhouette and base colours and differ in few markings, so the classes are fine-grained.
+Training images of a species may show a narrow band of poses, while test images show all poses; then a classifier
+gains from morphs that show each species in other poses. Since any species can be drawn in any pose, the true answer
+of a morph is known (:func:`true_morph`).
 
-Each image depends on the seed, its species, its split and its number alone, so a larger flock holds the
-images of a smaller one unchanged. How birds are drawn is the business of :mod:`dagaug.plumage`, and what
-species there are that of :mod:`dagaug.species`.
+Each image depends only on the seed, its species, its split and its number, so a larger data set contains the images of
+a smaller one unchanged. :mod:`dagaug.birds.rendering` draws the birds, :mod:`dagaug.birds.species` makes the species.
 """
 
 from __future__ import annotations
 
 import csv
-import fcntl
 import json
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -26,107 +23,27 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from dagaug.birds.anatomy import WING_RAISED, Frame, Pose, Shape, Species
-from dagaug.birds.rendering import PARTS, Rendering, Scene, render
+from dagaug.birds.anatomy import WING_RAISED, Pose, Species
+from dagaug.birds.poses import pose_band_of, random_pose, random_scene
+from dagaug.birds.rendering import PART_NAMES, Rendering, Scene, render
 from dagaug.birds.species import MAX_SPECIES, make_species, species_of, stream
-from dagaug.runtime.errors import DataError, LockedError, OutputExistsError, UsageError
+from dagaug.data.dataset import Box
+from dagaug.runtime.errors import DataError, OutputExistsError, UsageError
+from dagaug.runtime.files import locked
 from dagaug.runtime.progress import SILENT, Progress
 
-__all__ = [
-    "POSE_BANDS",
-    "PoseBand",
-    "Range",
-    "describe",
-    "pose_band_of",
-    "random_pose",
-    "random_scene",
-    "true_morph",
-    "write_flock",
-]
+__all__ = ["POSE_BANDS", "describe", "true_morph", "write_flock"]
 
 POSE_BANDS = ("narrow", "mixed", "all")
-"""What training images show: one band of poses a species, seven tenths of them from it, or all poses."""
+"""Poses of the training images: one narrow band per species, 70% of the images in that band, or all poses."""
 
 _FORMAT = 1
-
-
 _MIXED_SHARE = 0.7
-
-
 _SPLITS = ("train", "test")
-
-Range = tuple[float, float]
-
-
-@dataclass(frozen=True)
-class PoseBand:
-    """Ranges (degrees) that poses are drawn from; facing is -1, 1, or 0 for both.
-
-    Where the bird is, its size, and whether it perches are free within every band.
-    """
-
-    facing: int = 0
-    tilt: Range = (-35.0, 35.0)
-    neck: Range = (-22.0, 26.0)
-    wing: Range = (0.0, WING_RAISED)
-    tail: Range = (-24.0, 30.0)
-
-
-_ALL_POSES = PoseBand()
-
-
-_BAND_WIDTHS = {"tilt": 9.0, "neck": 8.0, "wing": 16.0, "tail": 8.0}
-
-
-def pose_band_of(index: int, seed: int = 0) -> PoseBand:
-    """The one narrow band of poses, with one facing, that species number ``index`` shows in training."""
-    rng = stream(seed, "band", index)
-    facing = 1 if rng.random() < 0.5 else -1
-    ranges: dict[str, Range] = {}
-    for name, width in _BAND_WIDTHS.items():
-        low, high = getattr(_ALL_POSES, name)
-        start = float(rng.uniform(low, high - width))
-        ranges[name] = (start, start + width)
-    return PoseBand(facing, **ranges)
-
-
-# As large as any silhouette: a pose that keeps this bird within the picture keeps all.
-_LARGEST = Shape(posture=18.0, head=0.094, beak=0.10, wing=0.355, tail=0.285)
-
-
-_MARGIN = 0.05
-
-
-def random_pose(rng: np.random.Generator, band: PoseBand | None = None) -> Pose:
-    """A pose, uniform over ``band`` (default: all poses), its bird within the picture.
-
-    Scale is 0.75 to 1.1, less where it would not fit; the bird's middle is up to 0.06 from the picture's.
-    """
-    band = band or _ALL_POSES
-    facing = band.facing or (1 if rng.random() < 0.5 else -1)
-    tilt, neck, wing, tail = (float(rng.uniform(*limits)) for limits in (band.tilt, band.neck, band.wing, band.tail))
-    perched = bool(rng.random() < 0.9 - 0.7 * wing / WING_RAISED)
-    wanted, jitter = float(rng.uniform(0.75, 1.1)), rng.uniform(-0.5, 0.5, 2)
-    low, high = Frame(_LARGEST, Pose(facing, tilt, 1.0, 0.0, 0.0, neck, wing, tail, perched)).extent()
-    scale = min(wanted, float((1 - 2 * _MARGIN) / (high - low).max()))
-    room = 1 - 2 * _MARGIN - (high - low) * scale
-    dx, dy = (0.5 - (low + high) / 2) * scale + jitter * np.minimum(room, 0.12)
-    return Pose(facing, tilt, scale, float(dx), float(dy), neck, wing, tail, perched)
-
-
-def random_scene(rng: np.random.Generator) -> Scene:
-    """A background and a light."""
-    return Scene(
-        background_seed=int(rng.integers(2**31)),
-        light_angle=float(rng.uniform(-50, 50)),
-        light=float(rng.uniform(0.55, 1.0)),
-        warmth=float(rng.uniform(-1, 1)),
-        exposure=float(rng.uniform(0.86, 1.1)),
-    )
 
 
 def describe(species: Species, pose: Pose) -> tuple[str, ...]:
-    """Two captions: one of the species' markings, one that also tells the pose."""
+    """Two captions: one about the markings of the species, and one about the pose as well."""
     kind = species.genus.replace("_", " ").lower()
     listed = ", ".join(species.traits[:-1]) + f" and {species.traits[-1]}"
     raised = pose.wing / WING_RAISED
@@ -141,8 +58,8 @@ def describe(species: Species, pose: Pose) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class _Shot:
-    """One image to be drawn: all that decides it."""
+class _ImageRecord:
+    """Everything that determines one image; a row of ``metadata.csv``."""
 
     path: str
     species: int
@@ -154,11 +71,7 @@ class _Shot:
 
 
 _POSE_FIELDS = tuple(field.name for field in fields(Pose))
-
-
 _SCENE_FIELDS = tuple(field.name for field in fields(Scene))
-
-
 _COLUMNS = ("path", "species", "seed", "split", "number", *_POSE_FIELDS, *_SCENE_FIELDS)
 
 
@@ -166,21 +79,21 @@ def _class_name(species: Species) -> str:
     return f"{species.index + 1:03d}.{species.name}"
 
 
-def _shot(species: Species, split: str, number: int, pose_band: str) -> _Shot:
+def _random_record(species: Species, split: str, number: int, pose_band: str) -> _ImageRecord:
     seed = species.seed
     rng = stream(seed, "image", species.index, split, number)
     banded = split == "train" and (pose_band == "narrow" or (pose_band == "mixed" and rng.random() < _MIXED_SHARE))
     pose = random_pose(rng, pose_band_of(species.index, seed) if banded else None)
     path = f"{_class_name(species)}/{species.name}_{split}_{number:04d}.png"
-    return _Shot(path, species.index, seed, split, number, pose, random_scene(rng))
+    return _ImageRecord(path, species.index, seed, split, number, pose, random_scene(rng))
 
 
-def _record(shot: _Shot) -> list[object]:
-    row = {**asdict(shot), **asdict(shot.pose), **asdict(shot.scene), "perched": int(shot.pose.perched)}
+def _as_row(record: _ImageRecord) -> list[object]:
+    row = {**asdict(record), **asdict(record.pose), **asdict(record.scene), "perched": int(record.pose.perched)}
     return [row[column] for column in _COLUMNS]
 
 
-def _shot_of(row: dict[str, str]) -> _Shot:
+def _parse_record(row: dict[str, str]) -> _ImageRecord:
     pose = Pose(
         facing=int(row["facing"]),
         perched=row["perched"] == "1",
@@ -188,7 +101,9 @@ def _shot_of(row: dict[str, str]) -> _Shot:
     )
     floats = {name: float(row[name]) for name in _SCENE_FIELDS if name != "background_seed"}
     scene = Scene(background_seed=int(row["background_seed"]), **floats)
-    return _Shot(row["path"], int(row["species"]), int(row["seed"]), row["split"], int(row["number"]), pose, scene)
+    return _ImageRecord(
+        row["path"], int(row["species"]), int(row["seed"]), row["split"], int(row["number"]), pose, scene
+    )
 
 
 def true_morph(
@@ -200,18 +115,23 @@ def true_morph(
     limbs_of: Literal["source", "reference"] = "reference",
     shape_of: Literal["source", "reference"] = "source",
 ) -> Rendering:
-    """The true answer of a morph: the source's species in the reference's pose, background and light.
+    """The true answer of a morph: the source's species in the pose, background and light of the reference.
 
-    ``folder`` was written by :func:`write_flock`; the paths are as in its ``images.txt``, or the same with
-    the folder's ``images/`` before them. ``size`` is by default that of the folder's images. ``limbs_of`` and
-    ``shape_of`` make the answer wrong in one way: by the source's own neck, wings and tail, or by the reference's
-    proportions. Raises DataError for a folder or paths that are not of a flock.
+    Args:
+        folder: a data set that :func:`write_flock` wrote.
+        source_path, reference_path: images, as named in ``images.txt``, or with ``images/`` or its path before.
+        size: side of the result in pixels; None for that of the images.
+        limbs_of: ``source`` makes the answer wrong: neck, wings and tail keep the pose of the source.
+        shape_of: ``reference`` makes the answer wrong: the bird has the proportions of the reference.
+
+    Raises:
+        DataError: the folder is no data set of built-in birds, or has no such image.
     """
     root = Path(folder)
-    parameters = _parameters(root)
+    parameters = _read_parameters(root)
     if parameters is None:
         raise DataError(f"{root}: holds no built-in birds; write them with: dagaug sample-data DIR")
-    source, reference = (_shot_at(root, Path(path)) for path in (source_path, reference_path))
+    source, reference = (_find_record(root, Path(path)) for path in (source_path, reference_path))
     species, pose = species_of(source.species, source.seed), reference.pose
     if limbs_of == "source":
         pose = replace(pose, neck=source.pose.neck, wing=source.pose.wing, tail=source.pose.tail)
@@ -220,8 +140,8 @@ def true_morph(
     return render(species, pose, reference.scene, size=size or parameters.size)
 
 
-def _shot_at(root: Path, path: Path) -> _Shot:
-    """The shot of an image, found by its path in images.txt or in the folder."""
+def _find_record(root: Path, path: Path) -> _ImageRecord:
+    """The record of an image, by its path in ``images.txt`` or in the folder."""
     name = path
     for start in (root / "images", Path("images")):
         if name.is_relative_to(start):
@@ -234,14 +154,14 @@ def _shot_at(root: Path, path: Path) -> _Shot:
     if row is None:
         raise DataError(f"{path}: not an image of {root}; its paths are in {root / 'images.txt'}")
     try:
-        return _shot_of(row)
+        return _parse_record(row)
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{listed}: the row of {name} is malformed; write the birds anew") from error
 
 
 @lru_cache(maxsize=4)
 def _metadata(path: Path, changed: int) -> dict[str, dict[str, str]]:
-    """The rows of a list by image; ``changed``, its time stamp, keeps the cache from growing stale."""
+    """The rows of ``metadata.csv`` by path; ``changed`` is its modification time, so that the cache follows it."""
     del changed
     with path.open(newline="", encoding="utf-8") as file:
         return {row.get("path", ""): row for row in csv.DictReader(file)}
@@ -249,7 +169,7 @@ def _metadata(path: Path, changed: int) -> dict[str, dict[str, str]]:
 
 @dataclass(frozen=True)
 class _Parameters:
-    """What a flock is written from; its fields are the options of ``dagaug sample-data``."""
+    """The parameters of a data set, as in ``flock.json``; the names are the arguments of :func:`write_flock`."""
 
     species: int
     per_class: int
@@ -260,15 +180,15 @@ class _Parameters:
     format: int = _FORMAT
 
 
-def _parameters(root: Path) -> _Parameters | None:
-    """What the flock in this folder was written from; None where there is no flock."""
+def _read_parameters(root: Path) -> _Parameters | None:
+    """The parameters of the data set in a folder; None if the folder has no ``flock.json``."""
     try:
         return _Parameters(**json.loads((root / "flock.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, RecursionError):
         return None
 
 
-def _check(wanted: _Parameters) -> None:
+def _check(parameters: _Parameters) -> None:
     limits = {
         "species": (2, MAX_SPECIES),
         "per_class": (1, 9999),
@@ -277,15 +197,11 @@ def _check(wanted: _Parameters) -> None:
         "seed": (0, 2**63),
     }
     for name, (low, high) in limits.items():
-        value = getattr(wanted, name)
+        value = getattr(parameters, name)
         if not low <= value <= high:
-            raise UsageError(f"{_option(name)} {value}: must be {low} to {high}")
-    if wanted.pose_band not in POSE_BANDS:
-        raise UsageError(f"--pose-band {wanted.pose_band}: must be one of {', '.join(POSE_BANDS)}")
-
-
-def _option(field: str) -> str:
-    return "--" + field.replace("_", "-")
+            raise UsageError(f"give a number from {low} to {high}", option=name, value=value)
+    if parameters.pose_band not in POSE_BANDS:
+        raise UsageError(f"choose one of {', '.join(POSE_BANDS)}", option="pose_band", value=parameters.pose_band)
 
 
 def write_flock(
@@ -299,114 +215,121 @@ def write_flock(
     seed: int = 0,
     progress: Progress = SILENT,
 ) -> None:
-    """Write built-in birds to ``directory`` in the layout of CUB-200-2011.
+    """Write a data set of built-in birds in the layout of CUB-200-2011.
 
-    Beside CUB's lists there are ``metadata.csv`` (species, pose and scene of each image) and ``flock.json``
-    (these parameters). The folder appears only when it is whole. A flock of the same parameters that is
-    already there is left as it is. Raises UsageError for values out of range, OutputExistsError for a folder
-    that holds anything else, LockedError while another run writes it, DataError where nothing can be written.
+    Beside the list files of CUB, it has ``metadata.csv`` (species, pose and scene of each image) and ``flock.json``
+    (the parameters below). The folder appears only when it is complete. An existing data set with the same parameters
+    is left as it is.
+
+    Args:
+        directory: the folder to write; it must be missing or empty.
+        species: number of species (classes), 2 to :data:`dagaug.birds.species.MAX_SPECIES`.
+        per_class: number of training images per species, 1 to 9999.
+        test_per_class: number of test images per species, 0 to 9999.
+        size: side of the images in pixels, 16 to 1024.
+        pose_band: poses of the training images, one of :data:`POSE_BANDS`; test images show all poses.
+        seed: random seed, 0 or more.
+        progress: counts the images.
+
+    Raises:
+        UsageError: a parameter is out of its range.
+        OutputExistsError: the folder holds something else.
+        LockedError: another run is writing the folder.
+        DataError: the folder cannot be written.
     """
-    wanted = _Parameters(species, per_class, test_per_class, size, pose_band, seed)
-    _check(wanted)
+    parameters = _Parameters(species, per_class, test_per_class, size, pose_band, seed)
+    _check(parameters)
     target = Path(directory)
+    whole = target.absolute()
+    part = whole.with_name(f".{whole.name}.part")
     try:
-        if _already_there(target, wanted, progress):
+        if _exists(target, parameters, progress):
             return
-        target.absolute().parent.mkdir(parents=True, exist_ok=True)
-        part = target.absolute().parent / f".{target.absolute().name}.part"
-        part.mkdir(exist_ok=True)
-        handle = os.open(part, os.O_RDONLY)
-        try:
-            _write_locked(part, handle, target, wanted, progress)
-        finally:
-            os.close(handle)
+        with locked(whole.with_name(f".{whole.name}.lock"), target):
+            shutil.rmtree(part, ignore_errors=True)  # the remains of a killed run
+            try:
+                part.mkdir()
+                _write_images(part, parameters, progress)
+                part.replace(whole)
+            except BaseException:
+                shutil.rmtree(part, ignore_errors=True)
+                raise
     except OSError as error:
         raise DataError(f"{target}: cannot be written ({error.strerror}); choose another folder") from error
 
 
-def _write_locked(part: Path, handle: int, target: Path, wanted: _Parameters, progress: Progress) -> None:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise LockedError(f"{target}: another run is writing it; wait for it to end") from None
-    for left in part.iterdir():
-        shutil.rmtree(left) if left.is_dir() else left.unlink()
-    done = False
-    try:
-        _fill(part, wanted, progress)
-        part.replace(target.absolute())
-        done = True
-    finally:
-        if not done:
-            shutil.rmtree(part, ignore_errors=True)
+def _exists(target: Path, parameters: _Parameters, progress: Progress) -> bool:
+    """Whether ``target`` is a data set with these parameters.
 
-
-def _already_there(target: Path, wanted: _Parameters, progress: Progress) -> bool:
-    """Whether ``target`` is this very flock; raises where it is anything but absent or empty."""
+    Raises:
+        OutputExistsError: it is a file, or a folder with other content.
+    """
     if not target.exists():
         return False
     if not target.is_dir():
         raise OutputExistsError(f"{target}: is a file; name a folder for the sample data")
     if not any(target.iterdir()):
         return False
-    found = _parameters(target)
-    if found == wanted:
-        progress.say(f"{target}: these birds are already there; left as they are")
+    found = _read_parameters(target)
+    if found == parameters:
+        progress.say(f"{target}: already holds these birds; nothing was written")
         return True
-    if found is not None and found.format == wanted.format:
-        name = next(name for name in asdict(wanted) if getattr(found, name) != getattr(wanted, name))
-        had, asked = getattr(found, name), getattr(wanted, name)
-        raise OutputExistsError(f"{target}: its birds have {_option(name)} {had}, not {asked}; choose another folder")
+    if found is not None and found.format == parameters.format:
+        name = next(name for name in asdict(parameters) if getattr(found, name) != getattr(parameters, name))
+        had, asked = getattr(found, name), getattr(parameters, name)
+        raise OutputExistsError(
+            f"{target}: already holds built-in birds with {had}; choose another folder", option=name, value=asked
+        )
     raise OutputExistsError(f"{target}: is not empty and holds no built-in birds; choose another folder")
 
 
-def _shots(wanted: _Parameters, kinds: Sequence[Species]) -> Iterator[_Shot]:
-    counts = {"train": wanted.per_class, "test": wanted.test_per_class}
+def _all_records(parameters: _Parameters, kinds: Sequence[Species]) -> Iterator[_ImageRecord]:
+    counts = {"train": parameters.per_class, "test": parameters.test_per_class}
     for species in kinds:
         for split in _SPLITS:
             for number in range(1, counts[split] + 1):
-                yield _shot(species, split, number, wanted.pose_band)
+                yield _random_record(species, split, number, parameters.pose_band)
 
 
-def _fill(root: Path, wanted: _Parameters, progress: Progress) -> None:
-    """Draw the images into ``root`` and write the lists."""
-    kinds = make_species(wanted.species, wanted.seed)
+def _write_images(root: Path, parameters: _Parameters, progress: Progress) -> None:
+    """Write images, captions and list files."""
+    kinds = make_species(parameters.species, parameters.seed)
     for species in kinds:
         (root / "images" / _class_name(species)).mkdir(parents=True)
         (root / "text" / _class_name(species)).mkdir(parents=True)
-    shots = list(_shots(wanted, kinds))
-    renderings: list[tuple[tuple[float, float, float, float], np.ndarray]] = []
-    with progress.task("drawing birds", len(shots), "images") as task:
-        for shot in shots:
-            species = kinds[shot.species]
-            drawn = render(species, shot.pose, shot.scene, size=wanted.size)
+    records = list(_all_records(parameters, kinds))
+    renderings: list[tuple[Box, np.ndarray]] = []
+    with progress.task("Drawing birds", len(records), "images") as task:
+        for record in records:
+            species = kinds[record.species]
+            drawn = render(species, record.pose, record.scene, size=parameters.size)
             _, png = cv2.imencode(".png", cv2.cvtColor(drawn.image, cv2.COLOR_RGB2BGR))
-            (root / "images" / shot.path).write_bytes(png.tobytes())
-            caption = "\n".join(describe(species, shot.pose)) + "\n"
-            (root / "text" / shot.path).with_suffix(".txt").write_text(caption, encoding="utf-8")
+            (root / "images" / record.path).write_bytes(png.tobytes())
+            caption = "\n".join(describe(species, record.pose)) + "\n"
+            (root / "text" / record.path).with_suffix(".txt").write_text(caption, encoding="utf-8")
             renderings.append((drawn.box, drawn.parts))
             task.advance()
-    _write_lists(root, kinds, shots, renderings)
-    (root / "flock.json").write_text(json.dumps(asdict(wanted), indent=1) + "\n", encoding="utf-8")
+    _write_lists(root, kinds, records, renderings)
+    (root / "flock.json").write_text(json.dumps(asdict(parameters), indent=1) + "\n", encoding="utf-8")
 
 
 def _write_lists(
     root: Path,
     kinds: Sequence[Species],
-    shots: Sequence[_Shot],
-    renderings: Sequence[tuple[tuple[float, float, float, float], np.ndarray]],
+    records: Sequence[_ImageRecord],
+    renderings: Sequence[tuple[Box, np.ndarray]],
 ) -> None:
-    """CUB-200-2011's lists, numbered from 1 as there, and ``metadata.csv``."""
-    numbered = list(enumerate(shots, 1))
+    """Write the list files of CUB-200-2011, numbered from 1 as there, and ``metadata.csv``."""
+    numbered = list(enumerate(records, 1))
     lists = {
         "classes.txt": [f"{species.index + 1} {_class_name(species)}" for species in kinds],
-        "images.txt": [f"{number} {shot.path}" for number, shot in numbered],
-        "image_class_labels.txt": [f"{number} {shot.species + 1}" for number, shot in numbered],
-        "train_test_split.txt": [f"{number} {int(shot.split == 'train')}" for number, shot in numbered],
+        "images.txt": [f"{number} {record.path}" for number, record in numbered],
+        "image_class_labels.txt": [f"{number} {record.species + 1}" for number, record in numbered],
+        "train_test_split.txt": [f"{number} {int(record.split == 'train')}" for number, record in numbered],
         "bounding_boxes.txt": [
             f"{number} " + " ".join(f"{value:.1f}" for value in box) for number, (box, _) in enumerate(renderings, 1)
         ],
-        "parts/parts.txt": [f"{number} {name}" for number, name in enumerate(PARTS, 1)],
+        "parts/parts.txt": [f"{number} {name}" for number, name in enumerate(PART_NAMES, 1)],
         "parts/part_locs.txt": [
             f"{number} {part} {x:.2f} {y:.2f} {int(seen)}"
             for number, (_, parts) in enumerate(renderings, 1)
@@ -419,4 +342,4 @@ def _write_lists(
     with (root / "metadata.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(_COLUMNS)
-        writer.writerows(_record(shot) for shot in shots)
+        writer.writerows(_as_row(record) for record in records)

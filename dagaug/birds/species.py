@@ -1,8 +1,8 @@
-"""The species of the built-in birds, made from a seed.
+"""The species of the built-in birds, determined by a seed.
 
-Four species make a genus. They share a silhouette and base colours, and any two differ in three or more
-markings: cap, throat, breast, belly, rump, wing bars, spots, eye ring, eyebrow, mask, tail tips, beak. A
-species depends on its number and the seed alone.
+The four species of a genus share a silhouette and base colours, and any two of them differ in three or more markings:
+cap, throat, breast, belly, rump, wing bars, spots, eye ring, eyebrow, mask, tail tips, beak. A species depends on its
+number and the seed only.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from functools import lru_cache
 
 import numpy as np
 
-from dagaug.birds.anatomy import Colour, Shape, Species
+from dagaug.birds.anatomy import Colour, Shape, Species, shade
 from dagaug.runtime.errors import UsageError
 
 __all__ = ["MAX_SPECIES", "PER_GENUS", "make_species", "species_of", "stream"]
 
 MAX_SPECIES = 200
-"""How many species a seed has."""
+"""Number of species of a seed."""
 
 PER_GENUS = 4
-"""Species of a genus: those of numbers 0 to 3, 4 to 7 and so on."""
+"""Number of species of a genus; species 0 to 3 are the first genus."""
 
 _SHAPES: dict[str, Shape] = {
     "finch": Shape(head=0.090, beak=0.056, bill=0.070, hook=0.15, tail=0.19, fork=0.14),
@@ -36,7 +36,6 @@ _SHAPES: dict[str, Shape] = {
     "waxwing": Shape(length=0.198, depth=0.122, head=0.086, posture=26.0, beak=0.046, bill=0.038, tail=0.17, crest=1.0),
     "wagtail": Shape(length=0.182, depth=0.104, head=0.080, posture=8.0, beak=0.058, bill=0.026, tail=0.27, spread=5.0),
 }
-
 
 _GENERA: dict[str, tuple[str, ...]] = {
     "finch": ("Finch", "Bunting", "Grosbeak", "Sparrow", "Linnet"),
@@ -70,16 +69,21 @@ _COLOURS: dict[str, Colour] = {
     "Violet": (112, 80, 146),
 }
 
-
 _BACKS = ("Olive", "Brown", "Grey", "Slate", "Blue", "Green", "Chestnut", "Rufous")
-
 
 _UNDERS = ("White", "Buff", "Yellow", "Grey", "White", "Buff")
 
 
 @dataclass(frozen=True)
 class _Marking:
-    """What a species can be named after, what captions say of it, and its colours."""
+    """A kind of marking.
+
+    Attributes:
+        epithet: template of a species name.
+        words: template of a phrase for captions.
+        colours: names of its possible colours.
+        strong: whether it is large; two of the three markings that differ within a genus are.
+    """
 
     epithet: str
     words: str
@@ -103,21 +107,20 @@ _MARKINGS = {
 }
 
 
-_Marks = dict[str, str | None]  # the colour's name of each marking, None where it is lacking
+_Marks = dict[str, str | None]  # name of the colour of each marking, or None if the species lacks it
 
 _STRONG = tuple(name for name, marking in _MARKINGS.items() if marking.strong)
-
 
 _WEAK = tuple(name for name, marking in _MARKINGS.items() if not marking.strong)
 
 
 def stream(*key: int | str) -> np.random.Generator:
-    """A generator of random numbers for one thing, named by numbers and words."""
+    """The random generator for one purpose, named by numbers and words."""
     return np.random.default_rng([part if isinstance(part, int) else int.from_bytes(part.encode()) for part in key])
 
 
 def _markings_of_genus(genus: int, seed: int, under: str) -> list[_Marks]:
-    """The markings of each species of a genus: two shared, then three changed; any two differ in three."""
+    """The markings of each species of a genus: two that all share, of which each species changes three at random."""
     rng = stream(seed, "genus", genus)
     shared: _Marks = dict.fromkeys(_MARKINGS)
     for name in rng.permutation(list(_MARKINGS))[:2].tolist():
@@ -139,7 +142,7 @@ def _pick(rng: np.random.Generator, marking: str, without: set[str | None]) -> s
 
 
 def _names(markings: Sequence[_Marks], genus: str) -> list[str]:
-    """A name for each species, if possible after a marking that no other species of its genus has."""
+    """A name for each species, after a marking that no other species of the genus has, if there is one."""
     names: list[str] = []
     for mark in markings:
         shown = [name for name, colour in mark.items() if colour is not None]
@@ -151,14 +154,9 @@ def _names(markings: Sequence[_Marks], genus: str) -> list[str]:
     return names
 
 
-def _shade(colour: Colour, factor: float) -> Colour:
-    r, g, b = (min(255, round(channel * factor)) for channel in colour)
-    return r, g, b
-
-
 @dataclass(frozen=True)
-class _Coat:
-    """The colours that a genus shares, and their names above and below."""
+class _BaseColours:
+    """The colours that the species of a genus share; ``above`` and ``below`` are the names of two of them."""
 
     above: str
     below: str
@@ -168,36 +166,36 @@ class _Coat:
     wing: Colour
 
 
-def _coat(genus: int, seed: int) -> _Coat:
+def _base_colours(genus: int, seed: int) -> _BaseColours:
     rng = stream(seed, "colours", genus)
-    # neighbouring genera have different backs: genera are to be told apart easily, species of one are not
+    # neighbouring genera have different backs: genera are easy to distinguish, species of one genus are not
     above = str(stream(seed, "mantles").permutation(_BACKS)[genus % len(_BACKS)])
     below = str(rng.choice(_UNDERS))
-    back = _shade(_COLOURS[above], rng.uniform(0.9, 1.15))
-    head = back if rng.random() < 0.6 else _shade(back, rng.uniform(0.72, 0.9))
-    wing = _shade(back, rng.uniform(0.72, 0.95))
-    return _Coat(above.lower(), below.lower(), back, _shade(_COLOURS[below], 0.97), head, wing)
+    back = shade(_COLOURS[above], rng.uniform(0.9, 1.15))
+    head = back if rng.random() < 0.6 else shade(back, rng.uniform(0.72, 0.9))
+    wing = shade(back, rng.uniform(0.72, 0.95))
+    return _BaseColours(above.lower(), below.lower(), back, shade(_COLOURS[below], 0.97), head, wing)
 
 
-def _dressed(index: int, seed: int, names: tuple[str, str], shape: Shape, coat: _Coat, mark: _Marks) -> Species:
-    """The species with these markings on a genus' coat; ``names`` are its own and its genus'."""
-    colours = {name: None if shade is None else _COLOURS[shade] for name, shade in mark.items()}
+def _species(index: int, seed: int, names: tuple[str, str], shape: Shape, base: _BaseColours, mark: _Marks) -> Species:
+    """A species from its markings and the colours of its genus; ``names`` are its own and that of the genus."""
+    colours = {name: None if colour is None else _COLOURS[colour] for name, colour in mark.items()}
     return Species(
         index=index,
         seed=seed,
         name=names[0],
         genus=names[1],
         shape=shape,
-        back=coat.back,
-        wing=coat.wing,
-        flight=_shade(coat.wing, 0.66),
-        head=coat.head,
-        cap=colours["cap"] or coat.head,
-        throat=colours["throat"] or coat.under,
-        breast=colours["breast"] or coat.under,
-        belly=colours["belly"] or coat.under,
-        rump=colours["rump"] or coat.back,
-        tail=_shade(coat.wing, 0.78),
+        back=base.back,
+        wing=base.wing,
+        flight=shade(base.wing, 0.66),
+        head=base.head,
+        cap=colours["cap"] or base.head,
+        throat=colours["throat"] or base.under,
+        breast=colours["breast"] or base.under,
+        belly=colours["belly"] or base.under,
+        rump=colours["rump"] or base.back,
+        tail=shade(base.wing, 0.78),
         beak=colours["beak"] or (70, 62, 58),
         legs=(126, 92, 74),
         bars=colours["bars"],
@@ -206,9 +204,9 @@ def _dressed(index: int, seed: int, names: tuple[str, str], shape: Shape, coat: 
         brow=colours["brow"],
         mask=colours["mask"],
         tail_tip=colours["tail_tip"],
-        above=coat.above,
-        below=coat.below,
-        traits=tuple(_MARKINGS[name].words.format(shade.lower()) for name, shade in mark.items() if shade),
+        above=base.above,
+        below=base.below,
+        traits=tuple(_MARKINGS[name].words.format(colour.lower()) for name, colour in mark.items() if colour),
     )
 
 
@@ -217,21 +215,29 @@ def _genus(number: int, seed: int) -> tuple[Species, ...]:
     silhouettes = list(_SHAPES)
     silhouette = silhouettes[stream(seed, "silhouettes").permutation(len(_SHAPES))[number % len(_SHAPES)]]
     genus = _GENERA[silhouette][number // len(_SHAPES)]
-    coat = _coat(number, seed)
-    marks = _markings_of_genus(number, seed, coat.below.title())
+    base = _base_colours(number, seed)
+    marks = _markings_of_genus(number, seed, base.below.title())
     return tuple(
-        _dressed(number * PER_GENUS + place, seed, (name, genus), _SHAPES[silhouette], coat, mark)
+        _species(number * PER_GENUS + place, seed, (name, genus), _SHAPES[silhouette], base, mark)
         for place, (name, mark) in enumerate(zip(_names(marks, genus), marks, strict=True))
     )
 
 
 def species_of(index: int, seed: int = 0) -> Species:
-    """The species number ``index`` (from 0) of a seed; the same whatever the number of species asked for."""
+    """One species of a seed.
+
+    Args:
+        index: number of the species, from 0.
+        seed: random seed.
+
+    Raises:
+        UsageError: ``index`` is not below :data:`MAX_SPECIES`.
+    """
     if not 0 <= index < MAX_SPECIES:
-        raise UsageError(f"species {index}: the built-in birds have species 0 to {MAX_SPECIES - 1}")
+        raise UsageError(f"the built-in birds have species 0 to {MAX_SPECIES - 1}", option="index", value=index)
     return _genus(index // PER_GENUS, seed)[index % PER_GENUS]
 
 
 def make_species(count: int = 20, seed: int = 0) -> tuple[Species, ...]:
-    """The first ``count`` species of a seed, four to a genus."""
+    """The first ``count`` species of a seed."""
     return tuple(species_of(index, seed) for index in range(count))
