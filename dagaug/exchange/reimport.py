@@ -11,7 +11,6 @@ import hashlib
 import os
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from dagaug.hdf5.layout import ByteReader, ByteWriter, create_file
 from dagaug.hdf5.reader import Store
 from dagaug.hdf5.schema import ATTRIBUTES, FORMAT, MAX_PIXELS, SCHEMA, VERSION, digest
 from dagaug.runtime.errors import DataError, ImageError, OutputExistsError, StoreError
-from dagaug.runtime.files import explain_write_errors, locked
+from dagaug.runtime.files import atomic_replace, explain_write_errors, locked
 from dagaug.runtime.progress import SILENT, Progress
 from dagaug.runtime.signals import Interrupted, Stop, stop_on_signals
 
@@ -93,14 +92,8 @@ def reimport(
         target.parent.mkdir(parents=True, exist_ok=True)
         with locked(target.parent / f".{target.name}.dagaug-lock", out), stop_on_signals() as stop:
             _refuse_existing(out, target, overwrite)
-            temporary = target.with_name(f".{target.name}.dagaug-import")
-            try:
+            with atomic_replace(target, target.with_name(f".{target.name}.dagaug-import")) as temporary:
                 _write(temporary, folder, Manifest(manifest.attributes, columns, manifest.sha256), stop, progress)
-                temporary.replace(target)
-            except BaseException:
-                with suppress(OSError):
-                    temporary.unlink(missing_ok=True)
-                raise
     synthetic = int(columns["images/synthetic"].sum())
     images = len(columns["images/label"])
     return Imported(out, images - synthetic, synthetic, len(there) - images, time.monotonic() - started)
