@@ -1,1 +1,1 @@
-"""The HDF5 file of an augmented data set: schema, reader, shards, merge, verification."""
+"""The HDF5 file: specification, reader, shards, merge, verification, torch data set."""

@@ -1,4 +1,4 @@
-"""Reading of encoded images from one file or from linked shards."""
+"""Reader of the images in /images/data, which is stored in one file or is virtual (in shards)."""
 
 from __future__ import annotations
 
@@ -18,25 +18,28 @@ from dagaug.runtime.errors import StoreError
 
 __all__ = ["ImageReader", "LinkedShards"]
 
-
 _SHARD_NAME = re.compile(r"[^/\0]+\.shards-[0-9a-f]{16}/index-[0-9]{5,12}\.h5")
-
-
-_GAP_BYTES = 16_384  # reading over a gap this small costs less than another system call
-
-
+_GAP_BYTES = 16_384  # reading a gap of this size costs less than a second system call
 _READ_BYTES = 1 << 26
 
 
 class LinkedShards:
-    """The bytes of a virtual /images/data, read from the shards that hold them."""
+    """The bytes of a virtual /images/data, read from its shards.
 
-    def __init__(self, path: Path, pieces: Sequence[VirtualSource]) -> None:
-        for piece in pieces:
-            if not _SHARD_NAME.fullmatch(piece.file):
-                raise StoreError(f"{path}: /{IMAGE_DATA} is a link to {piece.file[:80]!r}; such files are refused")
+    Args:
+        path: the file with the virtual dataset.
+        sources: the shards, in the order of their first byte.
+
+    Raises:
+        StoreError: a shard has a name that the specification forbids.
+    """
+
+    def __init__(self, path: Path, sources: Sequence[VirtualSource]) -> None:
+        for source in sources:
+            if not _SHARD_NAME.fullmatch(source.file):
+                raise StoreError(f"{path}: /{IMAGE_DATA} links to {source.file[:80]!r}, not to a shard; refused")
         self.path = path
-        self._pieces, self._firsts = pieces, [piece.first for piece in pieces]
+        self._sources, self._firsts = sources, [source.first for source in sources]
         self._opened: dict[str, tuple[ByteReader, int]] = {}
 
     def read(self, start: int, count: int) -> UInt8[np.ndarray, " count"]:
@@ -45,20 +48,21 @@ class LinkedShards:
         at, end = start, start + count
         number = bisect.bisect_right(self._firsts, start) - 1
         while at < end:
-            piece = self._pieces[number]
-            upto = min(end, piece.last)
-            source, begin = self._open(piece)
-            mine = source.twin()
+            source = self._sources[number]
+            stop = min(end, source.last)
+            shared, begin = self._open(source)
+            reader = shared.unopened_copy()  # threads must not share an open shard, which is closed below
             try:
-                result[at - start : upto - start] = mine.read(begin + at - piece.first, upto - at)
+                result[at - start : stop - start] = reader.read(begin + at - source.first, stop - at)
             finally:
-                mine.close()
-            at, number = upto, number + 1
+                reader.close()
+            at, number = stop, number + 1
         return result
 
-    def _open(self, piece: VirtualSource) -> tuple[ByteReader, int]:
-        if piece.file not in self._opened:
-            path = self.path.parent / piece.file
+    def _open(self, source: VirtualSource) -> tuple[ByteReader, int]:
+        """The reader of a shard, checked at the first call, and the position of /images/data in it."""
+        if source.file not in self._opened:
+            path = self.path.parent / source.file
             try:
                 links = stat.S_ISLNK(path.lstat().st_mode) or stat.S_ISLNK(path.parent.lstat().st_mode)
             except OSError as error:
@@ -66,22 +70,30 @@ class LinkedShards:
                     f"{path}: cannot be read ({error.strerror}); keep it beside {self.path.name}"
                 ) from error
             if links:
-                raise StoreError(f"{path}: is a link to elsewhere; such files are refused")
-            source = ByteReader(path)
-            source.close()
+                raise StoreError(f"{path}: is a symbolic link; refused")
+            reader = ByteReader(path)
+            reader.close()
             attributes, extents = read_layout(
-                path, {"format": str, "version": int}, {IMAGE_DATA: SCHEMA[IMAGE_DATA]}, source.size
+                path, {"format": str, "version": int}, {IMAGE_DATA: SCHEMA[IMAGE_DATA]}, reader.size
             )
             if attributes != {"format": SHARD_FORMAT, "version": VERSION}:
-                raise StoreError(f"{path}: not a shard of this version of dagaug")
-            if extents[IMAGE_DATA].shape != (piece.last - piece.first,):
-                raise StoreError(f"{path}: is not the shard that {self.path.name} was made from")
-            self._opened[piece.file] = (source, extents[IMAGE_DATA].start)
-        return self._opened[piece.file]
+                raise StoreError(f"{path}: not a shard that this version of dagaug can read")
+            if extents[IMAGE_DATA].shape != (source.last - source.first,):
+                raise StoreError(f"{path}: not the shard that {self.path.name} was made from")
+            self._opened[source.file] = (reader, extents[IMAGE_DATA].start)
+        return self._opened[source.file]
 
 
 class ImageReader:
-    """Reads and decodes images of one validated file; safe in threads and after a fork, and pickles."""
+    """Reads and decodes the images of one validated file. Safe in threads and after a fork; can be pickled.
+
+    Args:
+        source: the file, or the shards of a virtual dataset.
+        start: position of /images/data in ``source``.
+        height, width: size of each image in pixels.
+        offset: first byte of each image in /images/data, and the end of the last.
+        encoding: "jpeg", "png" or "raw".
+    """
 
     def __init__(
         self,
@@ -97,23 +109,23 @@ class ImageReader:
         self._height, self._width, self._encoding = height, width, encoding
 
     def encoded(self, rows: Sequence[int]) -> list[UInt8[np.ndarray, " _"]]:
-        """Stored bytes in the order of ``rows``, writable; neighbours in the file are read at once."""
+        """Stored bytes in the order of ``rows``, writable. Neighbours in the file are read with one system call."""
         result: list[np.ndarray | None] = [None] * len(rows)
         asked = np.asarray(rows, np.int64)
         first, last = self._offset[asked].tolist(), self._offset[asked + 1].tolist()
-        for places in self._runs(np.argsort(asked, kind="stable").tolist(), first, last):
+        for places in self._neighbours(np.argsort(asked, kind="stable").tolist(), first, last):
             start, end = first[places[0]], last[places[-1]]
             piece = self._source.read(self._start + start, end - start)
             before = -1
             for place in places:
                 part = piece[first[place] - start : last[place] - start]
-                # The same image twice in one batch: callers may write into what they get.
+                # A repeated image gets memory of its own, because callers may write to it.
                 result[place] = part.copy() if first[place] == before else part
                 before = first[place]
         return [part for part in result if part is not None]
 
     @staticmethod
-    def _runs(order: Sequence[int], first: Sequence[int], last: Sequence[int]) -> Iterator[list[int]]:
+    def _neighbours(order: Sequence[int], first: Sequence[int], last: Sequence[int]) -> Iterator[list[int]]:
         run: list[int] = []
         for place in order:
             if run and (first[place] - last[run[-1]] > _GAP_BYTES or last[place] - first[run[0]] > _READ_BYTES):
@@ -126,7 +138,15 @@ class ImageReader:
     def decoded(
         self, rows: Sequence[int], decode: Callable[[bytes], np.ndarray] | None = None
     ) -> list[UInt8[np.ndarray, "_ _ 3"]]:
-        """RGB images in the order of ``rows``, by ``decode`` or, without one, as the file's encoding asks."""
+        """Decoded images, uint8 RGB, in the order of ``rows``.
+
+        Args:
+            rows: rows of the images.
+            decode: makes an RGB image of the stored bytes; None for the decoder of the file's encoding.
+
+        Raises:
+            StoreError: an image cannot be read or decoded.
+        """
         images = []
         for row, data in zip(rows, self.encoded(rows), strict=True):
             height, width = int(self._height[row]), int(self._width[row])
@@ -139,8 +159,8 @@ class ImageReader:
         return images
 
     def _decode(self, row: int, data: UInt8[np.ndarray, " _"], height: int, width: int) -> UInt8[np.ndarray, "H W 3"]:
-        # The header is compared first: a small file may declare a huge picture.
-        if _declared(data.data, self._encoding) == (height, width):
+        # The image header is checked before decoding, because a small file may declare a huge image.
+        if _size_in_header(data.data, self._encoding) == (height, width):
             try:
                 image = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
             except cv2.error:
@@ -152,14 +172,14 @@ class ImageReader:
         )
 
 
-def _declared(data: memoryview, encoding: str) -> tuple[int, int] | None:
-    """Height and width by the header of a PNG or JPEG; None if there is none, or chunks exceed a PNG."""
+def _size_in_header(data: memoryview, encoding: str) -> tuple[int, int] | None:
+    """Height and width in the header of a PNG or JPEG; None if the header or a PNG chunk is invalid."""
     if encoding == "png":
         size = int.from_bytes(data[20:24]), int.from_bytes(data[16:20])
         if data[:8] != b"\x89PNG\r\n\x1a\n" or data[8:16] != b"\0\0\0\rIHDR":
             return None
         at = 8
-        # Decoders make room for what a chunk declares; animations are not what was written.
+        # Decoders allocate the length that a chunk declares. dagaug never writes animations.
         while at + 12 <= len(data) and data[at + 4 : at + 8] not in (b"acTL", b"fcTL", b"fdAT"):
             if data[at + 4 : at + 8] == b"IEND":
                 return size

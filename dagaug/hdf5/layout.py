@@ -1,9 +1,8 @@
-"""HDF5 files whose datasets each lie in one piece, read strictly and written by position.
+"""Positions of contiguous datasets in HDF5 files, and reading and writing of their bytes by position.
 
-HDF5 itself reads and writes only the description of where things lie; the bytes of datasets never go
-through it. So a hostile file has little to work with (no filters, no links, no variable-length data,
-nothing larger than the file), readers may be shared by threads and processes and run at the speed of
-memory, and a full disk is an ordinary error with nothing half-buffered.
+h5py reads and writes only metadata: names, types, shapes and positions. The bytes of datasets never pass through it.
+Advantages: a hostile file cannot use filters, links, variable-length data or sizes beyond the file; threads and
+processes can share a reader; reading is as fast as the memory; a full disk is an ordinary error without buffered data.
 """
 
 from __future__ import annotations
@@ -35,20 +34,16 @@ __all__ = [
 ]
 
 UTF8 = "utf8"
-"""In a schema: fixed-length, NUL-padded UTF-8; other types are numpy's type strings."""
+"""Type in a schema: fixed-length, NUL-padded UTF-8. All other types are numpy's type strings."""
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
-
-
 _SUPERBLOCKS = (2, 3)
-
-
 _MAX_ATTRIBUTE_BYTES = 65_536
 
 
 @dataclass(frozen=True)
 class Extent:
-    """Where a dataset lies in its file: first byte, element type and shape."""
+    """Position of a dataset in its file: first byte, element type and shape."""
 
     start: int
     dtype: np.dtype
@@ -63,18 +58,18 @@ class Extent:
         return count * self.dtype.itemsize
 
     def rows(self, first: int, last: int) -> Extent:
-        """The part that holds rows ``first`` to ``last`` (exclusive)."""
+        """The extent of the rows ``first`` to ``last`` (exclusive)."""
         row = Extent(0, self.dtype, self.shape[1:]).nbytes
         return Extent(self.start + first * row, self.dtype, (last - first, *self.shape[1:]))
 
 
 @dataclass(frozen=True)
 class VirtualSource:
-    """A part of a virtual dataset: a whole dataset of the same name in another file.
+    """A source of a virtual dataset: the complete dataset of the same name in another file.
 
     Attributes:
-        first, last: the rows that it gives, ``last`` exclusive.
-        file: the other file's name, as it stands in this one. Nothing has checked it.
+        first, last: rows of the virtual dataset that come from this source, ``last`` exclusive.
+        file: name of the other file as the virtual dataset states it, unchecked.
     """
 
     first: int
@@ -84,14 +79,19 @@ class VirtualSource:
 
 @dataclass(frozen=True)
 class VirtualExtent(Extent):
-    """A dataset of one dimension that lies in pieces in other files; ``start`` is 0."""
+    """A virtual dataset of one dimension, whose bytes are in other files; ``start`` is 0."""
 
-    pieces: tuple[VirtualSource, ...] = ()
+    sources: tuple[VirtualSource, ...] = ()
 
 
 @contextmanager
 def explain_read_errors(path: Path, what: str) -> Iterator[None]:
-    """Turn what h5py and the operating system raise into one line that names the file."""
+    """Raise a :class:`StoreError` in one line for every error of h5py or the operating system in the block.
+
+    Args:
+        path: the file, for the message.
+        what: what failed, for the message.
+    """
     try:
         yield
     except FileNotFoundError as error:
@@ -102,7 +102,11 @@ def explain_read_errors(path: Path, what: str) -> Iterator[None]:
 
 
 class ByteReader:
-    """Reads bytes of one file by position; safe in threads and after a fork, pickled without its handle."""
+    """Reads bytes of one file by position. Safe in threads and after a fork; pickled without the open file.
+
+    Raises:
+        StoreError: there is no such file, it is not a regular file, or it cannot be read.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -111,7 +115,7 @@ class ByteReader:
             self._open()
 
     def _open(self) -> int:
-        # Not blocking, so that a named pipe is refused below rather than waited for.
+        # Opening a named pipe would block without O_NONBLOCK.
         descriptor = os.open(self.path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
         try:
             status = os.fstat(descriptor)
@@ -128,7 +132,11 @@ class ByteReader:
         return descriptor
 
     def read(self, start: int, count: int) -> UInt8[np.ndarray, " count"]:
-        """``count`` bytes from ``start`` on, writable."""
+        """``count`` bytes from the position ``start``, writable.
+
+        Raises:
+            StoreError: the file is too short, cannot be read, or changed since it was opened first.
+        """
         result = np.empty(count, np.uint8)
         done = 0
         with explain_read_errors(self.path, "cannot be read"):
@@ -136,7 +144,7 @@ class ByteReader:
             while done < count:
                 got = os.preadv(descriptor, [result.data[done:]], start + done)
                 if not got:
-                    raise StoreError(f"{self.path}: ends before byte {start + count}; it was cut off")
+                    raise StoreError(f"{self.path}: ends before byte {start + count}; the file is incomplete")
                 done += got
         return result
 
@@ -146,14 +154,14 @@ class ByteReader:
             return (self.read(extent.start, extent.nbytes) != 0).reshape(extent.shape)
         return self.read(extent.start, extent.nbytes).view(extent.dtype).reshape(extent.shape)
 
-    def twin(self) -> ByteReader:
-        """The same file, not opened yet: for one thread, which then closes it."""
+    def unopened_copy(self) -> ByteReader:
+        """A reader of the same file that is not open; one thread can use it and close it."""
         other = object.__new__(ByteReader)
         other.__dict__.update(self.__getstate__())
         return other
 
     def close(self) -> None:
-        """Give the file back; the next read opens it anew."""
+        """Close the file. The next read opens it again."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
@@ -174,18 +182,23 @@ def read_layout(
     *,
     virtual: frozenset[str] = frozenset(),
 ) -> tuple[dict[str, str | int], dict[str, Extent]]:
-    """Attributes, and where each dataset of ``schema`` lies, in a file of ``size`` bytes. Reads no dataset.
+    """Read the root attributes and the positions of datasets; the datasets' bytes are not read.
 
-    Those named in ``virtual`` may be virtual, in which case :class:`VirtualExtent` says of what they consist.
+    Args:
+        path: the file.
+        attributes: name and type (str or int) of the attributes.
+        schema: type and shape of each dataset. Equal letters in shapes stand for equal lengths.
+        size: length of the file in bytes.
+        virtual: datasets that may be virtual; their position is a :class:`VirtualExtent`.
 
     Raises:
-        StoreError: naming the dataset that is missing, of another type or shape, linked from elsewhere,
-            filtered, not contiguous, or declared larger than the file.
+        StoreError: not an HDF5 file; or a dataset is missing, has another type or shape, is linked from another place,
+            has a filter, is not contiguous, or is larger than the file. The message names the dataset.
     """
     with explain_read_errors(path, "not a readable HDF5 file"):
         with path.open("rb") as start:
             signature = start.read(9)
-        # Descriptions without checksums, damaged, can make the HDF5 library loop for ever.
+        # Damaged metadata without checksums can make the HDF5 library loop for ever.
         if signature[:8] == _SIGNATURE and signature[8:] and signature[8] not in _SUPERBLOCKS:
             raise StoreError(f"{path}: not a dagaug file (HDF5 superblock version {signature[8]}, not 2 or 3)")
         if signature[:8] != _SIGNATURE:
@@ -225,12 +238,13 @@ def _attribute(path: Path, root: h5g.GroupID, name: str, kind: type) -> str | in
 
 
 def _extent(path: Path, root: h5g.GroupID, name: str, kind: str, size: int, may_be_virtual: bool) -> Extent:
+    """Position of one dataset, after all checks except the shape."""
     node: h5g.GroupID | h5d.DatasetID = root
     for part in name.encode().split(b"/"):
         if not isinstance(node, h5g.GroupID) or not node.links.exists(part):
             raise StoreError(f"{path}: /{name} is missing")
         if node.links.get_info(part).type != h5l.TYPE_HARD:
-            raise StoreError(f"{path}: /{name} is a link to elsewhere; such files are refused")
+            raise StoreError(f"{path}: /{name} is a link; files with links are refused")
         node = h5o.open(node, part)
     if not isinstance(node, h5d.DatasetID):
         raise StoreError(f"{path}: /{name} is not a dataset")
@@ -239,41 +253,41 @@ def _extent(path: Path, root: h5g.GroupID, name: str, kind: str, size: int, may_
         raise StoreError(f"{path}: /{name} is not of type {kind.strip('<|')}")
     how = node.get_create_plist()
     if how.get_nfilters():
-        raise StoreError(f"{path}: /{name} has a filter; such files are refused")
+        raise StoreError(f"{path}: /{name} has a filter; files with filters are refused")
     if may_be_virtual and how.get_layout() == h5d.VIRTUAL:
-        return VirtualExtent(0, dtype, tuple(node.shape), _pieces(path, name, how, node.shape))
+        return VirtualExtent(0, dtype, tuple(node.shape), _virtual_sources(path, name, how, node.shape))
     if how.get_layout() != h5d.CONTIGUOUS or how.get_external_count():
-        raise StoreError(f"{path}: /{name} is not stored in one piece in this file")
+        raise StoreError(f"{path}: /{name} is not contiguous in this file")
     if node.get_space().get_simple_extent_type() not in (h5s.SCALAR, h5s.SIMPLE):
         raise StoreError(f"{path}: /{name} has no shape")
     extent = Extent(node.get_offset() or 0, dtype, tuple(int(length) for length in node.shape))
     if extent.nbytes > size or extent.start > size - extent.nbytes or (extent.nbytes and not extent.start):
-        raise StoreError(f"{path}: /{name} declares {extent.nbytes:,} bytes that the file does not hold")
+        raise StoreError(f"{path}: /{name} declares {extent.nbytes:,} bytes, more than the file has")
     return extent
 
 
-def _pieces(path: Path, name: str, how: h5p.PropDCID, shape: tuple[int, ...]) -> tuple[VirtualSource, ...]:
-    """The pieces of a virtual dataset, if they are whole datasets that lie one behind the other."""
-    pieces = []
+def _virtual_sources(path: Path, name: str, how: h5p.PropDCID, shape: tuple[int, ...]) -> tuple[VirtualSource, ...]:
+    """The sources of a virtual dataset. They must be complete datasets, one after the other."""
+    sources = []
     for index in range(how.get_virtual_count()):
         here, there = how.get_virtual_vspace(index), how.get_virtual_srcspace(index)
         count = here.get_select_npoints()
         (first,), (last,) = here.get_select_bounds()
         file, dataset = how.get_virtual_filename(index), how.get_virtual_dsetname(index).lstrip("/")
-        # Of "all", the file does not keep of how much; the reader compares that with the other file.
+        # The selection "all" has no stored length; the reader compares the length with the other file.
         whole = there.get_select_type() == h5s.SEL_ALL or there.get_select_bounds() == ((0,), (count - 1,))
         if dataset != name or last - first + 1 != count or not whole:
-            raise StoreError(f"{path}: /{name} is virtual in another way than dagaug writes; such files are refused")
-        pieces.append(VirtualSource(int(first), int(last) + 1, file))
-    pieces.sort(key=lambda piece: piece.first)
-    ends = [0, *(piece.last for piece in pieces)]
-    if len(shape) != 1 or [*(piece.first for piece in pieces), shape[0]] != ends:
-        raise StoreError(f"{path}: /{name} is virtual and has gaps; such files are refused")
-    return tuple(pieces)
+            raise StoreError(f"{path}: /{name} is virtual, but not in the way that dagaug writes; refused")
+        sources.append(VirtualSource(int(first), int(last) + 1, file))
+    sources.sort(key=lambda source: source.first)
+    ends = [0, *(source.last for source in sources)]
+    if len(shape) != 1 or [*(source.first for source in sources), shape[0]] != ends:
+        raise StoreError(f"{path}: /{name} is virtual and has gaps; refused")
+    return tuple(sources)
 
 
 def _dtype(found: h5t.TypeID, kind: str) -> np.dtype | None:
-    """The numpy type of what is stored, or None if it is not what ``kind`` asks for."""
+    """The numpy type of a dataset; None if it is not the type ``kind``."""
     if kind != UTF8:
         expected = np.dtype(kind)
         return expected if found.equal(h5t.py_create(expected, logical=True)) else None
@@ -283,7 +297,7 @@ def _dtype(found: h5t.TypeID, kind: str) -> np.dtype | None:
 
 
 def _bind(path: Path, name: str, shape: tuple[int, ...], dims: str, lengths: dict[str, int]) -> None:
-    """Check a shape against letters that the datasets before it have bound."""
+    """Check a shape against the lengths of the same letters in earlier datasets."""
     expected = dims.split()
     if len(expected) != len(shape):
         raise StoreError(f"{path}: /{name} has {len(shape)} dimensions, not {len(expected)}")
@@ -291,7 +305,7 @@ def _bind(path: Path, name: str, shape: tuple[int, ...], dims: str, lengths: dic
         base, _, more = letter.partition("+")
         wanted = int(base) if base.isdigit() else lengths.setdefault(base, length - int(more or 0))
         if wanted + int(more or 0) != length:
-            raise StoreError(f"{path}: /{name} has {length} rows where {wanted + int(more or 0)} belong")
+            raise StoreError(f"{path}: /{name} has {length} rows instead of {wanted + int(more or 0)}")
 
 
 def create_file(
@@ -300,10 +314,18 @@ def create_file(
     layout: Mapping[str, tuple[np.dtype, tuple[int, ...]]],
     virtual: Mapping[str, Sequence[VirtualSource]] | None = None,
 ) -> dict[str, Extent]:
-    """Write an HDF5 file whose datasets hold nothing yet, and say where each is to be written.
+    """Write an HDF5 file without the datasets' bytes.
 
-    Version 1.8 of the file format gives everything that describes the file a checksum; no times are kept. VirtualExtent
-    datasets, which ``virtual`` names with their pieces, need version 1.10.
+    The file has format version 1.8, whose metadata have checksums, or 1.10 if a dataset is virtual. It holds no times.
+
+    Args:
+        path: the file; replaced if it exists.
+        attributes: root attributes.
+        layout: type and shape of each dataset.
+        virtual: the sources of each dataset that is virtual.
+
+    Returns:
+        The position of each dataset, where its bytes are to be written.
     """
     virtual = virtual or {}
     bound = h5f.LIBVER_V110 if virtual else h5f.LIBVER_V18
@@ -339,15 +361,15 @@ def create_file(
     return extents
 
 
-def _mapping(name: str, shape: tuple[int, ...], pieces: Sequence[VirtualSource]) -> h5p.PropDCID:
+def _mapping(name: str, shape: tuple[int, ...], sources: Sequence[VirtualSource]) -> h5p.PropDCID:
     how = h5p.create(h5p.DATASET_CREATE)
     how.set_obj_track_times(False)
     how.set_layout(h5d.VIRTUAL)
-    for piece in pieces:
-        count = (piece.last - piece.first,)
+    for source in sources:
+        count = (source.last - source.first,)
         here = h5s.create_simple(shape)
-        here.select_hyperslab((piece.first,), count)
-        how.set_virtual(here, piece.file.encode(), f"/{name}".encode(), h5s.create_simple(count))
+        here.select_hyperslab((source.first,), count)
+        how.set_virtual(here, source.file.encode(), f"/{name}".encode(), h5s.create_simple(count))
     return how
 
 
@@ -358,7 +380,7 @@ def _hdf5_type(dtype: np.dtype) -> h5t.TypeID:
 
 
 class ByteWriter:
-    """Writes bytes by position into a file that is there; leaving the block puts them on the disk."""
+    """Writes bytes by position to an existing file; the end of the ``with`` block flushes them to the disk."""
 
     def __init__(self, path: Path) -> None:
         self._descriptor = os.open(path, os.O_RDWR)
@@ -374,7 +396,7 @@ class ByteWriter:
             os.close(self._descriptor)
 
     def write(self, start: int, array: np.ndarray) -> None:
-        """Put the bytes of ``array`` at byte ``start``."""
+        """Write the bytes of ``array`` at the position ``start``."""
         rest = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
         while len(rest):
             done = os.pwrite(self._descriptor, rest, start)

@@ -1,4 +1,4 @@
-"""The merge of finished shards into one HDF5 file."""
+"""Merge of finished shards into one HDF5 file."""
 
 from __future__ import annotations
 
@@ -26,53 +26,63 @@ from dagaug.runtime.progress import SILENT, Progress
 __all__ = ["MERGED", "Merge", "merge", "read_json", "remove_old_shard_copies"]
 
 Merge = Literal["copy", "virtual"]
-"""One file with everything in it, or one whose images stay in the shards, in a folder beside it."""
-
+"""``copy``: one file with all data. ``virtual``: images stay in the shards, in a folder beside the file."""
 
 MERGED = "merged.json"
+"""Written to the shard folder just before the merged file gets its name; identifies a finished merge."""
 
 
 def merge(
     parts: Path, target: Path, header: Header, count: int, *, how: Merge = "copy", progress: Progress = SILENT
 ) -> None:
-    """Put shards 0 to ``count`` - 1 together under the target's name; the shards stay.
+    """Merge the shards 0 to ``count`` - 1 into ``target``, atomically. The shards stay in ``parts``.
 
-    With ``virtual`` the images are not copied: the shards get second names in ``TARGET.shards-HASH/``, a folder that
-    the target reads them from. Such folders of a target that is replaced go.
+    With ``virtual``, images are not copied. The shards are linked (or copied) to the folder ``TARGET.shards-HASH``, and
+    the target refers to them. Folders of this kind that belong to an earlier target are removed.
+
+    Args:
+        parts: the folder with the shards.
+        target: the file to write; replaced if it exists.
+        header: attributes, options and tables.
+        count: number of shards.
+        how: whether images are copied.
+        progress: reports the merged shards.
 
     Raises:
-        StoreError: a shard is missing or damaged (it is then removed, so that the same command makes it
-            anew), the disk is full, a name is not text, or the header does not fit the shards.
-        ValueError: options are not what JSON can hold.
+        StoreError: a shard is missing or damaged (it is then removed, so that the same command makes it again), the
+            disk is full, a name is not Unicode text, or the header does not fit the shards.
+        ValueError: JSON cannot hold the options.
     """
     with write_durably(target, f"finished shards are kept in {parts}", parts / "merged.tmp") as temporary:
-        folder = _shared(target, parts, count) if how == "virtual" else None
+        folder = _link_shards(target, parts, count) if how == "virtual" else None
         _merge(temporary, parts, count, header, folder, progress)
         with Store(temporary) as merged:
             content = merged.column("content_sha256").tobytes().hex()
-        _note(parts, {"content_sha256": content, "folder": folder.name if folder else None, **_identity_in(parts)})
+        _write_note(
+            parts, {"content_sha256": content, "folder": folder.name if folder else None, **_identity_in(parts)}
+        )
     remove_old_shard_copies(target, folder.name if folder else None)
 
 
 def remove_old_shard_copies(target: Path, folder: str | None) -> None:
-    """Remove the folders of shards that belonged to what had the target's name before."""
+    """Remove the folders ``TARGET.shards-*`` of earlier files, except the one named ``folder``."""
     for old in target.parent.glob(f"{glob.escape(target.name)}.shards-*"):
         if old.name != folder:
-            _remove_shared(old)
+            _remove_folder(old)
 
 
-def _each(parts: Path, count: int) -> Iterator[ShardFile]:
+def _shards(parts: Path, count: int) -> Iterator[ShardFile]:
     return (ShardFile(shard_path(parts, index), index) for index in range(count))
 
 
-def _shared(target: Path, parts: Path, count: int) -> Path:
-    """Give the shards second names in a folder that stays beside the target."""
+def _link_shards(target: Path, parts: Path, count: int) -> Path:
+    """Hard-link the shards to a folder beside the target; where that is impossible, copy them."""
     whole = hashlib.sha256()
-    for shard in _each(parts, count):
+    for shard in _shards(parts, count):
         whole.update(shard.content_sha256())
     folder = target.with_name(f"{target.name}.shards-{whole.hexdigest()[:16]}")
     folder.mkdir(exist_ok=True)
-    for shard in _each(parts, count):
+    for shard in _shards(parts, count):
         name = folder / shard.path.name
         name.unlink(missing_ok=True)
         try:
@@ -85,8 +95,8 @@ def _shared(target: Path, parts: Path, count: int) -> Path:
     return folder
 
 
-def _remove_shared(folder: Path) -> None:
-    with suppress(OSError):  # nothing refers to it any more
+def _remove_folder(folder: Path) -> None:
+    with suppress(OSError):  # the folder is not used any more, so it may stay
         if not folder.is_symlink():
             for path in folder.glob("index-*.h5"):
                 path.unlink()
@@ -94,18 +104,18 @@ def _remove_shared(folder: Path) -> None:
 
 
 def _merge(path: Path, parts: Path, count: int, header: Header, folder: Path | None, progress: Progress) -> None:
-    """Write the whole file; with ``folder`` its images are those of the shards there."""
+    """Write the merged file; with ``folder``, /images/data refers to the shards there."""
     attributes = _attributes(header)
     tables = _header_arrays(header)
     rows = dict.fromkeys(ROW_COUNTS, 0)
-    pieces = []
-    for shard in _each(parts, count):
+    sources = []
+    for shard in _shards(parts, count):
         first = rows["images/data"]
         rows = {name: rows[name] + shard.rows(name) for name in ROW_COUNTS}
         if folder is not None and shard.rows("images/data"):
-            pieces.append(VirtualSource(first, rows["images/data"], f"{folder.name}/{shard.path.name}"))
+            sources.append(VirtualSource(first, rows["images/data"], f"{folder.name}/{shard.path.name}"))
     layout = {name: _merged_shape(name, tables, rows) for name in SCHEMA}
-    extents = create_file(path, attributes, layout, {"images/data": pieces} if pieces else None)
+    extents = create_file(path, attributes, layout, {"images/data": sources} if sources else None)
     hashes = {name: hashlib.sha256() for name in SCHEMA}
     at = {name: extent.start for name, extent in extents.items()}
     with ByteWriter(path) as writer, progress.task("Merging", count, "shards") as task:
@@ -114,7 +124,7 @@ def _merge(path: Path, parts: Path, count: int, header: Header, folder: Path | N
             array = np.ascontiguousarray(array)
             if name != "images/data":
                 hashes[name].update(array.data)
-            elif pieces:
+            elif sources:
                 return
             writer.write(at[name], array)
             at[name] += array.nbytes
@@ -123,7 +133,7 @@ def _merge(path: Path, parts: Path, count: int, header: Header, folder: Path | N
             append(name, table)
         shift = {"images/candidate": 0, "candidates/image": 0, "images/offset": 0}
         append("images/offset", np.zeros(1, "<i8"))
-        for shard in _each(parts, count):
+        for shard in _shards(parts, count):
             for name, array in shard.checked():
                 if name in shift:
                     array = np.where(array >= 0, array + shift[name], array)
@@ -180,7 +190,7 @@ def _texts(name: str, texts: Sequence[str]) -> np.ndarray:
     encoded = []
     for text in texts:
         if "\0" in text:
-            raise StoreError(f"{name}: {text[:80]!r} holds a NUL character; rename it")
+            raise StoreError(f"{name}: {text[:80]!r} contains a NUL character; rename it")
         try:
             encoded.append(text.encode("utf-8", "surrogateescape"))
         except UnicodeEncodeError as error:
@@ -188,8 +198,8 @@ def _texts(name: str, texts: Sequence[str]) -> np.ndarray:
     return np.array(encoded, f"S{max([1, *map(len, encoded)])}")
 
 
-def _note(parts: Path, content: Mapping[str, object]) -> None:
-    """Write down what is about to get the target's name."""
+def _write_note(parts: Path, content: Mapping[str, object]) -> None:
+    """Record which content is about to get the target's name."""
     with (
         write_durably(parts / MERGED, "nothing was changed") as temporary,
         temporary.open("w", encoding="utf-8") as file,
@@ -203,7 +213,7 @@ def _identity_in(parts: Path) -> dict[str, object]:
 
 
 def read_json(path: Path) -> dict[str, object]:
-    """A file's JSON object; an empty one where there is none."""
+    """The JSON object in a file; empty if there is no file or no JSON object in it."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):

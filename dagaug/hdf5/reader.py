@@ -1,59 +1,4 @@
-"""The HDF5 file that ``dagaug augment`` writes: its specification, its reader and a data set to train on.
-
-The words MUST and MAY are meant as in RFC 2119. N is the number of images, M of candidates, F of files, C
-of classes, B the sum of all images' bytes. ``utf8`` is a fixed-length, NUL-padded UTF-8 string type; bytes
-of file names that are not UTF-8 stand as they are. All numbers are little-endian.
-
-The file MUST have an HDF5 superblock of version 2 or 3 at its first byte, with which everything that
-describes it has a checksum (h5py: ``libver="v108"``). It MUST have these attributes at its root:
-``format`` (utf8) = "dagaug"; ``version`` (int64) = 1; ``encoding`` (utf8) = "jpeg", "png" or "raw";
-``quality`` (int64), that of JPEG, otherwise 0; ``checkpoint_sha256`` (utf8); ``seed`` (int64);
-``created_by`` (utf8), the writer's name and version.
-
-It MUST have these datasets, each contiguous, without filters, stored in this file, reached by hard links (but
-/images/data MAY be virtual, see below):
-
-=================================== ============ ============================================================
-name                                type         holds
-=================================== ============ ============================================================
-/options                            utf8 scalar  the resolved options, a JSON object
-/classes                            utf8 [C]     class names; a label is a row here
-/files                              utf8 [F]     image files, relative to the data folder, "/" between folders
-/files_label, /files_split          int32, uint8 [F]  label and split of each file
-/variants, /verdicts                utf8         names of the variants of a reference and of the verdicts
-/skipped/path, /skipped/reason      utf8         files that could not be used
-/images/data                        uint8 [B]    all images' bytes one after the other
-/images/offset                      int64 [N+1]  image i is data[offset[i]:offset[i+1]]; from 0 to B,
-                                                 strictly increasing
-/images/height, width               int32 [N]    pixels; at most 100 million an image
-/images/label                       int32 [N]    class that the image is to be learned as
-/images/split                       uint8 [N]    0 train, 1 test
-/images/synthetic                   bool [N]     false: an image of the data set, true: a morph
-/images/source, reference           int64 [N]    rows in /files; a real image is its own source; the
-                                                 reference is -1 if there is none
-/images/variant                     uint8 [N]    row in /variants; 0 for real images
-/images/confidence                  float32 [N]  the classifier's p(label); NaN for real images
-/images/predicted                   int32 [N]    the classifier's first choice; -1 for real images
-/images/candidate                   int64 [N]    row in /candidates; -1 for real images
-/images/sha256                      uint8 [N,16] the first 16 bytes of the SHA-256 of the image's bytes
-/candidates/source, reference, variant, label, predicted, confidence   as for images, each [M]
-/candidates/verdict                 uint8 [M]    row in /verdicts
-/candidates/image                   int64 [M]    row in /images, -1 if it was not kept
-/content_sha256                     uint8 [32]   of attributes and of all other datasets but /images/data,
-                                                 which /images/sha256 stands for (:func:`digest`)
-=================================== ============ ============================================================
-
-With encoding "raw" an image is height × width × 3 bytes of RGB; otherwise a JPEG or PNG file whose EXIF
-rotation MUST be ignored.
-
-/images/data MAY be an HDF5 virtual dataset: the datasets /images/data of shards, whole and one behind the other, in
-files that MUST be named "NAME.shards-HASH/index-NUMBER.h5" relative to the folder of this file (NAME without "/",
-HASH of 16 hexadecimal digits). Such a file is then to be kept with that folder. Readers MUST refuse other virtual
-datasets, other sources, and shards that are reached by symbolic links.
-
-A file MAY hold further attributes, groups and datasets; readers MUST ignore them.
-Readers MUST refuse another version. Nothing in the file is a time, so that equal runs give equal bytes.
-"""
+"""Reader of the HDF5 file. :mod:`dagaug.hdf5.schema` specifies the format."""
 
 from __future__ import annotations
 
@@ -86,10 +31,7 @@ from dagaug.runtime.errors import StoreError
 
 __all__ = ["Store", "checked_row"]
 
-
 _BLOCK_ROWS = 1 << 18
-
-
 _HASH_BYTES = 1 << 22
 
 
@@ -98,19 +40,27 @@ def _strings(array: np.ndarray) -> tuple[str, ...]:
 
 
 def checked_row(row: int, count: int) -> int:
+    """A row in 0 to ``count`` - 1; negative rows count from the end.
+
+    Raises:
+        IndexError: there is no such row.
+    """
     if not -count <= row < count:
         raise IndexError(f"image {row} of {count}")
     return int(row) % count
 
 
 class Store:
-    """An HDF5 file, validated when opened and open until closed; use it in a ``with`` block.
+    """A validated, open HDF5 file; use it in a ``with`` block.
 
-    Only h5py's view of where things lie is used; the bytes are read by position, so that a store may be
-    shared by threads, pickled, and used after a fork.
+    h5py only finds out where the datasets are. Their bytes are read by position, so threads can share a store, and it
+    can be pickled and used after a fork.
+
+    Args:
+        path: the file.
 
     Raises:
-        StoreError: when opened, naming the file and the dataset that breaks the specification.
+        StoreError: the file cannot be read or breaks the specification; the message names the dataset.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -122,7 +72,7 @@ class Store:
         if attributes["version"] != VERSION:
             raise StoreError(
                 f"{self.path}: version {attributes['version']} of the format is unknown to this dagaug, "
-                f"which reads version {VERSION}; install a newer one"
+                f"which reads version {VERSION}; install a newer dagaug"
             )
         self.attributes, self._extents = read_layout(
             self.path, ATTRIBUTES, SCHEMA, self._bytes.size, virtual=frozenset({IMAGE_DATA})
@@ -136,20 +86,20 @@ class Store:
         self.close()
 
     def close(self) -> None:
-        """Give the file back; it is opened anew if something is read afterwards."""
+        """Close the file. A later read opens it again."""
         self._bytes.close()
 
     def __len__(self) -> int:
         """Number of images."""
-        return self._length("images/label")
+        return self.length("images/label")
 
     def column(self, name: str) -> np.ndarray:
-        """One dataset by its name in the specification, without the leading slash; strings as bytes."""
+        """One dataset, by its name in the specification without the leading slash; strings are bytes."""
         return self._bytes.array(self._extents[name])
 
     @cached_property
     def header(self) -> Header:
-        """Tables and options."""
+        """Attributes, options and the tables of classes, files, variants, verdicts and skipped files."""
         paths, reasons = _strings(self.column("skipped/path")), _strings(self.column("skipped/reason"))
         encoding = self.attributes["encoding"]
         return Header(
@@ -170,7 +120,7 @@ class Store:
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
-        """Class names, by label."""
+        """Class names; a label is an index."""
         return _strings(self.column("classes"))
 
     @cached_property
@@ -193,7 +143,7 @@ class Store:
         return self.image_reader.encoded([checked_row(row, len(self))])[0].tobytes()
 
     def image(self, row: int) -> UInt8[np.ndarray, "H W 3"]:
-        """One image, decoded: RGB.
+        """One image, decoded: uint8, RGB.
 
         Raises:
             IndexError: no such row.
@@ -202,15 +152,20 @@ class Store:
         return self.image_reader.decoded([checked_row(row, len(self))])[0]
 
     def read(self, rows: Sequence[int]) -> list[UInt8[np.ndarray, "_ _ 3"]]:
-        """Many images, decoded, in the order of ``rows``; read in the order in which they lie in the file."""
+        """Several images, decoded: uint8, RGB, in the order of ``rows``. They are read in the order of the file.
+
+        Raises:
+            IndexError: no such row.
+            StoreError: an image cannot be decoded.
+        """
         return self.image_reader.decoded([checked_row(row, len(self)) for row in rows])
 
     @cached_property
     def image_reader(self) -> ImageReader:
-        """The reader of images that :meth:`read` and :class:`AugmentedDataset` use."""
+        """The reader of encoded images; unlike the store, it can be kept after the store is closed."""
         data = self._extents[IMAGE_DATA]
         return ImageReader(
-            LinkedShards(self.path, data.pieces) if isinstance(data, VirtualExtent) else self._bytes,
+            LinkedShards(self.path, data.sources) if isinstance(data, VirtualExtent) else self._bytes,
             start=data.start,
             offset=self.column("images/offset"),
             height=self.column("images/height"),
@@ -219,7 +174,7 @@ class Store:
         )
 
     def hashes(self) -> dict[str, bytes]:
-        """SHA-256 of the bytes of every dataset that :func:`digest` covers."""
+        """SHA-256 of the bytes of every dataset that /content_sha256 covers."""
         result = {}
         for name in self._extents:
             if name not in ("images/data", "content_sha256"):
@@ -232,14 +187,15 @@ class Store:
         return result
 
     def content_sha256(self) -> bytes:
-        """SHA-256 of the content as :func:`digest` defines it, computed from what lies in the file now."""
+        """The SHA-256 that /content_sha256 should have, computed from the content of the file."""
         return digest(self.attributes, self.hashes(), self._extents)
 
-    def _length(self, name: str) -> int:
+    def length(self, name: str) -> int:
+        """Number of rows of a dataset."""
         return self._extents[name].shape[0]
 
     def _blocks(self, name: str) -> Iterator[np.ndarray]:
-        """A column in pieces, so that memory does not grow with the file."""
+        """A column in blocks of rows, so that memory does not grow with the file."""
         extent = self._extents[name]
         for first in range(0, extent.shape[0], _BLOCK_ROWS):
             yield self._bytes.array(extent.rows(first, min(first + _BLOCK_ROWS, extent.shape[0])))
@@ -253,15 +209,15 @@ class Store:
         return options
 
     def _validate(self) -> None:
-        """Check what types and shapes do not say: ranges of every index, order of offsets, sizes."""
+        """Check the encoding, the ranges of all indices, the order of the offsets, and the sizes."""
         if self.attributes["encoding"] not in ENCODINGS:
             raise StoreError(f"{self.path}: unknown encoding {self.attributes['encoding']!r}")
         self._options()
         if isinstance(self._extents[IMAGE_DATA], VirtualExtent):
-            _ = self.image_reader  # sees what its shards are called
-        files, classes, images = self._length("files"), self._length("classes"), self._length("images/label")
-        variants, verdicts = max(self._length("variants"), 1), self._length("verdicts")
-        candidates = self._length("candidates/source")
+            _ = self.image_reader  # checks the names of the shards
+        files, classes, images = self.length("files"), self.length("classes"), self.length("images/label")
+        variants, verdicts = max(self.length("variants"), 1), self.length("verdicts")
+        candidates = self.length("candidates/source")
         for name, low, high in (
             ("files_label", 0, classes),
             ("files_split", 0, 2),
@@ -294,7 +250,7 @@ class Store:
         for first in range(0, len(self), _BLOCK_ROWS):
             last = min(first + _BLOCK_ROWS, len(self))
             starts = self._bytes.array(offset.rows(first, last + 1))
-            # Values are bounded first, so that no difference overflows.
+            # The range is checked first, so that no difference overflows.
             if starts.min() < 0 or starts.max() > total or not (np.diff(starts) > 0).all():
                 raise StoreError(f"{self.path}: /images/offset does not increase from 0 to {total}")
             if starts[0] != expected:

@@ -1,4 +1,82 @@
-"""The HDF5 format: names, versions, and the records of images, candidates and header."""
+"""The HDF5 file format: specification, constants and records.
+
+MUST and MAY have the meaning of RFC 2119. All numbers are little-endian. ``utf8`` is a fixed-length, NUL-padded UTF-8
+string type; file names whose bytes are not UTF-8 are stored as these bytes. The lengths of the datasets are
+
+- N images and B bytes of all images together,
+- M candidates: morphs that were made, kept or not,
+- C classes, F image files, V variants, R verdicts, S skipped files.
+
+The file MUST begin with an HDF5 superblock of version 2 or 3, so that all metadata has checksums (h5py:
+``libver="v108"``).
+
+The root group MUST have these attributes:
+
+===================== ======= =====================================================================
+name                  type    value
+===================== ======= =====================================================================
+``format``            utf8    "dagaug"
+``version``           int64   1
+``encoding``          utf8    "jpeg", "png" or "raw": how all images are stored
+``quality``           int64   JPEG quality (1-100); 0 for the other encodings
+``checkpoint_sha256`` utf8    SHA-256 of the generator's weights in hexadecimal; empty if there are none
+``seed``              int64   seed of the run
+``created_by``        utf8    name and version of the program that wrote the file
+===================== ======= =====================================================================
+
+The file MUST have the datasets of this table. Each MUST be contiguous, without filters, stored in this file and
+reached by hard links (exception: /images/data MAY be virtual, see below).
+
+=========================== ============= ====================================================================
+name                        type          content
+=========================== ============= ====================================================================
+/options                    utf8 scalar   resolved options, a JSON object (:mod:`dagaug.hdf5.provenance`)
+/classes                    utf8 [C]      class names; a label is a row of this table
+/files                      utf8 [F]      image files, relative to the data folder, "/" between folders
+/files_label                int32 [F]     label of each file
+/files_split                uint8 [F]     0 training, 1 test
+/variants                   utf8 [V]      names of the variants of a reference, for example "morph", "mirror", "cutout"
+/verdicts                   utf8 [R]      names of the verdicts of the selection
+/skipped/path               utf8 [S]      files that could not be used
+/skipped/reason             utf8 [S]      the reason for each of them
+/images/data                uint8 [B]     bytes of all images, one image after the other
+/images/offset              int64 [N+1]   image i is data[offset[i]:offset[i+1]]; from 0 to B, strictly increasing
+/images/height              int32 [N]     height in pixels
+/images/width               int32 [N]     width in pixels; height × width is at most 100 million
+/images/label               int32 [N]     class to learn: a row of /classes
+/images/split               uint8 [N]     0 training, 1 test
+/images/synthetic           bool [N]      false for an image of the data set (real), true for a morph
+/images/source              int64 [N]     row of /files; the source of a real image is the image itself
+/images/reference           int64 [N]     row of /files, -1 if there is none; -1 for real images
+/images/variant             uint8 [N]     row of /variants; 0 for real images
+/images/confidence          float32 [N]   the classifier's p(label), in [0, 1]; NaN for real images
+/images/predicted           int32 [N]     the classifier's top-1 class; -1 for real images
+/images/candidate           int64 [N]     row of /candidates; -1 for real images
+/images/sha256              uint8 [N, 16] first 16 bytes of the SHA-256 of the image's bytes
+/candidates/source          int64 [M]     as in /images
+/candidates/reference       int64 [M]     as in /images
+/candidates/variant         uint8 [M]     as in /images
+/candidates/label           int32 [M]     as in /images
+/candidates/predicted       int32 [M]     as in /images
+/candidates/confidence      float32 [M]   as in /images
+/candidates/verdict         uint8 [M]     row of /verdicts
+/candidates/image           int64 [M]     row of /images; -1 if the candidate was not kept
+/content_sha256             uint8 [32]    SHA-256 of the attributes and of all datasets except itself and
+                                          /images/data, which /images/sha256 represents (:func:`digest`)
+=========================== ============= ====================================================================
+
+With the encoding "raw", an image is height × width × 3 bytes, RGB. Otherwise it is a JPEG or PNG file. Readers MUST
+ignore an EXIF rotation in it.
+
+/images/data MAY be an HDF5 virtual dataset. It then MUST consist of the complete datasets /images/data of other files,
+the shards, one after the other without gaps. Their names MUST be "NAME.shards-HASH/index-NUMBER.h5", relative to the
+folder of this file, where NAME has no "/", HASH has 16 hexadecimal digits and NUMBER has 5 to 12 digits. A file with a
+virtual dataset needs its shards: keep both together. Readers MUST refuse other virtual datasets, other source files,
+and shards that are reached by symbolic links.
+
+A file MAY have further attributes, groups and datasets; readers MUST ignore them. Readers MUST refuse a file of another
+version. The file MUST NOT contain any time, so that equal runs give equal bytes.
+"""
 
 from __future__ import annotations
 
@@ -32,18 +110,11 @@ __all__ = [
 ]
 
 FORMAT = "dagaug"
-
-
 SHARD_FORMAT = "dagaug-shard"
-
-
 VERSION = 1
-
-
 ENCODINGS = ("jpeg", "png", "raw")
-
-
 MAX_PIXELS = 100_000_000
+"""The largest number of pixels of an image."""
 
 ATTRIBUTES: dict[str, type] = {
     "format": str,
@@ -90,14 +161,14 @@ SCHEMA: dict[str, tuple[str, str]] = {
     "images/data": ("|u1", "B"),
     "content_sha256": ("|u1", "32"),
 }
-"""Datasets in the order in which they are created, with type and shape; equal letters are equal lengths."""
+"""Type and shape of each dataset, in the order of creation; equal letters are equal lengths."""
 
 IMAGE_DATA = "images/data"
 
 
 @dataclass(frozen=True)
 class Images:
-    """What is known of each image besides its pixels; columns as in the module's specification."""
+    """The table /images without the pixels; columns as in the specification above."""
 
     height: Integer[np.ndarray, " N"]
     width: Integer[np.ndarray, " N"]
@@ -120,7 +191,7 @@ class Images:
         split: Integer[np.ndarray, " N"],
         source: Integer[np.ndarray, " N"],
     ) -> Images:
-        """Images of the data set itself, without reference, candidate or confidence."""
+        """The table of real images; they have no reference, candidate or confidence."""
         none = np.full(len(height), -1, np.int64)
         return cls(
             height=height,
@@ -142,7 +213,7 @@ class Images:
 
 @dataclass(frozen=True)
 class Candidates:
-    """Every candidate with its verdict, kept or not; columns as in the module's specification."""
+    """The table /candidates: kept and rejected morphs; columns as in the specification above."""
 
     source: Integer[np.ndarray, " M"]
     reference: Integer[np.ndarray, " M"]
@@ -155,7 +226,7 @@ class Candidates:
 
     @classmethod
     def none(cls) -> Candidates:
-        """No candidates, as among real images."""
+        """The empty table."""
         nothing = np.zeros(0, np.int64)
         return cls(nothing, nothing, nothing, nothing, nothing, np.zeros(0, np.float32), nothing, nothing)
 
@@ -165,21 +236,21 @@ class Candidates:
 
 @dataclass(frozen=True)
 class Header:
-    """Everything in the file that is not about one image or candidate.
+    """Everything in the file that does not belong to a single image or candidate.
 
     Attributes:
         classes: class names; a label is an index here.
         files: image files relative to the data folder; sources and references are indices here.
         files_label: label of each file.
         files_split: 0 train, 1 test.
-        encoding: how images are stored.
-        quality: of JPEG, 0 for the others.
+        encoding: how all images are stored.
+        quality: JPEG quality (1-100); 0 for the other encodings.
         variants: names of the variants of a reference.
         verdicts: names of the verdicts of the selection.
-        options: the resolved options; what JSON can hold.
-        checkpoint_sha256: of the generator's weights, in hexadecimal; empty if there is none.
+        options: the resolved options, as JSON can hold them; see :attr:`provenance`.
+        checkpoint_sha256: SHA-256 of the generator's weights in hexadecimal; empty if there are none.
         seed: the run's seed.
-        created_by: the writer's name and version.
+        created_by: name and version of the program that wrote the file.
         skipped: path and reason of every file that could not be used.
     """
 
@@ -199,16 +270,21 @@ class Header:
 
     @cached_property
     def provenance(self) -> Provenance:
-        """What ``options`` say, typed."""
+        """The entries of ``options`` that dagaug reads again, typed."""
         return Provenance.read(self.options, self.seed)
 
 
 def digest(attributes: Mapping[str, str | int], hashes: Mapping[str, bytes], extents: Mapping[str, Extent]) -> bytes:
-    """What /content_sha256 holds.
+    """The value of /content_sha256.
 
-    SHA-256 of a line of JSON for the attributes (an object with sorted keys, ASCII, no spaces), then for each
-    dataset in the schema's order, but for /images/data and /content_sha256, of a line "name type shape"
-    (numpy's type string, lengths joined by commas) and the SHA-256 of its bytes (``hashes``).
+    It is the SHA-256 of these bytes: a line of JSON with the attributes (an object with sorted keys, ASCII, no spaces);
+    then, for each dataset in the order of the schema except /images/data and /content_sha256, a line "name type shape"
+    (numpy's type string; lengths joined by commas) and the SHA-256 of the dataset's bytes.
+
+    Args:
+        attributes: root attributes.
+        hashes: SHA-256 of the bytes of each dataset.
+        extents: type and shape of each dataset, in the order of the schema.
     """
     total = hashlib.sha256()
     total.update(json.dumps(dict(attributes), sort_keys=True, separators=(",", ":")).encode() + b"\n")
@@ -220,7 +296,7 @@ def digest(attributes: Mapping[str, str | int], hashes: Mapping[str, bytes], ext
 
 
 def links_agree(images: Images, candidates: Candidates) -> bool:
-    """Whether ``images.candidate`` and ``candidates.image`` agree on which candidate became which image."""
+    """Whether ``images.candidate`` and ``candidates.image`` agree about which candidate became which image."""
     made, kept = np.flatnonzero(images.candidate >= 0), np.flatnonzero(candidates.image >= 0)
     if len(made) != len(kept) or candidates.image.max(initial=-1) >= len(images):
         return False

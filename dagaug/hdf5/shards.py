@@ -1,4 +1,8 @@
-"""Shards: parts of an augmentation, each written durably to a file of its own."""
+"""Shards: parts of an HDF5 file that is not finished yet, each in a file of its own.
+
+A shard is an HDF5 file with the datasets of :data:`SHARD_SCHEMA`. Its rows of candidates and images count from 0; the
+merge adds the numbers of rows of the shards before it.
+"""
 
 from __future__ import annotations
 
@@ -33,9 +37,10 @@ __all__ = [
 ]
 
 SHARD_SCHEMA = {name: kind for name, kind in SCHEMA.items() if name.startswith(("images/", "candidates/", "content_"))}
-"""The datasets of a shard: those of the file that are about images and candidates."""
+"""The datasets of a shard: the tables of images and candidates."""
 
 ROW_COUNTS = ("images/label", "candidates/source", "images/data")
+"""Datasets whose lengths are the numbers of images, candidates and bytes."""
 
 
 _SHARD_ATTRIBUTES: dict[str, type] = {"format": str, "version": int, "index": int}
@@ -43,12 +48,12 @@ _SHARD_ATTRIBUTES: dict[str, type] = {"format": str, "version": int, "index": in
 
 @dataclass(frozen=True)
 class ShardContent:
-    """What one shard holds.
+    """Content of one shard.
 
     Attributes:
-        encoded: each image's bytes, encoded as the header will say.
-        images: as many rows; ``candidate`` counts from this shard's first candidate, -1 for none.
-        candidates: ``image`` counts from this shard's first image, -1 for none.
+        encoded: bytes of each image, in the encoding of the header.
+        images: one row for each image; ``candidate`` is a row of ``candidates``, -1 for none.
+        candidates: the candidates, kept or not; ``image`` is a row of ``images``, -1 for none.
     """
 
     encoded: Sequence[bytes]
@@ -57,17 +62,18 @@ class ShardContent:
 
 
 def parts_folder(target: Path | str) -> Path:
-    """The folder that holds the shards of ``target`` while it is not whole."""
+    """The folder with the shards of ``target`` until it is finished: ``TARGET.parts``."""
     target = Path(target)
     return target.with_name(target.name + ".parts")
 
 
 def shard_path(parts: Path, index: int) -> Path:
+    """The file of a shard in the folder ``parts``."""
     return parts / f"index-{index:05d}.h5"
 
 
 def finished_shards(parts: Path) -> frozenset[int]:
-    """Indices of the shards that are there; shards that are damaged in their structure are not."""
+    """Indices of the shards in a folder, without those whose structure is damaged."""
     found = set()
     for path in parts.glob("index-*.h5"):
         number = path.stem.removeprefix("index-")
@@ -79,15 +85,23 @@ def finished_shards(parts: Path) -> frozenset[int]:
 
 
 def write_shard(parts: Path, index: int, content: ShardContent) -> Path:
-    """Write one shard and rename it into place; a shard that was there is replaced.
+    """Write one shard atomically; it replaces an existing one.
+
+    Args:
+        parts: the folder.
+        index: number of the shard.
+        content: images and candidates.
+
+    Returns:
+        The shard's file.
 
     Raises:
-        StoreError: the disk is full or the folder cannot be written; shards that are there stay.
+        StoreError: the disk is full or the folder cannot be written; other shards are kept.
         ValueError: columns and images differ in number, an image is empty, or a value does not fit its type.
     """
     arrays = _shard_arrays(content)
     path = shard_path(parts, index)
-    # Two processes may make one shard, if one was taken for dead; none writes into the other's.
+    # Two processes may write the same shard if Ray took one for dead; each has a temporary file of its own.
     own = path.with_name(f"{path.name}.{socket.gethostname()}-{os.getpid()}.tmp")
     with write_durably(path, f"finished shards are kept in {parts}", own) as temporary:
         attributes: dict[str, str | int] = {"format": SHARD_FORMAT, "version": VERSION, "index": index}
@@ -120,7 +134,7 @@ def _shard_arrays(content: ShardContent) -> dict[str, np.ndarray]:
         for column in fields(columns):
             name, array = f"{table}/{column.name}", np.asarray(getattr(columns, column.name))
             if array.shape != (count,):
-                raise ValueError(f"{name} has shape {array.shape} where {count} rows belong")
+                raise ValueError(f"{name} has shape {array.shape} instead of ({count},)")
             given[name] = array
     if not links_agree(content.images, content.candidates):
         raise ValueError("images.candidate and candidates.image of the shard disagree")
@@ -128,7 +142,11 @@ def _shard_arrays(content: ShardContent) -> dict[str, np.ndarray]:
 
 
 def to_stored_type(name: str, array: np.ndarray) -> np.ndarray:
-    """``array`` in the type that the schema gives it; integers that do not fit are refused, not wrapped."""
+    """``array`` in the type of the schema, contiguous.
+
+    Raises:
+        ValueError: an integer does not fit the type.
+    """
     dtype = np.dtype(SCHEMA[name][0])
     if dtype.kind in "iu" and array.size:
         limits = np.iinfo(dtype)
@@ -138,7 +156,15 @@ def to_stored_type(name: str, array: np.ndarray) -> np.ndarray:
 
 
 class ShardFile:
-    """A finished shard. Raises StoreError when its structure is not a shard's."""
+    """A finished shard.
+
+    Args:
+        path: its file.
+        index: its number.
+
+    Raises:
+        StoreError: the file is not this shard, or its structure is damaged.
+    """
 
     def __init__(self, path: Path, index: int) -> None:
         self.path = path
@@ -146,25 +172,29 @@ class ShardFile:
         self._attributes, self._extents = read_layout(path, _SHARD_ATTRIBUTES, SHARD_SCHEMA, self._bytes.size)
         self._bytes.close()
         if self._attributes != {"format": SHARD_FORMAT, "version": VERSION, "index": index}:
-            raise StoreError(f"{path}: not shard {index} of this version of dagaug")
+            raise StoreError(f"{path}: not shard {index}, or of another version of dagaug")
 
     def rows(self, name: str) -> int:
+        """Number of rows of a dataset."""
         return self._extents[name].shape[0]
 
     def column(self, name: str) -> np.ndarray:
+        """One dataset."""
         try:
             return self._bytes.array(self._extents[name])
         finally:
             self._bytes.close()
 
     def content_sha256(self) -> bytes:
-        try:
-            return self._bytes.array(self._extents["content_sha256"]).tobytes()
-        finally:
-            self._bytes.close()
+        """The stored hash of the shard's content."""
+        return self.column("content_sha256").tobytes()
 
     def checked(self) -> Iterator[tuple[str, np.ndarray]]:
-        """All columns and the data, after their hashes were checked."""
+        """Name and content of all datasets except the hash, after a check of all hashes.
+
+        Raises:
+            StoreError: a hash differs; the shard is then removed, so that the next call makes it again.
+        """
         try:
             arrays = {name: self._bytes.array(extent) for name, extent in self._extents.items()}
         finally:
@@ -177,14 +207,25 @@ class ShardFile:
             for first, last, sha256 in zip(offset, offset[1:], arrays["images/sha256"], strict=False)
         ):
             self.path.unlink(missing_ok=True)
-            raise StoreError(f"{self.path}: was damaged and is removed; run the same command again to redo it")
+            raise StoreError(
+                f"{self.path}: was damaged and has been removed; run the same command again to make it anew"
+            )
         del arrays["content_sha256"]
         yield from arrays.items()
 
 
 @contextmanager
 def write_durably(path: Path, kept: str, temporary: Path | None = None) -> Iterator[Path]:
-    """Give a name to write under; what was written there gets the name ``path`` if nothing goes wrong."""
+    """Write a file atomically: yield a temporary path; after the block, its file replaces ``path``.
+
+    Args:
+        path: the final name.
+        kept: what is kept after an error, for the message.
+        temporary: the temporary path; by default ``path`` with the suffix ``.tmp``.
+
+    Raises:
+        StoreError: the disk is full, or the file cannot be written.
+    """
     temporary = temporary or path.with_name(path.name + ".tmp")
     with explain_hdf5_write_errors(path, kept), atomic_replace(path, temporary):
         yield temporary
@@ -192,7 +233,12 @@ def write_durably(path: Path, kept: str, temporary: Path | None = None) -> Itera
 
 @contextmanager
 def explain_hdf5_write_errors(path: Path, kept: str) -> Iterator[None]:
-    """Turn what goes wrong in writing ``path`` into one line; ``kept`` says what is not lost."""
+    """Raise a :class:`StoreError` in one line for every write error in the block, also for those of the HDF5 library.
+
+    Args:
+        path: the file, for the message.
+        kept: what is kept after the error, for the message.
+    """
     try:
         yield
     except (OSError, RuntimeError) as error:
@@ -201,8 +247,8 @@ def explain_hdf5_write_errors(path: Path, kept: str) -> Iterator[None]:
 
 def _write_error(path: Path, kept: str, error: OSError | RuntimeError) -> StoreError:
     number = error.errno if isinstance(error, OSError) else None
-    # HDF5 gives the number only within its text.
+    # The HDF5 library states the error number only in its message.
     if number in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error) or "errno = 28," in str(error):
         return StoreError(f"{path}: the disk is full; {kept}; free some space and run the same command again")
     reason = os.strerror(number) if number else str(error).partition("\n")[0]
-    return StoreError(f"{path}: cannot be written ({reason}); {kept}; run the same command again when it can")
+    return StoreError(f"{path}: cannot be written ({reason}); {kept}; make it writable and run the same command again")

@@ -1,4 +1,4 @@
-"""A torch `Dataset` over the HDF5 file."""
+"""Map-style data set for torch over an HDF5 file. The module itself does not import torch."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ __all__ = ["AugmentedDataset"]
 
 
 class AugmentedDataset:
-    """Images of an HDF5 file and their labels, as a map-style data set for ``torch.utils.data.DataLoader``.
+    """Images and labels of an HDF5 file, as a map-style data set for ``torch.utils.data.DataLoader``.
 
-    Items are ``(image, label)``: the image RGB uint8 [H, W, 3], or what ``transform`` makes of it. Opened
-    lazily in every process, so it pickles and works with any number of workers; batches are read at once.
+    Items are ``(image, label)``. The image is uint8 RGB [H, W, 3], or the result of ``transform``. Each process opens
+    the file by itself, so the data set can be pickled and works with any number of workers. Batches are read at once.
 
     Args:
         path: the file.
         split: "train", "test" or "all".
-        real: images of the data set itself.
-        synthetic: morphs.
+        real: include the real images.
+        synthetic: include the morphs.
         transform: called with each image.
-        decode: turns an image's stored bytes into RGB; by default OpenCV does.
-        synthetic_share: the share of morphs that :attr:`weights` aim at; by default all weigh the same.
+        decode: makes an RGB image of an image's stored bytes; by default OpenCV decodes them.
+        synthetic_share: share of morphs, in [0, 1], that :attr:`weights` produce; by default all weights are equal.
 
     Raises:
         StoreError: the file breaks its specification, or an image cannot be decoded.
-        ValueError: an unknown split, or a share outside 0 to 1.
+        ValueError: an unknown split, or a share outside [0, 1].
     """
 
     def __init__(
@@ -45,9 +45,9 @@ class AugmentedDataset:
         synthetic_share: float | None = None,
     ) -> None:
         if split not in ("train", "test", "all"):
-            raise ValueError(f"split is {split!r}, not train, test or all")
+            raise ValueError(f"split is {split!r}; choose train, test or all")
         if synthetic_share is not None and not 0 <= synthetic_share <= 1:
-            raise ValueError(f"synthetic_share is {synthetic_share}, not between 0 and 1")
+            raise ValueError(f"synthetic_share is {synthetic_share}; give a number from 0 to 1")
         self.transform, self._decode, self._share = transform, decode, synthetic_share
         with Store(path) as store:
             self.classes = store.classes
@@ -58,7 +58,7 @@ class AugmentedDataset:
             self.rows: Int64[np.ndarray, " n"] = np.flatnonzero(chosen)
             self.labels: Int64[np.ndarray, " n"] = store.column("images/label")[self.rows].astype(np.int64)
             self.synthetic: Bool[np.ndarray, " n"] = is_synthetic[self.rows]
-            self._pictures = store.image_reader
+            self._reader = store.image_reader
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -67,9 +67,9 @@ class AugmentedDataset:
         return self.__getitems__([checked_row(index, len(self))])[0]
 
     def __getitems__(self, indices: Iterable[int]) -> list[tuple[object, int]]:
-        """A batch, in the order of ``indices``."""
+        """A batch of items, in the order of ``indices``. The DataLoader calls it."""
         places = [checked_row(index, len(self)) for index in indices]
-        images = self._pictures.decoded(self.rows[places].tolist(), self._decode)
+        images = self._reader.decoded(self.rows[places].tolist(), self._decode)
         labels = self.labels[places].tolist()
         if self.transform is None:
             return list(zip(images, labels, strict=True))
@@ -77,7 +77,7 @@ class AugmentedDataset:
 
     @property
     def weights(self) -> Float64[np.ndarray, " n"]:
-        """For ``WeightedRandomSampler``: sum 1, morphs together ``synthetic_share`` of it."""
+        """Weights for ``WeightedRandomSampler``; the sum is 1, that of the morphs ``synthetic_share``."""
         count, morphs = len(self), int(self.synthetic.sum())
         if self._share is None or morphs in (0, count):
             return np.full(count, 1 / max(count, 1))

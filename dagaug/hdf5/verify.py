@@ -1,4 +1,4 @@
-"""Verification of an HDF5 file: types, shapes, indices, hashes, and that every image decodes."""
+"""Verification of an HDF5 file: types, shapes, indices, hashes, decoding of every image."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ __all__ = ["Verified", "verify"]
 
 @dataclass(frozen=True)
 class Verified:
-    """What a file that passed :func:`verify` holds.
+    """Contents of a file that passed :func:`verify`.
 
     Attributes:
-        images, synthetic, real: how many images, all of whose hashes fit.
-        decoded: how many of them were decoded, too.
-        candidates: how many, kept or not.
+        images, synthetic, real: numbers of images; the hashes of all were checked.
+        decoded: number of images that were decoded.
+        candidates: number of candidates, kept or not.
         classes, files, skipped: lengths of these tables.
-        datasets: how many were checked for type, shape and place.
-        data_bytes: of all images together.
-        content_sha256: that was stored and found, in hexadecimal.
+        datasets: number of datasets whose type, shape and position were checked.
+        data_bytes: bytes of all images together.
+        content_sha256: the file's hash in hexadecimal.
     """
 
     images: int
@@ -44,13 +44,18 @@ class Verified:
 
 
 def verify(path: Path | str, *, decode: bool = True, progress: Progress = SILENT) -> Verified:
-    """Check everything that a file says of itself.
+    """Check a whole file against :mod:`dagaug.hdf5.schema`.
 
-    That is: the specification, the range of every index, the hash of every image's bytes, (``decode``) that every
-    image decodes to the size it declares, that every image and its candidate say the same, and the content's hash.
+    Checked are the types and shapes of all datasets, the range of every index, the hash of every image, that each image
+    decodes to its declared size, that each image agrees with its candidate, and the hash of the whole content.
+
+    Args:
+        path: the file.
+        decode: decode the images.
+        progress: reports the checked images.
 
     Raises:
-        StoreError: naming the first dataset, image or candidate that is wrong, by its row.
+        StoreError: something is wrong; the message names the first wrong dataset, and the row of an image or candidate.
     """
     with Store(path) as store:
         hashes = store.column("images/sha256")
@@ -66,7 +71,7 @@ def verify(path: Path | str, *, decode: bool = True, progress: Progress = SILENT
         _check_agreement(store)
         stored = store.column("content_sha256").tobytes()
         if store.content_sha256() != stored:
-            raise StoreError(f"{path}: /content_sha256 does not fit the content; the file was changed or damaged")
+            raise StoreError(f"{path}: /content_sha256 differs from the content; the file was changed or damaged")
         synthetic = int(store.images.synthetic.sum())
         return Verified(
             images=len(store),
@@ -74,23 +79,23 @@ def verify(path: Path | str, *, decode: bool = True, progress: Progress = SILENT
             real=len(store) - synthetic,
             decoded=len(store) if decode else 0,
             candidates=len(store.candidates),
-            classes=store._length("classes"),
-            files=store._length("files"),
-            skipped=store._length("skipped/path"),
+            classes=store.length("classes"),
+            files=store.length("files"),
+            skipped=store.length("skipped/path"),
             datasets=len(SCHEMA),
-            data_bytes=store._length("images/data"),
+            data_bytes=store.length("images/data"),
             content_sha256=stored.hex(),
         )
 
 
 def _check_agreement(store: Store) -> None:
-    """See that images and candidates name each other, and say the same of each other."""
+    """Check that images and candidates refer to each other and have equal columns."""
     images, candidates = store.images, store.candidates
     if not links_agree(images, candidates):
         raise StoreError(f"{store.path}: /images/candidate and /candidates/image disagree")
     of_a_morph = (images.reference >= 0) | (images.predicted >= 0) | (images.candidate >= 0)
     for row in np.flatnonzero(~images.synthetic & of_a_morph)[:1]:
-        raise StoreError(f"{store.path}: /images: image {row} is real, and has a reference, prediction or candidate")
+        raise StoreError(f"{store.path}: /images: image {row} is real but has a reference, prediction or candidate")
     made = np.flatnonzero(images.candidate >= 0)
     for name in ("source", "reference", "variant", "label", "predicted", "confidence"):
         ours, theirs = getattr(images, name)[made], getattr(candidates, name)[images.candidate[made]]

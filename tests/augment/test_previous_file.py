@@ -149,7 +149,7 @@ def test_other_options_are_refused_with_both_values_and_the_file_stays(
     damaged.repair()
     before = out.read_bytes()
     other = options.model_copy(update={"quality": 90})
-    with pytest.raises(OutputExistsError, match=r"quality = 95, while this one has (options\.)?quality = 90"):
+    with pytest.raises(OutputExistsError, match=r"quality = 95, but this run has (options\.)?quality = 90"):
         run(model, damaged.data, other, out, retry_failed=True)
     assert out.read_bytes() == before
     assert not parts_folder(out).exists()
@@ -310,7 +310,7 @@ def test_a_folder_that_lost_a_file_is_refused_naming_it(
             run(model, birds, options, tmp_path / "a.h5")
     fewer = replace(birds, samples=birds.samples[1:])
     name = birds.samples[0].path.as_posix()
-    with pytest.raises(OutputExistsError, match=f'"{name}" among its files, which is not there now'):
+    with pytest.raises(OutputExistsError, match=f'"{name}" in its files, which this run does not have'):
         run(model, fewer, options, tmp_path / "a.h5")
 
 

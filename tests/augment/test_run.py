@@ -76,7 +76,7 @@ def test_cutouts_on_other_backgrounds_are_the_same_bytes_when_their_run_was_kill
         kill_at_shard(patch, SHARDS - 2)
         with pytest.raises(Killed):
             run(model, birds, options, tmp_path / "a.h5")
-    with pytest.raises(OutputExistsError, match=r'options\.background = "?other"?, while this one has .*reference'):
+    with pytest.raises(OutputExistsError, match=r'options\.background = "?other"?, but this run has .*reference'):
         run(model, birds, options.model_copy(update={"background": "reference"}), tmp_path / "a.h5")
     run(model, birds, options, tmp_path / "a.h5")
     assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "straight.h5").read_bytes()
@@ -134,7 +134,7 @@ def test_a_run_killed_after_writing_its_file_is_finished_by_the_same_call(
         if retry
         else f"{out}: already complete; an earlier call was killed after writing it"
     ]
-    with pytest.raises(OutputExistsError, match=r"a\.h5 exists; --overwrite replaces it"):
+    with pytest.raises(OutputExistsError, match=r"a\.h5 exists; try overwrite=True"):
         run(model, birds, options, out)
 
 
@@ -162,7 +162,7 @@ def test_an_unfinished_run_with_other_options_is_refused_with_the_option_and_bot
         kill_at_shard(patch, 2)
         with pytest.raises(Killed):
             run(model, birds, judged, tmp_path / "a.h5")
-    with pytest.raises(OutputExistsError, match=r"refs = 2, while this one has options\.refs = 3"):
+    with pytest.raises(OutputExistsError, match=r"refs = 2, but this run has options\.refs = 3"):
         run(model, birds, judged.model_copy(update={"refs": 3}), tmp_path / "a.h5")
     done = run(model, birds, judged.model_copy(update={"refs": 1}), tmp_path / "a.h5", overwrite=True)
     assert done.candidates == TRAINING_IMAGES * len(DEFAULT_VARIANTS)
@@ -173,7 +173,7 @@ def test_a_finished_file_is_replaced_only_when_asked_for(
 ) -> None:
     out = shutil.copy(made.out, tmp_path / "a.h5")
     before = out.read_bytes()
-    with pytest.raises(OutputExistsError, match=r"a\.h5 exists; --overwrite replaces it"):
+    with pytest.raises(OutputExistsError, match=r"a\.h5 exists; try overwrite=True"):
         run(model, birds, judged, out)
     assert out.read_bytes() == before
     run(model, birds, judged.model_copy(update={"limit": 2}), out, overwrite=True)

@@ -202,7 +202,7 @@ HOSTILE: dict[str, tuple[Callable[[h5py.File], object], str]] = {
     ),
     "soft": (linked_to("classes", h5py.SoftLink("/files")), "/classes is a link"),
     "external": (linked_to("images/data", h5py.ExternalLink("o.h5", "/d")), "/images/data is a link"),
-    "external group": (linked_to("images", h5py.ExternalLink("o.h5", "/d")), "is a link to elsewhere"),
+    "external group": (linked_to("images", h5py.ExternalLink("o.h5", "/d")), "is a link; files with links are refused"),
     "type": (replaced("images/label", dtype="<f4"), "/images/label is not of type i4"),
     "byte order": (replaced("images/label", dtype=">i4"), "/images/label is not of type i4"),
     "vlen text": (
@@ -213,7 +213,7 @@ HOSTILE: dict[str, tuple[Callable[[h5py.File], object], str]] = {
         replaced("images/label", data=np.zeros((TOTAL, 1), "<i4")),
         "/images/label has 2 dimensions, not 1",
     ),
-    "rows": (replaced("images/label", data=np.zeros(3, "<i4")), "/images/label has 3 rows where 14 belong"),
+    "rows": (replaced("images/label", data=np.zeros(3, "<i4")), "/images/label has 3 rows instead of 14"),
     "no shape": (replaced("images/label", data=h5py.Empty("<i4")), "/images/label"),
     "filter": (replaced("images/data", compression="gzip"), "/images/data has a filter"),
     "bomb": (
@@ -223,9 +223,9 @@ HOSTILE: dict[str, tuple[Callable[[h5py.File], object], str]] = {
         ),
         "/files has a filter",
     ),
-    "chunks": (replaced("images/data", chunks=(16,)), "/images/data is not stored in one piece"),
-    "other file": (in_another_file, "/images/data is not stored in one piece"),
-    "virtual": (virtual, "/images/data is virtual in another way than dagaug writes"),
+    "chunks": (replaced("images/data", chunks=(16,)), "/images/data is not contiguous"),
+    "other file": (in_another_file, "/images/data is not contiguous"),
+    "virtual": (virtual, "/images/data is virtual, but not in the way that dagaug writes"),
     "huge": (unallocated, "/images/data declares 1,152,921,504,606,846,976 bytes"),
     "label": (with_value("images/label", 2, 2), "/images/label has values outside 0 to 1"),
     "split": (with_value("images/split", 2, 2), "/images/split has values outside"),
@@ -366,7 +366,7 @@ def test_verify_finds_candidates_that_name_another_image(files: dict[str, Path],
     [
         ("confidence", REAL, 0.75, f"/images/confidence: image {REAL} and its candidate 0 differ"),
         ("label", REAL + 1, 0, f"/images/label: image {REAL + 1} and its candidate 2 differ"),
-        ("predicted", 2, 1, "/images: image 2 is real, and has a reference, prediction or candidate"),
+        ("predicted", 2, 1, "/images: image 2 is real but has a reference, prediction or candidate"),
     ],
 )
 def test_verify_names_the_image_that_is_not_what_its_candidate_is(

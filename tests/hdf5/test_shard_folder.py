@@ -152,9 +152,9 @@ def columns(images: Images, rows: slice) -> dict[str, np.ndarray]:
 def test_another_identity_is_refused_with_both_values(tmp_path: Path) -> None:
     target = written(tmp_path / "x.h5", count=1)
     other = {"seed": 3, "options": {"refs": 5, "size": 64}}
-    with pytest.raises(OutputExistsError, match=r"options\.refs = 10, while this one has options\.refs = 5"):
+    with pytest.raises(OutputExistsError, match=r"options\.refs = 10, but this run has options\.refs = 5"):
         open_shard_folder(target, other)
-    with pytest.raises(OutputExistsError, match="steps = null, while this one has steps = 7"):
+    with pytest.raises(OutputExistsError, match="steps = null, but this run has steps = 7"):
         open_shard_folder(target, {**IDENTITY, "steps": 7})
     with open_shard_folder(target, IDENTITY) as run:
         assert run.finished == {0}
@@ -172,7 +172,7 @@ def test_overwrite_begins_anew_with_another_identity_and_goes_on_with_the_same(t
 def test_a_finished_target_stays_until_overwritten_by_a_whole_one(tmp_path: Path, straight: bytes) -> None:
     target = write(tmp_path / "x.h5", "jpeg")
     before = target.read_bytes()
-    with pytest.raises(OutputExistsError, match="exists; --overwrite replaces it"):
+    with pytest.raises(OutputExistsError, match="exists; try overwrite=True or another out"):
         open_shard_folder(target, IDENTITY)
     assert [path.name for path in tmp_path.iterdir()] == ["x.h5"]
     with open_shard_folder(target, IDENTITY, overwrite=True) as run:
@@ -291,7 +291,7 @@ def test_a_write_that_fails_anywhere_within_hdf5_is_told_in_one_line(tmp_path: P
 
 def test_a_folder_that_cannot_be_written_is_told_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(StoreError, match=r"cannot be written .*; write elsewhere: --out FILE"):
+    with pytest.raises(StoreError, match=r"cannot be written .*; try another out"):
         open_shard_folder(tmp_path / "file" / "x.h5", IDENTITY)
     with pytest.raises(StoreError, match="is a folder; name a file"):
         open_shard_folder(tmp_path, IDENTITY)
@@ -300,7 +300,7 @@ def test_a_folder_that_cannot_be_written_is_told_in_one_line(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"classes": ("a", "b\0c")}, r"classes: 'b\\x00c' holds a NUL"),
+        ({"classes": ("a", "b\0c")}, r"classes: 'b\\x00c' contains a NUL"),
         ({"classes": ("a", "\ud800")}, r"classes: '\\ud800' is not Unicode"),
         ({"classes": ("a",)}, "/files_label has values outside 0 to 0"),
         ({"encoding": "raw"}, "does not fit height × width × 3"),

@@ -127,7 +127,7 @@ def test_a_signal_keeps_finished_shards_and_the_same_call_ends_with_the_same_byt
     with pytest.raises(Interrupted, match="8 images are kept"):
         small(copier, folder, out, batch_size=2, progress=stopping)
     assert not out.exists()
-    with pytest.raises(OutputExistsError, match="batch_size = 2, while this one has batch_size = 3"):
+    with pytest.raises(OutputExistsError, match="batch_size = 2, but this run has batch_size = 3"):
         small(copier, folder, out, batch_size=3)
     result = small(copier, folder, out, batch_size=2)
     assert (result.images, result.found) == (4, 8)
