@@ -1,1 +1,1 @@
-"""Measures of an augmented set: realism, diversity, recognisability, true answers, key points."""
+"""Measures of an augmented data set: realism, diversity, recognisability, true answers, key points."""

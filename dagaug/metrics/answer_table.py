@@ -1,8 +1,7 @@
-"""The table of true answers: source, reference, and the image that their morph should be."""
+"""True answers: the images that morphs should equal, from a CSV table of pairs or from the built-in birds."""
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,97 +11,66 @@ from jaxtyping import Float, UInt8
 
 from dagaug.birds.dataset import true_morph
 from dagaug.data.image_files import decode
+from dagaug.data.pairs_table import FileIndex, PairRow, read_pairs_table
 from dagaug.runtime.errors import DataError
 
-__all__ = ["COLUMNS", "FindTruth", "read_truths"]
-
-COLUMNS = {
-    "source": ("source", "s"),
-    "reference": ("reference", "t"),
-    "truth": ("truth", "gt"),
-    "truth_mask": ("truth_mask", "gt_mask"),
-    "reference_mask": ("reference_mask", "t_mask"),
-}
-"""Columns of a table of pairs, each with the names that it may have; only the first two must be there."""
-
-
-# True answers
-
+__all__ = ["TrueAnswer", "TrueAnswerLookup", "read_true_answers"]
 
 @dataclass(frozen=True)
-class _Truth:
-    """A true answer as large as its whole reference; masks in [0, 1]."""
+class TrueAnswer:
+    """The image that a morph should equal, of the size of its whole reference.
+
+    Attributes:
+        image: RGB.
+        mask: object mask of the image, in [0, 1]; None if unknown.
+        reference_mask: object mask of the reference, in [0, 1]; None if unknown.
+    """
 
     image: UInt8[np.ndarray, "H W 3"]
     mask: Float[np.ndarray, "H W"] | None
     reference_mask: Float[np.ndarray, "H W"] | None
 
 
-FindTruth = Callable[[str, str], _Truth | None]
-"""From the files of source and reference to the true answer; None for a pair that is not asked for."""
+TrueAnswerLookup = Callable[[str, str], TrueAnswer | None]
+"""Maps the files of source and reference to the true answer, or to None if the table does not have the pair."""
 
 
-def _of_flock(root: Path) -> FindTruth:
-    def find(source: str, reference: str) -> _Truth | None:
-        true, shown = true_morph(root, source, reference), true_morph(root, reference, reference)
-        return _Truth(true.image, true.mask, shown.mask)
+def _lookup_in_birds(root: Path) -> TrueAnswerLookup:
+    def find(source: str, reference: str) -> TrueAnswer | None:
+        true, own = true_morph(root, source, reference), true_morph(root, reference, reference)
+        return TrueAnswer(true.image, true.mask, own.mask)
 
     return find
 
 
-@dataclass(frozen=True)
-class _Row:
-    """A line of a table of pairs, by our names of its columns."""
+class _TableLookup:
+    """Looks true answers up in a table; a table without them takes them from the built-in birds.
 
-    line: int
-    values: dict[str, str]
+    Args:
+        path: the table.
+        files: files of the HDF5 file.
+        root: folder of the built-in birds.
 
-
-def _read_table(path: Path) -> tuple[list[_Row], set[str]]:
-    """The lines of a table of pairs, and which of :data:`COLUMNS` it has."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            table = csv.DictReader(stream)
-            names = table.fieldnames or ()
-            found = {ours: name for ours, known in COLUMNS.items() for name in known[::-1] if name in names}
-            if not {"source", "reference"} <= found.keys():
-                raise DataError(f"{path}: its header must name the columns source and reference (or s and t)")
-            rows = [
-                _Row(line, {ours: (record[name] or "").strip() for ours, name in found.items()})
-                for line, record in enumerate(table, 2)
-            ]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: not a readable table ({error})") from error
-    if not rows:
-        raise DataError(f"{path}: names no pairs")
-    return rows, set(found)
-
-
-class _OfTable:
-    """True answers that a table names; a table that names none takes them from the built-in birds of ``root``."""
+    Raises:
+        DataError: the table cannot be read, or a name in it is ambiguous.
+    """
 
     def __init__(self, path: Path, files: Sequence[str], root: Path) -> None:
         self.path = path
-        rows, columns = _read_table(path)
-        self._birds = None if "truth" in columns else _of_flock(root)
-        known: dict[str, set[str]] = {}
-        for file in files:
-            parts = file.split("/")
-            for first in range(len(parts)):
-                known.setdefault("/".join(parts[first:]), set()).add(file)
-        self.pairs = {(self._file(row, "source", known), self._file(row, "reference", known)): row for row in rows}
+        table = read_pairs_table(path)
+        self._birds = None if "truth" in table.columns else _lookup_in_birds(root)
+        self._files, self._index = files, FileIndex(files)
+        self.pairs = {(self._file(row, "source"), self._file(row, "reference")): row for row in table.rows}
 
-    def _file(self, row: _Row, column: str, known: dict[str, set[str]]) -> str:
-        """A file of the store by its path, or by an end of it that only one has."""
+    def _file(self, row: PairRow, column: str) -> str:
+        """A file of the HDF5 file by its path, or by a path ending that only one file has; else the text itself."""
         text = row.values[column]
-        found = known.get(text, set())
-        if text in found:
-            return text
-        if len(found) > 1:
+        rows = self._index.rows(text)
+        if len(rows) > 1:
             raise DataError(f"{self.path}, line {row.line}: {text} is ambiguous")
-        return next(iter(found), text)
+        return self._files[rows[0]] if rows else text
 
-    def __call__(self, source: str, reference: str) -> _Truth | None:
+    def __call__(self, source: str, reference: str) -> TrueAnswer | None:
         row = self.pairs.get((source, reference))
         if row is None:
             return None
@@ -110,11 +78,11 @@ class _OfTable:
             return self._birds(source, reference)
         image = self._read(row, "truth")
         if image is None:
-            raise DataError(f"{self.path}, line {row.line}: names no true answer")
+            raise DataError(f"{self.path}, line {row.line}: has no true answer")
         masks = [self._read(row, column) for column in ("truth_mask", "reference_mask")]
-        return _Truth(image, *(None if mask is None else mask.mean(-1, dtype=np.float32) / 255 for mask in masks))
+        return TrueAnswer(image, *(None if mask is None else mask.mean(-1, dtype=np.float32) / 255 for mask in masks))
 
-    def _read(self, row: _Row, column: str) -> UInt8[np.ndarray, "H W 3"] | None:
+    def _read(self, row: PairRow, column: str) -> UInt8[np.ndarray, "H W 3"] | None:
         text = row.values.get(column, "")
         if not text:
             return None
@@ -122,14 +90,26 @@ class _OfTable:
         file = (base / text).resolve()
         if not file.is_relative_to(base):
             raise DataError(
-                f"{self.path}, line {row.line}: {text!r} leaves the table's folder; give paths below {base}"
+                f"{self.path}, line {row.line}: {text!r} is outside the table's folder; give paths below {base}"
             )
         return decode(file)
 
 
-def read_truths(truth: Path, files: Sequence[str], root: Path) -> tuple[FindTruth, int | None]:
-    """Where true answers are found, and how many pairs are asked for (None: all that a file has)."""
+def read_true_answers(truth: Path, files: Sequence[str], root: Path) -> tuple[TrueAnswerLookup, int | None]:
+    """Open a source of true answers.
+
+    Args:
+        truth: a folder of the built-in birds, or a table of pairs.
+        files: files of the HDF5 file whose morphs are compared.
+        root: data folder; the built-in birds of a table without true answers.
+
+    Returns:
+        the lookup, and the number of pairs in the table; None for a folder, which has all pairs.
+
+    Raises:
+        DataError: see :class:`_TableLookup`.
+    """
     if truth.is_dir():
-        return _of_flock(truth), None
-    table = _OfTable(truth, files, root)
+        return _lookup_in_birds(truth), None
+    table = _TableLookup(truth, files, root)
     return table, len(table.pairs)

@@ -1,9 +1,9 @@
-"""How real, how varied and how recognisable the images of an HDF5 file are (paper, Secs. 4.2 and 4.4, Table 1c).
+"""Realism, diversity and recognisability of the synthetic images of an HDF5 file (paper, Secs. 4.2, 4.4, Table 1c).
 
-The synthetic images are compared with the real ones of the test split and of the training split, and test with
-training images beside them: what real images themselves reach is the only yardstick that such numbers have.
-A classifier trained on the real training split judges (the paper fine-tunes one, too) and, unless another network is
-named, gives the features. The measures themselves are in :mod:`dagaug.metrics`.
+Synthetic images are compared with the real test images and with the real training images. The real training images are
+also compared with the test images: what real images reach is the reference for all numbers. A classifier trained on the
+real training images judges recognisability, as in the paper, where one is fine-tuned. Its features are used unless
+another network is named. The measures are in :mod:`dagaug.metrics.measures`.
 """
 
 from __future__ import annotations
@@ -20,43 +20,42 @@ from dagaug.classifiers.backbones import LITE0, Network, build
 from dagaug.classifiers.classifier import Classifier
 from dagaug.compute.tensors import to_tensor
 from dagaug.data.dataset import Dataset
-from dagaug.data.patches import read_patches
+from dagaug.data.patches import Patches, read_patches
 from dagaug.hdf5.reader import Store
-from dagaug.metrics import measures as metrics
-from dagaug.metrics.inputs import BATCH, check_fits, framing_of, held_images, stored_images, train_judge
-from dagaug.metrics.keypoints import Attended, attended, model_of
+from dagaug.metrics import measures
+from dagaug.metrics.inputs import BATCH, batches_of, check_fits, framing_of, stored_images, train_judge
+from dagaug.metrics.keypoints import KeypointAccuracy, keypoint_accuracy, model_of_file
 from dagaug.metrics.lpips import FILES, Lpips, find_weights
-from dagaug.metrics.measures import Spread
-from dagaug.runtime.errors import DataError, UsageError
+from dagaug.metrics.measures import MeanStd
+from dagaug.runtime.errors import DataError, MissingExtraError, UsageError
 from dagaug.runtime.progress import SILENT, Progress
 
-__all__ = ["Compared", "EvaluateOptions", "Evaluation", "Judged", "evaluate"]
+__all__ = ["EvaluateOptions", "Evaluation", "SetComparison", "SetMeasures", "evaluate"]
 
+_LPIPS_PAIRS = 10  # of each group
 
-_PAIRS = 10  # of a group whose LPIPS is measured
-
-
-_LEAST = 6  # images in a set: more than the neighbours of density and coverage
-
+_MIN_IMAGES = 6  # in each set: more than the neighbours of density and coverage
 
 _SYNTHETIC, _TEST, _TRAINING = "synthetic", "test", "training"
 
 
 @dataclass(frozen=True)
 class EvaluateOptions:
-    """What an evaluation depends on besides data and file.
+    """Everything that an evaluation depends on besides the data set and the HDF5 file.
 
     Attributes:
-        features: timm name or ``lite0`` of the network that gives features; None for the classifier that judges.
-        weights: file of weights of that network; without one it is random but for ``lite0``.
-        classifier: timm name of the judge; ``auto`` suits the size.
-        steps: of the judge's training; None for what suits the number of images.
-        size: side of the images in pixels; None for that of the training's patches.
-        per_class: use only the first so many training images of each class; None for what the file was made with.
-        lpips: torchvision's weights of the network under LPIPS; None for a file that torch once downloaded, if there
-            is one.
+        features: timm name or ``lite0`` of the network of the features; None for the judge.
+        weights: weights file of that network; without one its weights are random, except for ``lite0``.
+        classifier: timm name of the judge; ``auto`` chooses by the image size.
+        steps: training steps of the judge; None chooses by the number of images.
+        size: side of the images in pixels, a multiple of 16 from 32 to 1024; None for the training's patch size.
+        per_class: use only the first N training images of each class; None for the number that made the file.
+        lpips: torchvision's weights file of the LPIPS network; None for a file in torch's download folder, if any.
         alpha: tolerance of PCK as a share of the larger side of an image's box.
-        seed: of the judge's training, of splits and of subsets.
+        seed: seed of the judge's training, of splits and of subsets.
+
+    Raises:
+        UsageError: an option is out of range, or ``weights`` is given without ``features``.
     """
 
     features: str | None = None
@@ -71,50 +70,55 @@ class EvaluateOptions:
 
     def __post_init__(self) -> None:
         if self.size is not None and (self.size % 16 or not 32 <= self.size <= 1024):
-            raise UsageError(f"--size {self.size}: a multiple of 16 from 32 to 1024")
+            raise UsageError("give a multiple of 16 from 32 to 1024", option="size", value=self.size)
         if self.weights is not None and self.features is None:
-            raise UsageError("--weights: name the network that they are for with --features")
+            raise UsageError(
+                "name the network of these weights",
+                option="weights",
+                value=self.weights,
+                remedies={"features": LITE0},
+            )
 
 
 @dataclass(frozen=True)
-class Judged:
-    """What the classifier says of one set of images, and how much they vary.
+class SetMeasures:
+    """Recognisability and diversity of one set of images.
 
     Attributes:
-        images: which set.
-        count: how many.
-        accuracy: share whose top-1 class is their label.
-        inception: eq. 11, mean and standard deviation over ten parts.
-        missing: number of classes that none is taken for.
-        diversity: mean feature distance of two morphs of one source; of two images of one class where they are real.
-        lpips: mean LPIPS of the same, None where its weights are not at hand.
+        images: name of the set.
+        count: number of images.
+        accuracy: share of the images that the judge assigns to their class.
+        inception: inception score (eq. 11), mean and standard deviation over ten parts.
+        missing: number of classes that the judge assigns no image to.
+        diversity: mean feature distance of two morphs of one source, or of two real images of one class.
+        lpips: mean LPIPS of the same pairs; None without weights.
     """
 
     images: str
     count: int
     accuracy: float
-    inception: Spread
+    inception: MeanStd
     missing: int
     diversity: float
     lpips: float | None
 
 
 @dataclass(frozen=True)
-class Compared:
-    """One set of images (as fakes) against another (as the real ones), by their features.
+class SetComparison:
+    """One set of images (as fakes) compared with another (as the real ones), by their features.
 
     Attributes:
-        images, against: which sets.
+        images, against: names of the sets.
         fid: Fréchet distance.
         kid: kernel distance, mean and standard deviation over subsets.
-        precision, recall: of 3 neighbours.
-        density, coverage: of 5 neighbours.
+        precision, recall: with 3 neighbours.
+        density, coverage: with 5 neighbours.
     """
 
     images: str
     against: str
     fid: float
-    kid: Spread
+    kid: MeanStd
     precision: float
     recall: float
     density: float
@@ -123,20 +127,20 @@ class Compared:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All measures of a file.
+    """All measures of an HDF5 file.
 
     Attributes:
         file: the HDF5 file.
-        classes: how many.
-        classifier: the judge's network; trained on the real training images.
-        features: the network that gave the features.
-        lpips: the network under LPIPS; empty where its weights are not at hand.
-        judged: synthetic, test and training images.
-        compared: synthetic against test, synthetic against training, training against test images.
-        attended: None where the data have no parts or the checkpoint is not at hand; ``remarks`` says which.
-        remarks: what must be known to read the numbers.
-        skipped: real images that could not be read, with the reason.
-        options: everything that was asked for.
+        classes: number of classes.
+        classifier: network of the judge, which is trained on the real training images.
+        features: network of the features.
+        lpips: network of LPIPS; "" without weights.
+        judged: measures of the synthetic, test and training images.
+        compared: synthetic with test, synthetic with training, training with test images.
+        attended: PCK of the attended regions; None if the data have no key points or the checkpoint is not found.
+        remarks: how to read the numbers, and what was not measured.
+        skipped: path and reason of each real image that could not be read.
+        options: all options.
     """
 
     file: str
@@ -144,87 +148,12 @@ class Evaluation:
     classifier: str
     features: str
     lpips: str
-    judged: tuple[Judged, ...]
-    compared: tuple[Compared, ...]
-    attended: Attended | None
+    judged: tuple[SetMeasures, ...]
+    compared: tuple[SetComparison, ...]
+    attended: KeypointAccuracy | None
     remarks: tuple[str, ...]
     skipped: tuple[tuple[str, str], ...]
     options: dict[str, object]
-
-
-class _Eyes:
-    """A judge and a network that gives features, which look at images together."""
-
-    def __init__(self, judge: Classifier, features: Network | None) -> None:
-        self.judge = judge
-        self.features = (features or judge.network.without_head()).eval().to(judge.device)
-
-    @torch.inference_mode()
-    def look(
-        self, batches: Iterable[UInt8[np.ndarray, "B S S 3"]], title: str, total: int, progress: Progress
-    ) -> tuple[Float64[np.ndarray, "N D"], Float[np.ndarray, "N K"]]:
-        """Features and class probabilities."""
-        features, probabilities = [], []
-        with progress.task(title, total, "images") as task:
-            for batch in batches:
-                features.append(self.features(to_tensor(batch, self.judge.device)).double().cpu().numpy())
-                probabilities.append(self.judge.probabilities(batch))
-                task.advance(len(batch))
-        return np.concatenate(features), np.concatenate(probabilities)
-
-
-def _feature_network(options: EvaluateOptions, size: int) -> Network | None:
-    """The network that was asked for; None for the judge's own features."""
-    if options.features is None:
-        return None
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(options.seed)
-            return build(options.features, 0, size=size, weights=options.weights)
-    except UsageError as error:
-        raise UsageError(str(error).replace("--classifier", "--features", 1)) from error
-
-
-# Evaluating
-
-
-@dataclass(frozen=True)
-class _Set:
-    """One set of images as the networks see it."""
-
-    name: str
-    features: Float64[np.ndarray, "N D"]
-    probabilities: Float[np.ndarray, "N K"]
-    labels: Integer[np.ndarray, " N"]
-    groups: Integer[np.ndarray, " N"]
-    lpips: float | None
-
-    def judged(self, seed: int) -> Judged:
-        predicted = self.probabilities.argmax(1)
-        return Judged(
-            images=self.name,
-            count=len(self.labels),
-            accuracy=metrics.accuracy(predicted, self.labels),
-            inception=metrics.inception_score(self.probabilities, seed=seed),
-            missing=metrics.missing_modes(predicted, self.probabilities.shape[1]),
-            diversity=metrics.diversity_within(self.features, self.groups),
-            lpips=self.lpips,
-        )
-
-
-def _compare(fake: _Set, real: _Set, seed: int) -> Compared:
-    fidelity = metrics.precision_recall(real.features, fake.features)
-    reached = metrics.density_coverage(real.features, fake.features)
-    return Compared(
-        images=fake.name,
-        against=real.name,
-        fid=metrics.fid(real.features, fake.features),
-        kid=metrics.kid(real.features, fake.features, seed=seed),
-        precision=fidelity.precision,
-        recall=fidelity.recall,
-        density=reached.density,
-        coverage=reached.coverage,
-    )
 
 
 def evaluate(
@@ -242,117 +171,220 @@ def evaluate(
 
     Args:
         store: HDF5 file of ``dagaug augment``.
-        dataset: the data that it was made from.
+        dataset: the data set that it was made from.
         options: see :class:`EvaluateOptions`.
-        device: where networks run.
+        device: where the networks run.
         checkpoint: model whose attended regions are measured; the one that made the file by default.
         cache: file that keeps the trained judge.
-        workers: threads that read images.
-        progress: told of what is read, trained and looked at.
+        workers: number of threads that read images.
+        progress: receives images read and training steps.
 
     Raises:
-        DataError: the file does not fit the data, or there are too few images.
+        DataError: the file does not fit the data set, or a set has too few images.
         StoreError: the file cannot be read.
-        UsageError, MissingExtraError, CheckpointError: the network of features cannot be made.
+        UsageError, MissingExtraError, CheckpointError: the network of the features cannot be built.
     """
     options = options or EvaluateOptions()
     with Store(store) as opened:
         check_fits(opened, dataset)
-        header, table = opened.header, opened.images
-        known = header.options.get("per_class")
-        dataset = dataset.subset(options.per_class or (known if isinstance(known, int) else None))
-        framing = framing_of(header.options, options.size)
-        rows = np.flatnonzero(table.synthetic)
+        header = opened.header
+        dataset = dataset.subset(options.per_class or header.provenance.per_class)
+        framing = framing_of(header.provenance, options.size)
+        rows = np.flatnonzero(opened.images.synthetic)
         train, test = (
             read_patches(dataset, samples, framing, workers=workers, progress=progress)
             for samples in (dataset.train, dataset.test)
         )
-        for name, count in ((_SYNTHETIC, len(rows)), (_TEST, len(test.images)), (_TRAINING, len(train.images))):
-            if count < _LEAST:
-                raise DataError(f"{opened.path}: only {count} {name} images; these measures need at least {_LEAST}")
-        given = _feature_network(options, framing.size)
+        _check_counts(opened.path, {_SYNTHETIC: len(rows), _TEST: len(test.images), _TRAINING: len(train.images)})
+        network = _feature_network(options, framing.size)
         weights = options.lpips or find_weights()
         lpips = None if weights is None else Lpips(weights, device)
         judge = train_judge(
             train, dataset.classes, options.classifier,
             steps=options.steps, seed=options.seed, device=device, cache=cache, progress=progress,
         )  # fmt: skip
-        eyes = _Eyes(judge, given)
-        seen = eyes.look(stored_images(opened, rows, framing.size), "Looking at the synthetic", len(rows), progress)
-        groups = table.source[rows]
-
-        def stored(chosen: Int64[np.ndarray, " B"]) -> UInt8[np.ndarray, "B S S 3"]:
-            return next(stored_images(opened, rows[chosen], framing.size))
-
-        varied = _lpips_within(lpips, stored, groups, _SYNTHETIC, options.seed, progress)
-        synthetic = _Set(_SYNTHETIC, *seen, table.label[rows], groups, varied)
-        leaked = int((header.files_split[table.source[rows]] != 0).sum())
-    real = {}
-    for name, patches in ((_TEST, test), (_TRAINING, train)):
-        seen = eyes.look(held_images(patches.images), f"Looking at the {name}", len(patches.images), progress)
-        varied = _lpips_within(lpips, patches.images.__getitem__, patches.labels, name, options.seed, progress)
-        real[name] = _Set(name, *seen, patches.labels, patches.labels, varied)
-    sets = (synthetic, real[_TEST], real[_TRAINING])
-    pairs = ((synthetic, real[_TEST]), (synthetic, real[_TRAINING]), (real[_TRAINING], real[_TEST]))
-    model, why = model_of(checkpoint, header.options, header.checkpoint_sha256)
-    found = None
+        reader = _SetReader(judge, network, lpips, options.seed, progress)
+        synthetic = reader.stored(opened, rows, framing.size)
+        from_test = int((header.files_split[synthetic.groups] != 0).sum())
+    real_test, real_training = reader.real(_TEST, test), reader.real(_TRAINING, train)
+    sets = (synthetic, real_test, real_training)
+    pairs = ((synthetic, real_test), (synthetic, real_training), (real_training, real_test))
+    model, reason = model_of_file(checkpoint, header.provenance.checkpoint, header.checkpoint_sha256)
+    pck = None
     if model is not None:
-        found, why = attended(model, dataset, alpha=options.alpha, device=device, workers=workers, progress=progress)
+        pck, reason = keypoint_accuracy(
+            model, dataset, alpha=options.alpha, device=device, workers=workers, progress=progress
+        )
     return Evaluation(
         file=str(store),
         classes=len(dataset.classes),
         classifier=judge.network.name,
         features=options.features or f"{judge.network.name}, trained on the real training images",
         lpips="" if lpips is None else lpips.name,
-        judged=tuple(one.judged(options.seed) for one in sets),
-        compared=tuple(_compare(fake, against, options.seed) for fake, against in pairs),
-        attended=found,
-        remarks=tuple(_remarks(options, sets, leaked, lpips is not None, why)),
+        judged=tuple(one.measures(options.seed) for one in sets),
+        compared=tuple(_compare(fake, real, options.seed) for fake, real in pairs),
+        attended=pck,
+        remarks=tuple(_remarks(options, sets, from_test, lpips is not None, reason)),
         skipped=tuple((str(one.path), one.reason) for one in (*train.skipped, *test.skipped)),
         options=asdict(options),
     )
 
 
-def _lpips_within(
-    lpips: Lpips | None,
-    read: Callable[[Int64[np.ndarray, " B"]], UInt8[np.ndarray, "B S S 3"]],
-    groups: Integer[np.ndarray, " N"],
-    title: str,
-    seed: int,
-    progress: Progress,
-) -> float | None:
-    """Mean LPIPS of two images of one group; every group weighs the same, by at most :data:`_PAIRS` pairs."""
-    if lpips is None:
+def _check_counts(path: Path, counts: dict[str, int]) -> None:
+    for name, count in counts.items():
+        if count < _MIN_IMAGES:
+            raise DataError(f"{path}: only {count} {name} images; these measures need at least {_MIN_IMAGES}")
+
+
+def _feature_network(options: EvaluateOptions, size: int) -> Network | None:
+    """The network that was asked for; None for the judge's own features."""
+    if options.features is None:
         return None
-    pairs = metrics.pairs_within(groups, most=_PAIRS, seed=seed)
-    found = [np.zeros(0)]
-    with progress.task(f"LPIPS of the {title}", len(pairs), "pairs") as task:
-        for start in range(0, len(pairs), BATCH):
-            part = pairs[start : start + BATCH]
-            found.append(lpips.distances(read(part[:, 0]), read(part[:, 1])))
-            task.advance(len(part))
-    return metrics.mean_of_groups(np.concatenate(found), groups[pairs[:, 0]])
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(options.seed)
+            return build(options.features, 0, size=size, weights=options.weights)
+    except (UsageError, MissingExtraError) as error:
+        option = "features" if error.option == "classifier" else error.option
+        raise type(error)(error.message, option=option, value=error.value, remedies=error.remedies) from error
+
+
+# Sets of images
+
+
+@dataclass(frozen=True)
+class _ReadSet:
+    """One set of images, read by the networks.
+
+    Attributes:
+        name: name of the set.
+        features, probabilities: outputs of the networks.
+        labels: classes of the images.
+        groups: source of each morph, or class of each real image.
+        lpips: mean LPIPS of two images of a group.
+    """
+
+    name: str
+    features: Float64[np.ndarray, "N D"]
+    probabilities: Float[np.ndarray, "N K"]
+    labels: Integer[np.ndarray, " N"]
+    groups: Integer[np.ndarray, " N"]
+    lpips: float | None
+
+    def measures(self, seed: int) -> SetMeasures:
+        predicted = self.probabilities.argmax(1)
+        return SetMeasures(
+            images=self.name,
+            count=len(self.labels),
+            accuracy=measures.accuracy(predicted, self.labels),
+            inception=measures.inception_score(self.probabilities, seed=seed),
+            missing=measures.missing_modes(predicted, self.probabilities.shape[1]),
+            diversity=measures.diversity_within(self.features, self.groups),
+            lpips=self.lpips,
+        )
+
+
+class _SetReader:
+    """Reads sets of images with the judge, the network of the features, and LPIPS.
+
+    Args:
+        judge: gives class probabilities.
+        features: gives features; None for the judge.
+        lpips: None to leave LPIPS out.
+        seed: seed of the pairs whose LPIPS is measured.
+        progress: receives the number of images read.
+    """
+
+    def __init__(
+        self, judge: Classifier, features: Network | None, lpips: Lpips | None, seed: int, progress: Progress
+    ) -> None:
+        self._judge, self._lpips, self._seed, self._progress = judge, lpips, seed, progress
+        self._features = (features or judge.network.without_head()).eval().to(judge.device)
+
+    def stored(self, store: Store, rows: Int64[np.ndarray, " N"], size: int) -> _ReadSet:
+        """The synthetic images of a file, grouped by source."""
+        groups = store.images.source[rows]
+
+        def read(chosen: Int64[np.ndarray, " B"]) -> UInt8[np.ndarray, "B S S 3"]:
+            return next(stored_images(store, rows[chosen], size))
+
+        outputs = self._outputs(stored_images(store, rows, size), _SYNTHETIC, len(rows))
+        return _ReadSet(
+            _SYNTHETIC, *outputs, store.images.label[rows], groups, self._lpips_within(read, groups, _SYNTHETIC)
+        )
+
+    def real(self, name: str, patches: Patches) -> _ReadSet:
+        """Real images, grouped by class."""
+        outputs = self._outputs(batches_of(patches.images), name, len(patches.images))
+        lpips = self._lpips_within(patches.images.__getitem__, patches.labels, name)
+        return _ReadSet(name, *outputs, patches.labels, patches.labels, lpips)
+
+    @torch.inference_mode()
+    def _outputs(
+        self, batches: Iterable[UInt8[np.ndarray, "B S S 3"]], name: str, total: int
+    ) -> tuple[Float64[np.ndarray, "N D"], Float[np.ndarray, "N K"]]:
+        """Features and class probabilities."""
+        features, probabilities = [], []
+        with self._progress.task(f"Reading the {name}", total, "images") as task:
+            for batch in batches:
+                features.append(self._features(to_tensor(batch, self._judge.device)).double().cpu().numpy())
+                probabilities.append(self._judge.probabilities(batch))
+                task.advance(len(batch))
+        return np.concatenate(features), np.concatenate(probabilities)
+
+    def _lpips_within(
+        self,
+        read: Callable[[Int64[np.ndarray, " B"]], UInt8[np.ndarray, "B S S 3"]],
+        groups: Integer[np.ndarray, " N"],
+        name: str,
+    ) -> float | None:
+        """Mean LPIPS of two images of a group; all groups have equal weight and at most :data:`_LPIPS_PAIRS` pairs."""
+        if self._lpips is None:
+            return None
+        pairs = measures.pairs_within(groups, most=_LPIPS_PAIRS, seed=self._seed)
+        found = [np.zeros(0)]
+        with self._progress.task(f"LPIPS of the {name}", len(pairs), "pairs") as task:
+            for start in range(0, len(pairs), BATCH):
+                part = pairs[start : start + BATCH]
+                found.append(self._lpips.distances(read(part[:, 0]), read(part[:, 1])))
+                task.advance(len(part))
+        return measures.mean_of_groups(np.concatenate(found), groups[pairs[:, 0]])
+
+
+def _compare(fake: _ReadSet, real: _ReadSet, seed: int) -> SetComparison:
+    fidelity = measures.precision_recall(real.features, fake.features)
+    coverage = measures.density_coverage(real.features, fake.features)
+    return SetComparison(
+        images=fake.name,
+        against=real.name,
+        fid=measures.fid(real.features, fake.features),
+        kid=measures.kid(real.features, fake.features, seed=seed),
+        precision=fidelity.precision,
+        recall=fidelity.recall,
+        density=coverage.density,
+        coverage=coverage.coverage,
+    )
 
 
 def _remarks(
-    options: EvaluateOptions, sets: tuple[_Set, ...], leaked: int, lpips: bool, unmeasured: str
+    options: EvaluateOptions, sets: tuple[_ReadSet, ...], from_test: int, lpips: bool, no_pck: str
 ) -> Iterator[str]:
-    fewest = min(sets, key=lambda one: len(one.labels))
-    if len(fewest.labels) < metrics.FID_IMAGES:
+    smallest = min(sets, key=lambda one: len(one.labels))
+    if len(smallest.labels) < measures.FID_IMAGES:
         yield (
-            f"FID is biased upwards: there are only {len(fewest.labels)} {fewest.name} images, it wants "
-            f"{metrics.FID_IMAGES} in each set; compare it only at equal numbers, or go by KID."
+            f"FID is biased upwards: there are only {len(smallest.labels)} {smallest.name} images, and it needs "
+            f"{measures.FID_IMAGES} in each set; compare it only at equal numbers, or use KID."
         )
-    judge = "The judge, which gives the features too," if options.features is None else "The judge"
-    yield f"{judge} learned from the training images, of which the synthetic ones were made."
+    judge = "The judge, which also gives the features," if options.features is None else "The judge"
+    yield f"{judge} learned from the training images, which the synthetic images were made from."
     if options.features not in (None, LITE0) and options.weights is None:
-        yield f"{options.features} has random weights; give it some with --weights, or take --features {LITE0}."
+        yield f"{options.features} has random weights; give a weights file, or use the features of {LITE0}."
     if not lpips:
         yield (
-            f"LPIPS was not measured: name a file of torchvision's weights with --lpips ({FILES[0]}). The feature "
-            "diversity is a distance in the features above, comparable only with that of the real images beside it."
+            f"LPIPS was not measured: it needs a file of torchvision's weights ({FILES[0]}). The feature diversity is "
+            "a distance of the features above; compare it only with that of the real images."
         )
-    if leaked:
-        yield f"{leaked} of {len(sets[0].labels)} synthetic images were made from test images."
-    if unmeasured:
-        yield unmeasured
+    if from_test:
+        yield f"{from_test} of {len(sets[0].labels)} synthetic images were made from test images."
+    if no_pck:
+        yield no_pck

@@ -1,8 +1,8 @@
-"""What the measures read: stored images, framing, and the judge that is trained for them."""
+"""Inputs of the measures: stored images, framing of real images, and the judge."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,60 +14,69 @@ from dagaug.classifiers.backbones import network_for
 from dagaug.classifiers.classifier import Classifier
 from dagaug.classifiers.cross_fit import cross_fit
 from dagaug.classifiers.fit import FitOptions
-from dagaug.data.dataset import Dataset
+from dagaug.data.dataset import Dataset, class_mismatch
 from dagaug.data.patches import Framing, Patches
 from dagaug.data.regions import cut, region_of
+from dagaug.hdf5.provenance import Provenance
 from dagaug.hdf5.reader import Store
 from dagaug.runtime.errors import DataError, StoreError
 from dagaug.runtime.progress import Progress
 
-__all__ = ["BATCH", "check_fits", "framing_of", "held_images", "stored_images", "train_judge"]
+__all__ = ["BATCH", "batches_of", "check_fits", "framing_of", "letterboxed", "stored_images", "train_judge"]
 
 BATCH = 256
+"""Images in the networks at a time."""
 
 
 # Images
 
 
-def framing_of(options: Mapping[str, object], size: int | None = None) -> Framing:
-    """How real images must be cut to look like those of a file with these options: whole, or to their boxes.
+def framing_of(provenance: Provenance, size: int | None = None) -> Framing:
+    """Framing of real images to compare with the images of a file: whole images, or patches if it stores patches.
+
+    Args:
+        provenance: how the HDF5 file was made.
+        size: side of the images in pixels; None for the file's patch size.
 
     Raises:
-        StoreError: the options hold no framing that this version knows.
+        StoreError: the options have no valid framing.
     """
     try:
-        framing = Framing.model_validate(options.get("framing", {}))
+        framing = Framing.model_validate({} if provenance.framing is None else provenance.framing)
     except ValidationError as error:
-        raise StoreError("/options: framing is not as this dagaug writes it; make the file anew") from error
+        raise StoreError("/options: the framing is not valid in this version; make the file anew") from error
     size = size or framing.size
-    if options.get("frame") == "crop":
+    if provenance.frame == "crop":
         return framing.model_copy(update={"size": size})
     return Framing(size=size, crop="none", fit="letterbox")
 
 
 def check_fits(store: Store, dataset: Dataset) -> None:
-    """See that a file was made from a data set.
+    """Check that an HDF5 file was made from a data set.
 
     Raises:
-        DataError: its classes are others, or it holds no synthetic images.
+        DataError: the file has other classes, or no synthetic images.
     """
-    if store.classes != dataset.classes:
-        raise DataError(
-            f"{store.path}: its {len(store.classes)} classes are not the {len(dataset.classes)} of {dataset.root}; "
-            "give the data that it was made from"
-        )
+    if mismatch := class_mismatch(store.path, store.classes, dataset):
+        raise DataError(f"{mismatch}; give the data folder that it was made from")
     if not store.images.synthetic.any():
         raise DataError(f"{store.path}: no synthetic images in it; make some: dagaug augment {dataset.root}")
 
 
 def stored_images(store: Store, rows: Int64[np.ndarray, " N"], size: int) -> Iterator[UInt8[np.ndarray, "B S S 3"]]:
-    """Images of a file, letterboxed, some at a time."""
+    """Images of an HDF5 file in batches, letterboxed to ``size`` pixels."""
     for start in range(0, len(rows), BATCH):
         images = store.read(rows[start : start + BATCH].tolist())
-        yield np.stack([cut(image, region_of(*image.shape[:2], box=None, fit="letterbox"), size) for image in images])
+        yield np.stack([letterboxed(image, size) for image in images])
 
 
-def held_images(images: UInt8[np.ndarray, "N S S 3"]) -> Iterator[UInt8[np.ndarray, "B S S 3"]]:
+def letterboxed(image: UInt8[np.ndarray, "H W 3"], size: int) -> UInt8[np.ndarray, "S S 3"]:
+    """The whole image in a square of ``size`` pixels."""
+    return cut(image, region_of(*image.shape[:2], box=None, fit="letterbox"), size)
+
+
+def batches_of(images: UInt8[np.ndarray, "N S S 3"]) -> Iterator[UInt8[np.ndarray, "B S S 3"]]:
+    """Images in memory, in batches."""
     for start in range(0, len(images), BATCH):
         yield images[start : start + BATCH]
 
@@ -86,7 +95,18 @@ def train_judge(
     cache: Path | None,
     progress: Progress,
 ) -> Classifier:
-    """Train one classifier on all of these images, or take it from the cache where it was made from the same ones."""
+    """Train one classifier on all these images, or load it from the cache if the same training is there.
+
+    Args:
+        patches: real images with their labels.
+        classes: names of the classes.
+        name: timm name of the network; ``auto`` chooses by the image size.
+        steps: training steps; None chooses by the number of images.
+        seed: seed of the training.
+        device: where to train.
+        cache: file of the trained classifier; None keeps nothing.
+        progress: receives each training step.
+    """
     size = patches.images.shape[1]
     options = FitOptions(name=network_for(name, size), size=size, steps=steps)
     fitted = cross_fit(

@@ -1,39 +1,38 @@
-"""PCK of the attended regions against annotated parts."""
+"""PCK (percentage of correct key points) of the attended regions, against annotated parts."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from dagaug.compute.tensors import to_tensor
 from dagaug.data.dataset import Dataset
 from dagaug.data.patches import Patches, read_patches
-from dagaug.metrics import measures as metrics
-from dagaug.metrics.inputs import held_images
+from dagaug.metrics import measures
+from dagaug.metrics.inputs import batches_of
 from dagaug.model.trained_model import TrainedModel, load_model
 from dagaug.runtime.errors import CheckpointError
 from dagaug.runtime.progress import SILENT, Progress
 
-__all__ = ["Attended", "attended", "model_of"]
+__all__ = ["KeypointAccuracy", "keypoint_accuracy", "model_of_file"]
 
 
 @dataclass(frozen=True)
-class Attended:
-    """How well the centres of the attended regions (eq. 1) stand on parts, on test images.
+class KeypointAccuracy:
+    """How closely the centres of the attended regions (eq. 1) follow annotated parts, on test images.
 
     Attributes:
-        pck: share of visible parts within ``alpha`` of the box's larger side of their region's centre.
-        of_mean_place: the same for a region that always stands at its part's mean place in the training patches.
-        regions: how many there are.
-        matched: how many of them stand for a part, by the best assignment on training images.
-        parts: how many parts the data have.
-        images: test images with parts.
-        alpha: the tolerance.
+        pck: share of visible parts whose region's centre is within ``alpha`` times the box's larger side.
+        of_mean_place: the same for a baseline that predicts each part's mean position in the training patches.
+        regions: number of attended regions.
+        matched: number of regions that are matched with a part, by the best assignment on training images.
+        parts: number of parts that the data set has.
+        images: number of test images with parts.
+        alpha: tolerance as a share of the box's larger side.
     """
 
     pck: float
@@ -45,43 +44,54 @@ class Attended:
     alpha: float
 
 
-# Attention
+def model_of_file(checkpoint: Path | None, named: str, sha256: str) -> tuple[TrainedModel | None, str]:
+    """Load the model that made an HDF5 file.
 
+    Args:
+        checkpoint: the model to load instead of the one that the file names.
+        named: path of the checkpoint as the file names it; empty if it names none.
+        sha256: hash of the checkpoint that made the file.
 
-def model_of(checkpoint: Path | None, options: Mapping[str, object], sha256: str) -> tuple[TrainedModel | None, str]:
-    """The model that made a file, or why it is not to be had; one that is named must be there."""
+    Returns:
+        the model; or None, and the reason.
+
+    Raises:
+        CheckpointError: ``checkpoint`` is given and cannot be read.
+    """
     if checkpoint is not None:
         return load_model(checkpoint), ""
-    named = options.get("checkpoint")
-    if not isinstance(named, str) or not named:
-        return None, "PCK was not measured: the file names no checkpoint; give it with --checkpoint."
+    if not named:
+        return None, "PCK was not measured: the file names no checkpoint; give the checkpoint."
     try:
         model = load_model(Path(named))
     except CheckpointError as error:
-        return None, f"PCK was not measured ({error}); name the checkpoint with --checkpoint."
+        return None, f"PCK was not measured ({error.message}); give the checkpoint."
     if model.sha256 != sha256:
-        return None, f"PCK was not measured: {named} is not the model that made the file; name it with --checkpoint."
+        return None, f"PCK was not measured: {named} is not the model that made the file; give the checkpoint."
     return model, ""
 
 
 @dataclass(frozen=True)
-class _Located:
-    """Centres and parts of the images of a split that have parts, in pixels of the whole images.
+class _PointsOfImages:
+    """Regions' centres and parts of the images of a split, in pixels of the whole images.
 
     Attributes:
-        corner, side: of the patches.
-        scale: larger side of the box; of the patch where there is no box.
+        centres: centres of the attended regions.
+        parts: positions of the parts.
+        visible: which parts are visible.
+        corner, side: left top corner and side of each patch.
+        scale: larger side of the box, or of the patch without a box.
     """
 
     centres: Float[np.ndarray, "N R 2"]
     parts: Float[np.ndarray, "N P 2"]
-    visible: np.ndarray
+    visible: Bool[np.ndarray, "N P"]
     corner: Float[np.ndarray, "N 2"]
     side: Float[np.ndarray, " N"]
     scale: Float[np.ndarray, " N"]
 
 
-def attended(
+def keypoint_accuracy(
     model: TrainedModel,
     dataset: Dataset,
     *,
@@ -89,32 +99,40 @@ def attended(
     device: torch.device | str = "cpu",
     workers: int | None = None,
     progress: Progress = SILENT,
-) -> tuple[Attended | None, str]:
-    """Measure a model's attended regions by the parts of a data set.
+) -> tuple[KeypointAccuracy | None, str]:
+    """Measure how closely a model's attended regions follow the parts of a data set.
 
-    Which region stands for which part is decided on training images and judged on test images.
+    Regions are matched with parts on training images, and measured on test images.
+
+    Args:
+        model: the model.
+        dataset: data set with annotated parts.
+        alpha: tolerance as a share of the box's larger side.
+        device: where the model runs.
+        workers: number of threads that read images.
+        progress: receives the number of images read.
 
     Returns:
-        the measure; or None, and why there is none.
+        the measure; or None, and the reason.
     """
     numbers = sorted({number for sample in dataset.samples for number, _, _ in sample.parts})
     splits = [[sample for sample in split if sample.parts] for split in (dataset.train, dataset.test)]
     if not all(splits):
-        return None, "PCK was not measured: the data have no key points of parts."
+        return None, "PCK was not measured: the data set has no key points of parts."
     train, test = (
         _locate(model, read_patches(dataset, split, model.card.framing, workers=workers, progress=progress),
                 numbers, torch.device(device))
         for split in splits
     )  # fmt: skip
-    regions, parts = metrics.match_regions(train.centres, train.parts, train.visible, train.scale)
-    where = (train.parts[:, parts] - train.corner[:, None]) / train.side[:, None, None]
+    regions, parts = measures.match_regions(train.centres, train.parts, train.visible, train.scale)
+    relative = (train.parts[:, parts] - train.corner[:, None]) / train.side[:, None, None]  # N Q 2
     weight = train.visible[:, parts, None]
-    mean = np.where(weight, where, 0).sum(0) / weight.sum(0)
-    always = test.corner[:, None] + mean * test.side[:, None, None]
+    mean = np.where(weight, relative, 0).sum(0) / weight.sum(0)
+    baseline = test.corner[:, None] + mean * test.side[:, None, None]
     wanted, visible = test.parts[:, parts], test.visible[:, parts]
-    return Attended(
-        pck=metrics.pck(test.centres[:, regions], wanted, visible, test.scale, alpha=alpha),
-        of_mean_place=metrics.pck(always, wanted, visible, test.scale, alpha=alpha),
+    return KeypointAccuracy(
+        pck=measures.pck(test.centres[:, regions], wanted, visible, test.scale, alpha=alpha),
+        of_mean_place=measures.pck(baseline, wanted, visible, test.scale, alpha=alpha),
         regions=train.centres.shape[1],
         matched=len(regions),
         parts=len(numbers),
@@ -123,13 +141,10 @@ def attended(
     ), ""
 
 
-def _locate(model: TrainedModel, patches: Patches, numbers: list[int], device: torch.device) -> _Located:
+def _locate(model: TrainedModel, patches: Patches, numbers: list[int], device: torch.device) -> _PointsOfImages:
     dae = model.translator.to(device).eval().dae
     with torch.inference_mode():
-        found = [
-            dae.structure(to_tensor(part, device))[0].centres.cpu().numpy()
-            for part in held_images(patches.images)
-        ]
+        found = [dae.structure(to_tensor(part, device))[0].centres.cpu().numpy() for part in batches_of(patches.images)]
     squares = np.array([region.pixels() for region in patches.regions], np.float64)
     corner, side = squares[:, :2], squares[:, 2]
     parts = np.zeros((len(squares), len(numbers), 2))
@@ -140,4 +155,4 @@ def _locate(model: TrainedModel, patches: Patches, numbers: list[int], device: t
             parts[row, place[number]], visible[row, place[number]] = (x, y), True
     scale = [side[row] if sample.box is None else max(sample.box[2:]) for row, sample in enumerate(patches.samples)]
     centres = corner[:, None] + (np.concatenate(found).astype(np.float64) + 1) / 2 * side[:, None, None]
-    return _Located(centres, parts, visible, corner, side, np.array(scale))
+    return _PointsOfImages(centres, parts, visible, corner, side, np.array(scale))

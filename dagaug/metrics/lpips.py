@@ -1,7 +1,7 @@
-"""LPIPS (Zhang et al. 2018), by torchmetrics, where the ImageNet weights of its network are at hand.
+"""LPIPS (Zhang et al. 2018), computed by torchmetrics with weights from a file.
 
-torchmetrics carries the few weights that LPIPS itself learned; those of the network below are a file of torchvision's,
-which torchmetrics would download. Nothing is downloaded here: the file is named, or lies where torch keeps downloads.
+torchmetrics contains the weights that LPIPS learned, but would download the ImageNet weights of the network below from
+torchvision. Nothing is downloaded here: the weights file is given, or found in torch's download folder.
 """
 
 from __future__ import annotations
@@ -22,36 +22,36 @@ from dagaug.runtime.errors import CheckpointError
 __all__ = ["FILES", "Lpips", "find_weights"]
 
 FILES = ("alexnet-owt-7be5be79.pth", "vgg16-397923af.pth", "squeezenet1_1-b8a52dc0.pth")
-"""torchvision's names of the files, in the order in which they are looked for; AlexNet is the usual one."""
+"""torchvision's file names, in the order of the search; LPIPS usually means AlexNet."""
 
 _Net = Literal["alex", "vgg", "squeeze"]
 
 
-_TELLING: tuple[tuple[str, _Net], ...] = (
+_UNIQUE_TENSORS: tuple[tuple[str, _Net], ...] = (
     ("features.3.squeeze.weight", "squeeze"),
     ("features.28.weight", "vgg"),
     ("features.10.weight", "alex"),
 )
-"""A tensor that only this network and those below it have."""
+"""Tensors that identify a network: the first that a file contains names its network."""
 
 _BATCH = 64
 
 
 def find_weights() -> Path | None:
-    """A file that an earlier download of torch's left on this machine."""
+    """A weights file in torch's download folder; None if there is none."""
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     return next((folder / name for name in FILES if (folder / name).is_file()), None)
 
 
 class Lpips:
-    """Distances of pairs of images as LPIPS sees them.
+    """LPIPS distances of pairs of images.
 
     Args:
         weights: torchvision's ImageNet weights of AlexNet, VGG16 or SqueezeNet 1.1.
-        device: where it computes.
+        device: where to compute.
 
     Attributes:
-        name: which of the three.
+        name: ``alex``, ``vgg`` or ``squeeze``.
 
     Raises:
         CheckpointError: the file is missing, corrupt, or for another network.
@@ -59,10 +59,12 @@ class Lpips:
 
     def __init__(self, weights: Path, device: torch.device | str = "cpu") -> None:
         tensors = _read(weights)
-        found = next((name for key, name in _TELLING if key in tensors), None)
+        found = next((name for key, name in _UNIQUE_TENSORS if key in tensors), None)
         if found is None:
             raise CheckpointError(
-                f"--lpips {weights}: not torchvision's weights of AlexNet, VGG16 or SqueezeNet 1.1 ({', '.join(FILES)})"
+                f"not torchvision's weights of AlexNet, VGG16 or SqueezeNet 1.1 ({', '.join(FILES)})",
+                option="lpips",
+                value=weights,
             )
         self.name: str = found
         self._device = torch.device(device)
@@ -72,7 +74,7 @@ class Lpips:
         # torchmetrics cuts torchvision's `features` into slices but keeps their numbers: slice2.3.bias, slices.1.3.bias
         theirs = {key: tensors.get(re.sub(r"^slices?\.?\d+", "features", key)) for key in own}
         if any(theirs[key] is None or theirs[key].shape != own[key].shape for key in own):  # type: ignore[union-attr]
-            raise CheckpointError(f"--lpips {weights}: its tensors are not those of torchvision's {found}")
+            raise CheckpointError(f"its tensors are not those of torchvision's {found}", option="lpips", value=weights)
         cast(nn.Module, network.net).load_state_dict({key: cast(Tensor, value) for key, value in theirs.items()})
         self._network = network.eval().to(self._device)
 
@@ -80,7 +82,7 @@ class Lpips:
     def distances(
         self, first: UInt8[np.ndarray, "N H W 3"], second: UInt8[np.ndarray, "N H W 3"]
     ) -> Float64[np.ndarray, " N"]:
-        """LPIPS of each image of ``first`` and its neighbour in ``second``; 0 for equal ones."""
+        """LPIPS of each image of ``first`` (RGB) and the same row of ``second``; 0 for equal images."""
         found = []
         for start in range(0, len(first), _BATCH):
             ours, theirs = (to_tensor(images[start : start + _BATCH], self._device) for images in (first, second))
@@ -90,11 +92,11 @@ class Lpips:
 
 def _read(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
-        raise CheckpointError(f"--lpips {path}: no such file")
+        raise CheckpointError("no such file", option="lpips", value=path)
     try:
         tensors = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises whatever the bytes lead it to
-        raise CheckpointError(f"--lpips {path}: not a readable weights file") from error
+    except Exception as error:  # torch.load raises many kinds of errors on corrupt bytes
+        raise CheckpointError("not a readable weights file", option="lpips", value=path) from error
     if not isinstance(tensors, dict):
-        raise CheckpointError(f"--lpips {path}: holds no table of tensors")
+        raise CheckpointError("contains no table of tensors", option="lpips", value=path)
     return tensors

@@ -1,11 +1,10 @@
-"""Measures of realism, diversity and attention: from features, probabilities and points to numbers.
+"""FID, KID, inception score, precision and recall, diversity and PCK, from features, probabilities and points.
 
-Nothing here reads a file or runs a network. Features are N × D, one row for each image, of whatever network the
-caller trusts; probabilities are N × K, each row summing to 1; points are x, y in any unit.
+Nothing here reads a file or runs a network. Features are N × D, one row for each image, from any network;
+probabilities are N × K and each row sums to 1; points are (x, y) in any unit.
 
-How similar sets of images are is told in three ways, each blind where another sees. FID and KID compare the whole
-distributions; precision and density tell how many of the fakes look real (fidelity), recall and coverage how much of
-the real the fakes reach (diversity).
+FID and KID compare whole distributions. Precision and density measure fidelity: how many fakes look real. Recall and
+coverage measure diversity: how much of the real distribution the fakes cover.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ __all__ = [
     "FID_IMAGES",
     "Coverage",
     "Fidelity",
-    "Spread",
+    "MeanStd",
     "accuracy",
     "density_coverage",
     "diversity_within",
@@ -42,17 +41,17 @@ __all__ = [
 ]
 
 FID_IMAGES = 2048
-"""With fewer images in either set FID is mostly the bias of its covariances; KID has none."""
+"""With fewer images in either set FID is mostly bias of its covariances; KID has no bias."""
 
-_ROWS = 1024  # of a matrix of distances that are held at a time
+_CHUNK = 1024  # rows of a distance matrix in memory at a time
 
 
-_EVEN = 1e-9  # distances that differ by less than this share are equal but for rounding
+_ROUNDING = 1e-9  # relative difference below which two distances count as equal
 
 
 @dataclass(frozen=True)
-class Spread:
-    """A mean and the standard deviation of what it is the mean of."""
+class MeanStd:
+    """A mean and the standard deviation of the averaged values."""
 
     mean: float
     std: float
@@ -74,17 +73,20 @@ class Coverage:
     coverage: float
 
 
-# What a classifier says
+# Class probabilities
 
 
-def inception_score(probabilities: Float[np.ndarray, "N K"], *, splits: int = 10, seed: int = 0) -> Spread:
+def inception_score(probabilities: Float[np.ndarray, "N K"], *, splits: int = 10, seed: int = 0) -> MeanStd:
     """I = exp(E_x KL(p(y|x) ‖ p(y))) (paper, eq. 11; Salimans et al. 2016): from 1 to the number of classes.
 
     Args:
-        probabilities: of the classes, by a classifier of the real images.
-        splits: parts whose scores are averaged, so that chance can be told; fewer where there are fewer images. A
-            part of fewer images than a few times the number of classes scores too low.
-        seed: of the order in which images are dealt to the parts; in a file they stand sorted by source.
+        probabilities: class probabilities of each image, by a classifier of the real images.
+        splits: number of parts; the result is the mean and standard deviation of their scores. Parts with fewer
+            images than a few times the number of classes score too low.
+        seed: seed of the random assignment of images to parts; in a file the images are sorted by source.
+
+    Raises:
+        ValueError: there are no images.
     """
     _check_rows("an inception score", 1, probabilities)
     order = np.random.default_rng(seed).permutation(len(probabilities))
@@ -92,16 +94,16 @@ def inception_score(probabilities: Float[np.ndarray, "N K"], *, splits: int = 10
     for part in np.array_split(probabilities[order].astype(np.float64), min(splits, len(order))):
         divergence = rel_entr(part, part.mean(0, keepdims=True)).sum(1)
         scores.append(math.exp(float(divergence.mean())))
-    return Spread(float(np.mean(scores)), float(np.std(scores)))
+    return MeanStd(float(np.mean(scores)), float(np.std(scores)))
 
 
 def missing_modes(predicted: Integer[np.ndarray, " N"], classes: int) -> int:
-    """How many of the classes no image is taken for: # miss of the paper's Table 1c."""
+    """Number of classes that no image is assigned to: # miss of the paper's Table 1c."""
     return classes - len(np.unique(predicted))
 
 
 def accuracy(predicted: Integer[np.ndarray, " N"], labels: Integer[np.ndarray, " N"]) -> float:
-    """Share of images that are taken for their label; NaN without images."""
+    """Share of images that are assigned to their class; NaN without images."""
     return float((predicted == labels).mean()) if len(labels) else math.nan
 
 
@@ -112,10 +114,13 @@ def fid(real: Float[np.ndarray, "N D"], fake: Float[np.ndarray, "M D"]) -> float
     """Fréchet distance of two Gaussians fitted to the features (Heusel et al. 2017; Dowson, Landau 1982).
 
     It is |μ₁ − μ₂|² + tr Σ₁ + tr Σ₂ − 2 tr (Σ₁ Σ₂)^½. With centred features X₁, X₂ scaled so that Σ = XᵀX, the
-    last trace is the sum of the singular values of X₁ X₂ᵀ, hence of R₁ R₂ᵀ from their QR decompositions. No root of
-    a nearly singular product is taken, so that the result is exact with fewer images than features, too.
+    last trace is the sum of the singular values of X₁ X₂ᵀ, hence of R₁ R₂ᵀ from their QR decompositions. This avoids
+    the square root of a nearly singular matrix, so the result is exact with fewer images than features, too.
 
-    Symmetric, 0 for equal sets, and too high for small ones: see :data:`FID_IMAGES`.
+    FID is symmetric, 0 for equal sets, and biased upwards for small sets: see :data:`FID_IMAGES`.
+
+    Raises:
+        ValueError: a set has fewer than 2 images.
     """
     _check_rows("a Fréchet distance", 2, real, fake)
     real, fake = real.astype(np.float64), fake.astype(np.float64)
@@ -133,17 +138,20 @@ def kid(
     subsets: int = 50,
     subset_size: int = 1000,
     seed: int = 0,
-) -> Spread:
+) -> MeanStd:
     """Squared maximum mean discrepancy under the kernel (xᵀy / D + 1)³ (Bińkowski et al. 2018).
 
-    The estimate has no bias: it is 0 in the mean, and often a little below it, for two sets of one distribution. It
-    is the mean over random subsets; torchmetrics computes each.
+    The estimate is unbiased: for two sets of one distribution its mean is 0, and it is often slightly negative. It is
+    the mean over random subsets; torchmetrics computes each.
 
     Args:
         real, fake: features.
-        subsets: how many are drawn.
-        subset_size: images of each set in a subset; at most half of the smaller set, so that subsets differ.
-        seed: of the draw.
+        subsets: number of subsets.
+        subset_size: images of each set in a subset; reduced to half of the smaller set, so that subsets differ.
+        seed: seed of the draw.
+
+    Raises:
+        ValueError: a set has fewer than 4 images.
     """
     _check_rows("a kernel distance", 4, real, fake)
     size = min(subset_size, len(real) // 2, len(fake) // 2)
@@ -152,46 +160,63 @@ def kid(
     for _ in range(subsets):
         first, second = (torch.from_numpy(x[rng.choice(len(x), size, replace=False)]).double() for x in (real, fake))
         scores.append(float(poly_mmd(first, second)))
-    return Spread(float(np.mean(scores)), float(np.std(scores)))
+    return MeanStd(float(np.mean(scores)), float(np.std(scores)))
 
 
 # Neighbourhoods
 
 
 def precision_recall(
-    real: Float[np.ndarray, "N D"], fake: Float[np.ndarray, "M D"], *, neighbours: int = 3
+    real: Float[np.ndarray, "N D"], fake: Float[np.ndarray, "M D"], *, neighbours: int = 3, chunk: int = _CHUNK
 ) -> Fidelity:
     """Improved precision and recall (Kynkäänniemi et al. 2019).
 
-    A set's manifold is the union of balls round its features, each as wide as the distance to its k-th nearest
-    neighbour in the set. Precision is the share of fakes on the manifold of the real, recall the share of real
-    images on that of the fakes.
+    A set's manifold is the union of balls around its features; the radius of each is the distance to its k-th nearest
+    neighbour in the set. Precision is the share of fakes on the real manifold, recall the share of real images on the
+    fake manifold.
+
+    Args:
+        real, fake: features.
+        neighbours: k.
+        chunk: rows of a distance matrix in memory at a time.
+
+    Raises:
+        ValueError: a set has no more images than ``neighbours``.
     """
     real, fake = _centred(real, fake, neighbours)
     return Fidelity(
-        precision=_on_manifold(fake, real, neighbours),
-        recall=_on_manifold(real, fake, neighbours),
+        precision=_on_manifold(fake, real, neighbours, chunk),
+        recall=_on_manifold(real, fake, neighbours, chunk),
     )
 
 
-def _on_manifold(points: np.ndarray, of: np.ndarray, neighbours: int) -> float:
-    """Share of the points that lie within one of the balls round ``of``, or on its edge."""
-    radii = _radii(of, neighbours) * (1 + _EVEN)
-    return float(np.mean(np.concatenate([(part <= radii).any(1) for part in _distances(points, of)])))
+def _on_manifold(points: np.ndarray, of: np.ndarray, neighbours: int, chunk: int) -> float:
+    """Share of the points inside or on the edge of a ball around ``of``."""
+    radii = _radii(of, neighbours, chunk) * (1 + _ROUNDING)
+    return float(np.mean(np.concatenate([(part <= radii).any(1) for part in _distances(points, of, chunk)])))
 
 
 def density_coverage(
-    real: Float[np.ndarray, "N D"], fake: Float[np.ndarray, "M D"], *, neighbours: int = 5
+    real: Float[np.ndarray, "N D"], fake: Float[np.ndarray, "M D"], *, neighbours: int = 5, chunk: int = _CHUNK
 ) -> Coverage:
-    """Density and coverage (Naeem et al. 2020), which single odd images do not sway as they do precision and recall.
+    """Density and coverage (Naeem et al. 2020); single outliers affect them less than precision and recall.
 
-    With the same balls, round the real features alone: density counts how many of them a fake lies in, as a share of
-    the k that a real one is expected to; coverage is the share of balls that hold a fake.
+    Both use balls as in :func:`precision_recall`, around the real features only. Density is the mean number of balls
+    that contain a fake, divided by k. Coverage is the share of balls that contain a fake.
+
+    Args:
+        real, fake: features.
+        neighbours: k.
+        chunk: rows of a distance matrix in memory at a time.
+
+    Raises:
+        ValueError: a set has no more images than ``neighbours``.
     """
     real, fake = _centred(real, fake, neighbours)
-    radii = _radii(real, neighbours) * (1 - _EVEN)  # a ball's edge is not in it, else density would be (k + 1) / k
+    # A ball excludes its edge; otherwise the density of equal sets would be (k + 1) / k.
+    radii = _radii(real, neighbours, chunk) * (1 - _ROUNDING)
     inside, covered = 0, np.zeros(len(real), bool)
-    for part in _distances(fake, real):
+    for part in _distances(fake, real, chunk):
         within = part < radii
         inside += int(within.sum())
         covered |= within.any(0)
@@ -199,35 +224,35 @@ def density_coverage(
 
 
 def _centred(real: np.ndarray, fake: np.ndarray, neighbours: int) -> tuple[np.ndarray, np.ndarray]:
-    """Both in 64 bits about their common mean, where differences of squares lose least."""
+    """Both sets in 64 bits, centred on their common mean, where differences of squares are most accurate."""
     _check_rows(f"a measure of {neighbours} neighbours", neighbours + 1, real, fake)
-    middle = (real.mean(0, dtype=np.float64) + fake.mean(0, dtype=np.float64)) / 2
-    return real - middle, fake - middle
+    mean = (real.mean(0, dtype=np.float64) + fake.mean(0, dtype=np.float64)) / 2
+    return real - mean, fake - mean
 
 
-def _radii(points: np.ndarray, neighbours: int) -> np.ndarray:
-    """Distance of each point to its k-th nearest neighbour but itself."""
+def _radii(points: np.ndarray, neighbours: int, chunk: int) -> np.ndarray:
+    """Distance of each point to its k-th nearest other point."""
     return np.concatenate(
-        [np.partition(part, neighbours, axis=1)[:, neighbours] for part in _distances(points, points)]
+        [np.partition(part, neighbours, axis=1)[:, neighbours] for part in _distances(points, points, chunk)]
     )
 
 
-def _distances(points: np.ndarray, others: np.ndarray) -> Iterator[np.ndarray]:
-    """Euclidean distances of the points (rows) to the others (columns), some rows at a time."""
+def _distances(points: np.ndarray, others: np.ndarray, chunk: int = _CHUNK) -> Iterator[np.ndarray]:
+    """Euclidean distances of the points (rows) to the others (columns), ``chunk`` rows at a time."""
     lengths = np.square(others).sum(1)
-    for start in range(0, len(points), _ROWS):
-        part = points[start : start + _ROWS]
+    for start in range(0, len(points), chunk):
+        part = points[start : start + chunk]
         squares = np.square(part).sum(1)[:, None] + lengths - 2 * part @ others.T
-        floor = 1e-13 * (np.square(part).sum(1)[:, None] + lengths)  # what rounding leaves of equal points
+        floor = 1e-13 * (np.square(part).sum(1)[:, None] + lengths)  # rounding error of equal points
         yield np.sqrt(np.where(squares > floor, squares, 0.0))
 
 
 def diversity_within(features: Float[np.ndarray, "N D"], groups: Integer[np.ndarray, " N"]) -> float:
     """Mean distance between the features of two images of one group, such as all morphs of a source.
 
-    Every group with at least two images weighs the same; NaN if there is none. Its unit is that of the features, so
-    it says something beside the same measure of real images alone. It is no LPIPS, which compares whole maps of
-    features: see :mod:`dagaug.perceptual`.
+    All groups with at least two images have equal weight; NaN if there is none. The unit is that of the features, so
+    compare it only with the same measure of real images. It is not LPIPS, which compares feature maps: see
+    :mod:`dagaug.metrics.lpips`.
     """
     means = []
     for group in np.unique(groups):
@@ -239,7 +264,7 @@ def diversity_within(features: Float[np.ndarray, "N D"], groups: Integer[np.ndar
 
 
 def pairs_within(groups: Integer[np.ndarray, " N"], *, most: int, seed: int = 0) -> Int64[np.ndarray, "P 2"]:
-    """Different pairs of rows of one group each, in the order of the groups; of large groups a random ``most``."""
+    """Pairs of different rows within each group, in the order of the groups; at most ``most`` random ones of each."""
     rng = np.random.default_rng(seed)
     found = [np.zeros((0, 2), np.int64)]
     for group in np.unique(groups):
@@ -251,7 +276,7 @@ def pairs_within(groups: Integer[np.ndarray, " N"], *, most: int, seed: int = 0)
 
 
 def mean_of_groups(values: Float[np.ndarray, " P"], groups: Integer[np.ndarray, " P"]) -> float:
-    """Mean of the groups' means, so that every group weighs the same; NaN without any."""
+    """Mean of the groups' means, so that all groups have equal weight; NaN without groups."""
     means = [float(values[groups == group].mean()) for group in np.unique(groups)]
     return float(np.mean(means)) if means else math.nan
 
@@ -265,24 +290,24 @@ def match_regions(
     visible: Bool[np.ndarray, "N P"],
     scale: Float[np.ndarray, " N"],
 ) -> tuple[Int64[np.ndarray, " Q"], Int64[np.ndarray, " Q"]]:
-    """Say which attended region stands for which part: the assignment of least mean distance (Hungarian method).
+    """Match attended regions with parts: the assignment with the smallest mean distance (Hungarian method).
 
-    Nothing tells a region what to attend to, so this is found on training images, and judged on others by
-    :func:`pck`. Each region stands for at most one part and each part for one region.
+    Regions are learned without part labels, so match them on training images and measure :func:`pck` on others. Each
+    region is matched with at most one part, and each part with at most one region.
 
     Args:
-        centres: of the regions.
-        parts: key points; what stands in those that are not visible does not matter.
-        visible: which key points are seen.
-        scale: length by which an image's distances are divided, such as the larger side of its box.
+        centres: centres of the regions.
+        parts: key points; values of invisible ones are ignored.
+        visible: which key points are visible.
+        scale: length that an image's distances are divided by, such as the larger side of its box.
 
     Returns:
-        regions and parts, pair by pair; as many as the smaller of their numbers, parts that are never seen left out.
+        indices of the matched regions and of their parts; parts that are never visible are left out.
     """
     seen = np.flatnonzero(visible.any(0))
-    apart = np.linalg.norm(centres[:, :, None] - parts[:, None, seen], axis=-1) / scale[:, None, None]  # N R P
+    distance = np.linalg.norm(centres[:, :, None] - parts[:, None, seen], axis=-1) / scale[:, None, None]  # N R P
     weight = visible[:, None, seen].astype(np.float64)
-    cost = np.where(weight > 0, apart, 0.0).sum(0) / np.maximum(weight.sum(0), 1)
+    cost = np.where(weight > 0, distance, 0.0).sum(0) / np.maximum(weight.sum(0), 1)
     regions, columns = linear_sum_assignment(cost)
     return regions.astype(np.int64), seen[columns].astype(np.int64)
 
@@ -295,19 +320,19 @@ def pck(
     *,
     alpha: float = 0.1,
 ) -> float:
-    """Percentage of correct key points, as a share (Yang, Ramanan 2013): those within alpha × scale of their part.
+    """Percentage of correct key points (Yang, Ramanan 2013): predictions within alpha × scale of their part.
 
     Args:
-        points: where each part is said to be.
-        parts: where it is.
+        points: predicted positions.
+        parts: true positions.
         visible: which parts count.
-        scale: of each image, such as the larger side of its bounding box.
+        scale: length for each image, such as the larger side of its bounding box.
         alpha: tolerance as a share of the scale.
 
     Returns:
-        A share of all visible parts of all images; NaN if none is visible.
+        a share of all visible parts of all images, in [0, 1]; NaN if none is visible.
     """
-    near = np.linalg.norm(points - parts, axis=-1) <= alpha * scale[:, None] * (1 + _EVEN)
+    near = np.linalg.norm(points - parts, axis=-1) <= alpha * scale[:, None] * (1 + _ROUNDING)
     return float(near[visible].mean()) if visible.any() else math.nan
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,17 +11,13 @@ import pytest
 import torch
 import torchvision
 from making_morphs import pairs_of, write_morphs
-from making_runs import FRAMING, dagaug
 
 from dagaug.data.dataset import Dataset, Sample
 from dagaug.data.image_files import decode
-from dagaug.data.patches import Framing, read_patches
 from dagaug.hdf5.reader import Store
 from dagaug.metrics.evaluate import EvaluateOptions, Evaluation, evaluate
-from dagaug.metrics.inputs import framing_of
-from dagaug.metrics.keypoints import attended
-from dagaug.model.trained_model import ModelCard, TrainedModel, build_translator, load_model
-from dagaug.runtime.errors import CheckpointError, DataError, StoreError, UsageError
+from dagaug.model.trained_model import load_model
+from dagaug.runtime.errors import CheckpointError, DataError, UsageError
 
 QUICK = EvaluateOptions(steps=3)
 
@@ -57,7 +52,7 @@ def test_copies_of_the_training_images_are_at_no_distance_from_them(measured: Ev
     assert (same.precision, same.recall, same.density, same.coverage) == (1, 1, 1, 1)
 
 
-def test_copies_of_the_training_images_measure_what_these_do(measured: Evaluation) -> None:
+def test_copies_of_the_training_images_have_their_measures(measured: Evaluation) -> None:
     found = rows(measured)
     assert found["synthetic"].accuracy == found["training"].accuracy
     assert found["synthetic"].missing == found["training"].missing
@@ -74,14 +69,14 @@ def test_each_set_has_its_number_of_images(measured: Evaluation, birds: Dataset)
     }  # fmt: skip
 
 
-def test_one_image_of_each_source_has_no_diversity_that_is_known(measured: Evaluation) -> None:
+def test_the_diversity_of_one_image_a_source_is_nan(measured: Evaluation) -> None:
     assert np.isnan(rows(measured)["synthetic"].diversity)
     assert rows(measured)["training"].diversity > 0
 
 
-def test_small_sets_a_judge_that_knows_the_sources_and_what_is_unmeasured_are_told(measured: Evaluation) -> None:
+def test_remarks_name_small_sets_the_judge_s_training_and_missing_measures(measured: Evaluation) -> None:
     text = " ".join(measured.remarks)
-    assert "FID is biased upwards: there are only 8 test images, it wants 2048" in text
+    assert "FID is biased upwards: there are only 8 test images, and it needs 2048" in text
     assert "learned from the training images" in text
     assert "PCK was not measured: the file names no checkpoint" in text
     assert "made from test images" not in text
@@ -124,7 +119,7 @@ def test_morphs_of_test_images_are_counted(birds: Dataset, tmp_path: Path) -> No
     assert "7 of 7 synthetic images were made from test images." in evaluate(path, birds, QUICK).remarks
 
 
-def test_lpips_is_measured_with_given_weights_and_missed_aloud_without(
+def test_lpips_is_measured_with_weights_and_a_remark_says_when_not(
     birds: Dataset, measured: Evaluation, tmp_path: Path
 ) -> None:
     assert (measured.lpips, rows(measured)["synthetic"].lpips) == ("", None)
@@ -150,7 +145,7 @@ def test_another_network_gives_the_features(birds: Dataset, copies: Path, measur
     assert evaluate(copies, birds, replace(QUICK, features="test_vit")).compared == result.compared
 
 
-def test_the_judge_is_kept_and_taken_again(birds: Dataset, copies: Path, measured: Evaluation, tmp_path: Path) -> None:
+def test_the_judge_is_cached(birds: Dataset, copies: Path, measured: Evaluation, tmp_path: Path) -> None:
     cache = tmp_path / "judge.safetensors"
     first = evaluate(copies, birds, QUICK, cache=cache)
     written = cache.stat().st_mtime_ns
@@ -159,83 +154,21 @@ def test_the_judge_is_kept_and_taken_again(birds: Dataset, copies: Path, measure
     assert rows(first)["test"] == rows(measured)["test"]
 
 
-def test_morphs_stored_as_patches_are_compared_with_patches(birds: Dataset) -> None:
-    stored = {"frame": "crop", "framing": {"size": 64, "margin": 0.3}}
-    assert framing_of(stored) == Framing(size=64, margin=0.3)
-    assert framing_of(stored | {"frame": "whole"}) == Framing(size=64, crop="none", fit="letterbox")
-    assert framing_of({}, 96).size == 96
-
-
-def test_what_does_not_fit_is_told_in_one_line(birds: Dataset, copies: Path, tmp_path: Path) -> None:
+def test_wrong_options_and_files_are_named(birds: Dataset, copies: Path, tmp_path: Path) -> None:
     other = replace(birds, classes=(*birds.classes[1:], "another"))
-    with pytest.raises(DataError, match=r"its 4 classes are not the 4 of .*; give the data that it was made from"):
+    with pytest.raises(DataError, match=r"has 4 classes, .* only there.*; give the data folder"):
         evaluate(copies, other, QUICK)
-    with pytest.raises(UsageError, match="--features nonsense"):
+    with pytest.raises(UsageError, match="features=nonsense"):
         evaluate(copies, birds, replace(QUICK, features="nonsense"))
-    with pytest.raises(UsageError, match="--weights"):
+    with pytest.raises(UsageError, match="weights=w: name the network"):
         EvaluateOptions(weights=Path("w"))
-    with pytest.raises(UsageError, match="--size 50"):
+    with pytest.raises(UsageError, match="size=50"):
         EvaluateOptions(size=50)
-    with pytest.raises(StoreError, match="framing"):
-        framing_of({"framing": {"size": "large"}})
     few = write_morphs(
         tmp_path / "few.h5", birds, pairs_of(birds, 5), lambda source, reference, variant: decode(birds.file(source))
     )
     with pytest.raises(DataError, match="only 5 synthetic images; these measures need at least 6"):
         evaluate(few, birds, QUICK)
-
-
-# ---- attention
-
-
-def all_parts(dataset: Dataset) -> list[int]:
-    return sorted({number for sample in dataset.samples for number, _, _ in sample.parts})
-
-
-def follower(dataset: Dataset, off: float) -> TrainedModel:
-    """A model whose regions stand on the parts, in reverse order, ``off`` of the box's larger side beside them."""
-    card = ModelCard(
-        mode="reference", classes=dataset.classes, framing=FRAMING, regions=len(all_parts(dataset)), half_size=0.4,
-        sharpness=20, steps=1, seed=0, data="birds",
-    )  # fmt: skip
-    translator = build_translator(card.mode, card.attention)
-    splits = iter((dataset.train, dataset.test))
-
-    def structure(images: torch.Tensor) -> tuple[Any, None]:
-        patches = read_patches(dataset, next(splits), FRAMING)
-        centres = torch.zeros(len(images), card.regions, 2)
-        for row, (sample, region) in enumerate(zip(patches.samples, patches.regions, strict=True)):
-            left, top, side = region.pixels()
-            assert sample.box is not None
-            for number, x, y in sample.parts:
-                place = card.regions - 1 - all_parts(dataset).index(number)
-                x += off * max(sample.box[2:])
-                centres[row, place] = torch.tensor([(x - left) / side * 2 - 1, (y - top) / side * 2 - 1])
-        return SimpleNamespace(centres=centres), None
-
-    translator.dae.structure = structure  # type: ignore[method-assign, assignment]
-    return TrainedModel(card, translator, Path("model.safetensors"), "")
-
-
-def test_regions_that_stand_on_parts_have_a_pck_of_1(birds: Dataset) -> None:
-    found, why = attended(follower(birds, 0.0), birds)
-    assert found is not None
-    assert why == ""
-    assert found.pck == 1.0
-    assert found.matched == found.regions == found.parts == len(all_parts(birds))
-    assert 0 < found.of_mean_place < 1
-
-
-@pytest.mark.parametrize(("off", "alpha", "share"), [(0.09, 0.1, 1.0), (0.11, 0.1, 0.0), (0.11, 0.2, 1.0)])
-def test_pck_is_measured_by_the_boxes_larger_side(birds: Dataset, off: float, alpha: float, share: float) -> None:
-    found, _ = attended(follower(birds, off), birds, alpha=alpha)
-    assert found is not None
-    assert found.pck == share
-
-
-def test_data_without_parts_have_no_pck(birds: Dataset) -> None:
-    bare = replace(birds, samples=tuple(replace(sample, parts=()) for sample in birds.samples))
-    assert attended(follower(birds, 0.0), bare) == (None, "PCK was not measured: the data have no key points of parts.")
 
 
 def test_the_model_that_made_the_file_is_measured_and_no_other(
@@ -255,40 +188,6 @@ def test_the_model_that_made_the_file_is_measured_and_no_other(
     result = evaluate(changed, birds, QUICK)
     assert result.attended is None
     assert any("is not the model that made the file" in remark for remark in result.remarks)
-
-
-# ---- the command
-
-
-@pytest.mark.usefixtures("quickly")
-def test_the_command_prints_a_table_and_plain_sentences(copies: Path) -> None:
-    output = dagaug("metrics", copies, "--steps", 3, "--device", "cpu")
-    assert output.code == 0, output.err
-    for words in ("top-1 accuracy", "inception score", "missing classes", "FID against test", "coverage"):
-        assert words in output.out
-    assert "FID is biased upwards" in output.out
-
-
-def test_the_command_prints_json_alone(copies: Path, birds_folder: Path) -> None:
-    output = dagaug("metrics", copies, birds_folder, "--steps", 3, "--device", "cpu", "--json")
-    assert output.code == 0, output.err
-    assert output.json["classes"] == 4
-    assert [one["images"] for one in output.json["judged"]] == ["synthetic", "test", "training"]
-    assert output.json["judged"][0]["diversity"] is None
-    assert output.json["attended"] is None
-
-
-def test_an_oracle_without_pairs_is_a_usage_error(copies: Path) -> None:
-    output = dagaug("metrics", copies, "--oracle", copies)
-    assert (output.code, output.out) == (2, "")
-    assert "give --pairs, too" in output.err
-
-
-def test_the_command_stands_in_the_readme() -> None:
-    readme = Path(__file__).resolve().parents[2] / "README.md"
-    (row,) = [line for line in readme.read_text(encoding="utf-8").splitlines() if line.startswith("| `dagaug metrics")]
-    for word in ("FILE.h5", "inception score", "FID", "KID", "precision", "recall", "density", "coverage", "--pairs"):
-        assert word in row
 
 
 def test_the_files_of_these_tests_keep_the_specification(copies: Path) -> None:

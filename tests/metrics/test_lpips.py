@@ -43,7 +43,7 @@ def test_distances_are_those_of_torchmetrics_with_the_same_weights(
     assert find_weights() == squeeze
 
 
-def test_equal_images_are_at_no_distance_and_order_does_not_matter(squeeze: Path) -> None:
+def test_lpips_of_equal_images_is_0_and_symmetric(squeeze: Path) -> None:
     lpips = Lpips(squeeze)
     np.testing.assert_allclose(lpips.distances(IMAGES, IMAGES), 0, atol=1e-7)
     np.testing.assert_allclose(
@@ -64,11 +64,11 @@ def test_alexnet_is_recognised_by_its_tensors(tmp_path: Path) -> None:
     assert lpips.name == "alex"
     assert lpips.distances(IMAGES[:1], IMAGES[1:2])[0] > 0
     torch.save(tensors | {"features.0.bias": torch.zeros(63)}, tmp_path / "b.pth")
-    with pytest.raises(CheckpointError, match=r"b\.pth: its tensors are not those of torchvision's alex"):
+    with pytest.raises(CheckpointError, match=r"lpips=.*b\.pth: its tensors are not those of torchvision's alex"):
         Lpips(tmp_path / "b.pth")
 
 
-def test_what_is_no_such_file_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_and_wrong_files_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     assert find_weights() is None
     with pytest.raises(CheckpointError, match="no such file"):
