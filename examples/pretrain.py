@@ -86,13 +86,6 @@ class Pool:
         return CreaturePairs(**found)
 
 
-def joined(first: Structure, second: Structure) -> Structure:
-    """Two batches as one."""
-    return Structure(
-        *(torch.cat([getattr(first, field.name), getattr(second, field.name)]) for field in fields(Structure))
-    )
-
-
 def terms_of(
     translator: ReferenceTranslator, pairs: CreaturePairs, warped: int, generator: torch.Generator, *, alone: bool
 ) -> dict[str, Tensor]:
@@ -111,7 +104,8 @@ def terms_of(
         "separation": losses.separation_loss(structure.centres),
         "inside": losses.inside_loss(structure.centres, masks),
     }
-    sources, references = joined(source, source[:warped]), joined(reference, moved)
+    sources = Structure.joined([source, source[:warped]])
+    references = Structure.joined([reference, moved])
     if alone:
         flow, log_match = translator.morpher.transport(sources, references)
     else:

@@ -86,7 +86,7 @@ class Controls:
         seed: seed of the warps and of the random candidates.
         checkpoint: the checkpoint's file or folder, if it is not where the file says.
         device: where to compute.
-        progress: is told of the images.
+        progress: receives the number of images read.
 
     Raises:
         CheckpointError: see :func:`find_checkpoint`.

@@ -57,7 +57,7 @@ def score(
         device: where to train; with several devices, one training runs on each at a time.
         resume: JSON-lines file of finished trainings. Trainings of the same images, labels, options and library
             versions are taken from it; each new one is added at once.
-        progress: is told of each step of each training.
+        progress: receives each step of each training.
 
     Raises:
         CheckpointError: a control is asked for, and the checkpoint that made the HDF5 file is not found.

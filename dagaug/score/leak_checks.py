@@ -40,7 +40,7 @@ def check_leaks(
         sets: training images, real and synthetic, by name.
         test: the test images.
         device: where the network of the features runs.
-        progress: is told of the images.
+        progress: receives the number of images read.
     """
     alike, features = count_near_duplicates(
         {name: one.images for name, one in sets.items()}, test.images, device=device, progress=progress
@@ -57,7 +57,7 @@ def check_selector(path: Path, dataset: Dataset, progress: Progress = SILENT) ->
     Args:
         path: the HDF5 file that they selected for.
         dataset: the real images.
-        progress: is told why the check is not possible.
+        progress: receives the reason if the check is not possible.
 
     Returns:
         None if the classifiers' file is neither beside the HDF5 file nor beside its checkpoint, or is another one.

@@ -50,7 +50,7 @@ def count_near_duplicates(
         test: test images, RGB, of the same size.
         device: where the network runs.
         batch_size: images in the network at a time.
-        progress: is told of the images.
+        progress: receives the number of images read.
 
     Returns:
         the counts of each set, and the network of the features: EfficientNet-Lite0 with ImageNet weights, or "" if

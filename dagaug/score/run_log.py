@@ -85,7 +85,7 @@ class RunLog:
     Args:
         path: JSON-lines file; None keeps nothing.
         versions: versions of dagaug and of the libraries that a result depends on.
-        progress: is told which trainings are reused, and how many are not.
+        progress: receives which trainings are reused, and how many are not.
 
     Raises:
         DataError: the file cannot be written.

@@ -85,7 +85,7 @@ def run_all(
         shared: what they have in common.
         devices: each runs one training at a time.
         log: finished trainings; each new one is added at once.
-        progress: is told of each step.
+        progress: receives each training step.
         title: title of the progress bar.
 
     Returns:
