@@ -1,1 +1,1 @@
-"""Export of the HDF5 file to other tools' formats, and the import back. No torch."""
+"""Export of the HDF5 file for other tools, and import of an export. Without torch."""

@@ -1,10 +1,10 @@
-"""An HDF5 file as what other tools read: class folders, a table with image files, or tar shards.
+"""Export of an HDF5 file for other tools: class folders, a table with image files, or tar shards.
 
-What reads which form stands in :mod:`dagaug.formats`. Images are written byte for byte, raw ones as PNG of the same
-pixels, each after its hash was checked. Class names and file names come from strangers: files get names that are safe
-everywhere, and no two are the same; the true names stand in the tables. What no image file can hold goes into
-``.dagaug-export`` (:mod:`dagaug.manifest`), with which ``dagaug import`` makes the same HDF5 file again. The folder is
-written under a hidden name beside OUT and renamed when whole.
+:mod:`dagaug.exchange.formats` lists which tools read which format. JPEG and PNG images are written byte for byte, raw
+images as PNG with the same pixels, each after a check of its hash. Class names and file names are not trusted: exported
+files get unique names that are safe on every file system; the original names stand in the tables. The file
+``.dagaug-export`` (:mod:`dagaug.exchange.manifest`) has all other content of the HDF5 file, so that ``dagaug import``
+can restore it. The folder is written under a hidden name beside OUT and renamed when it is complete.
 """
 
 from __future__ import annotations
@@ -36,19 +36,11 @@ from dagaug.runtime.signals import Interrupted, Stop, stop_on_signals
 __all__ = ["Exported", "Format", "SplitChoice", "export"]
 
 Format = Literal["imagefolder", "webdataset", "csv"]
-
-
 SplitChoice = Literal["all", "train", "test"]
 
 _SPLITS = ("train", "test")
-
-
 _STEM_BYTES = 70
-
-
 _BLOCK_BYTES = 1 << 25
-
-
 _BLOCK_ROWS = 256
 
 
@@ -58,11 +50,11 @@ class Exported:
 
     Attributes:
         out: the folder.
-        to: its form.
-        real, synthetic: how many images of each kind were written.
-        train, test: how many of each split.
-        renamed: true name of every class that has another in files and tables, and that.
-        seconds: time it took.
+        to: its format.
+        real, synthetic: numbers of real and synthetic images.
+        train, test: numbers of images of each split.
+        renamed: name of each class that has another name in the export, and that name.
+        seconds: duration.
     """
 
     out: Path
@@ -76,7 +68,7 @@ class Exported:
 
     @property
     def images(self) -> int:
-        """All images that were written."""
+        """Number of all images."""
         return self.real + self.synthetic
 
 
@@ -91,39 +83,45 @@ def export(
     overwrite: bool = False,
     progress: Progress = SILENT,
 ) -> Exported:
-    """Write an HDF5 file's images for other tools: JPEG and PNG byte for byte, raw images as PNG.
+    """Write the images of an HDF5 file for other tools: JPEG and PNG byte for byte, raw images as PNG.
 
     Args:
         store: the HDF5 file.
-        out: folder to write; its parents are made.
-        to: one of :data:`dagaug.formats.FORMAT_WRITERS`.
-        synthetic_only: leave the data set's own images out.
-        split: only images of that split.
-        shard_images: images in one tar of a ``webdataset``.
-        overwrite: replace an earlier export; a folder that holds anything else is never replaced.
-        progress: is told of each image.
+        out: folder to write; missing parent folders are created.
+        to: the format; see :mod:`dagaug.exchange.formats`.
+        synthetic_only: leave out the real images.
+        split: export only the images of this split.
+        shard_images: number of images in one tar of a ``webdataset``; None for :data:`SHARD_IMAGES`.
+        overwrite: replace an earlier export. A folder with other content is never replaced.
+        progress: reports the exported images.
 
     Raises:
-        StoreError: the file is corrupt, or ``out`` cannot be written.
-        DataError: no image is to be exported.
-        OutputExistsError, LockedError: ``out`` is there already, or being written.
-        UsageError: an unknown form or split, ``shard_images`` where there are no tars, or ``out`` holds the file.
-        Interrupted: stopped by a signal; nothing is left behind.
+        StoreError: the file is damaged, or ``out`` cannot be written.
+        DataError: there are no images to export.
+        OutputExistsError: ``out`` exists.
+        LockedError: another process writes to ``out``.
+        UsageError: an unknown format or split, ``shard_images`` without tars, or ``out`` contains ``store``.
+        Interrupted: stopped by a signal; nothing was exported.
     """
     started = time.monotonic()
     if to not in FORMAT_WRITERS:
-        raise UsageError(f"--to {to}: choose one of {', '.join(FORMAT_WRITERS)}")
-    if shard_images is not None and (to != "webdataset" or shard_images < 1):
-        raise UsageError(f"--shard-images {shard_images}: at least 1, and only with --to webdataset")
+        raise UsageError(f"choose one of {', '.join(FORMAT_WRITERS)}", option="to", value=to)
+    if shard_images is not None and shard_images < 1:
+        raise UsageError("give at least 1", option="shard_images", value=shard_images)
+    if shard_images is not None and to != "webdataset":
+        raise UsageError(
+            f"the format {to} has no shards", option="shard_images", value=shard_images, remedies={"to": "webdataset"}
+        )
     if split not in ("all", *_SPLITS):
-        raise UsageError(f"--split {split}: choose all, train or test")
-    target = Path(os.path.realpath(out))  # a link stays, what it names is written
+        raise UsageError("choose all, train or test", option="split", value=split)
+    target = Path(os.path.realpath(out))  # a link is kept, and the folder that it names is written
     hidden = target.parent / f".{target.name}.dagaug-export"
     with Store(store) as opened:
         chosen = _chosen(opened, synthetic_only, split)
         if not chosen.any():
-            what = "synthetic " if synthetic_only else ""
-            raise DataError(f"{store}: holds no {what}images of the split {split}; nothing to export")
+            kind = "synthetic " if synthetic_only else ""
+            of_split = "" if split == "all" else f" in the split {split}"
+            raise DataError(f"{store}: there are no {kind}images{of_split} to export")
         nothing = "nothing was exported"
         with explain_write_errors(out, nothing):
             _refuse_existing(out, target, store, overwrite)
@@ -131,7 +129,7 @@ def export(
             with locked(target.parent / f".{target.name}.dagaug-lock", out), stop_on_signals() as stop:
                 _refuse_existing(out, target, store, overwrite)
                 try:
-                    shutil.rmtree(hidden, ignore_errors=True)  # what a killed export left
+                    shutil.rmtree(hidden, ignore_errors=True)  # from an export that was killed
                     hidden.mkdir()
                     both = len(np.unique(opened.images.split[chosen])) == len(_SPLITS)
                     plan = ExportPlan(hidden, opened.classes, both, shard_images or SHARD_IMAGES)
@@ -155,21 +153,21 @@ def _chosen(store: Store, synthetic_only: bool, split: SplitChoice) -> Bool[np.n
 
 def _refuse_existing(out: Path, target: Path, store: Path, overwrite: bool) -> None:
     if target.exists() and not target.is_dir():
-        raise OutputExistsError(f"{out}: is a file; name a folder with --out")
+        raise OutputExistsError(f"{out} is a file, but the export is a folder", remedies={"out": None})
     if not target.is_dir() or not any(target.iterdir()):
         return
     if not overwrite:
-        raise OutputExistsError(f"{out} exists and is not empty; --overwrite replaces an earlier export")
+        raise OutputExistsError(f"{out} exists and is not empty", remedies={"overwrite": True, "out": None})
     if not (target / MANIFEST).is_file():
         raise OutputExistsError(
-            f"{out}: holds no export of dagaug's (no {MANIFEST}), so it is not replaced; choose another --out"
+            f"{out} is not an export (no {MANIFEST} in it) and is not replaced", remedies={"out": None}
         )
     if Path(os.path.realpath(store)).is_relative_to(target):
-        raise UsageError(f"{out}: holds {store} itself and cannot be replaced; choose another --out")
+        raise UsageError(f"{out} contains {store} and cannot be replaced", remedies={"out": None})
 
 
 def _move(hidden: Path, target: Path) -> None:
-    """Give the finished folder its name; an earlier export goes only afterwards."""
+    """Give the finished folder its name, then remove the earlier export."""
     old = target.parent / f".{target.name}.dagaug-old"
     if target.is_dir() and any(target.iterdir()):
         if old.exists():
@@ -185,16 +183,16 @@ def _move(hidden: Path, target: Path) -> None:
 
 
 def _write(
-    store: Store, chosen: Bool[np.ndarray, " N"], plan: ExportPlan, form: FormatWriter, stop: Stop, progress: Progress
+    store: Store, chosen: Bool[np.ndarray, " N"], plan: ExportPlan, writer: FormatWriter, stop: Stop, progress: Progress
 ) -> None:
     rows = np.flatnonzero(chosen)
     order = np.arange(len(rows))
-    if form.shuffled:
+    if writer.shuffled:
         order = np.random.default_rng(store.header.seed).permutation(order)
     places: list[ImageLocation | None] = [None] * len(rows)
     with (
         progress.task("Exporting", len(rows), "images") as task,
-        closing(form.write(plan, _records(store, rows, order))) as written,  # type: ignore[type-var]
+        closing(writer.write(plan, _exported_images(store, rows, order))) as written,  # type: ignore[type-var]
     ):
         for place in written:
             places[place.row] = place
@@ -212,8 +210,10 @@ def _write(
     write_manifest(plan.folder, {name: store.attributes[name] for name in ATTRIBUTES}, columns)
 
 
-def _records(store: Store, rows: Int64[np.ndarray, " n"], order: Int64[np.ndarray, " n"]) -> Iterator[ExportedImage]:
-    """The images of ``rows`` in ``order``, read in blocks of bounded size and checked against their hashes."""
+def _exported_images(
+    store: Store, rows: Int64[np.ndarray, " n"], order: Int64[np.ndarray, " n"]
+) -> Iterator[ExportedImage]:
+    """Read the images of ``rows`` in ``order``, in blocks of limited size, and check their hashes."""
     offset, hashes = store.column("images/offset"), store.column("images/sha256")
     header, table = store.header, store.images
     number = np.empty(len(store), np.int64)
@@ -242,13 +242,14 @@ def _records(store: Store, rows: Int64[np.ndarray, " n"], order: Int64[np.ndarra
                 source=names[0],
                 reference=names[1] if reference >= 0 else "",
                 variant=variant,
-                # The shortest decimal that gives the same 32 bits again.
+                # The shortest decimal number that gives the same 32 bits.
                 confidence=None if np.isnan(table.confidence[row]) else float(str(table.confidence[row])),
                 predicted=predicted if predicted >= 0 else None,
             )
 
 
 def _blocks(rows: np.ndarray, sizes: np.ndarray) -> Iterator[list[int]]:
+    """Consecutive rows, at most :data:`_BLOCK_ROWS` and about :data:`_BLOCK_BYTES` at a time."""
     block: list[int] = []
     total = 0
     for row in rows.tolist():

@@ -1,15 +1,15 @@
-"""The forms of an export: class folders, one table with image files, tar shards of WebDataset.
+"""Writers of the export formats: class folders, one table with image files, tar shards of WebDataset.
 
-A form takes images one by one, writes each into a folder that is its own, and says where its bytes lie, so that
-``dagaug import`` finds them again. What the forms are read by:
+A writer takes images one by one, writes each to the export's folder and returns the location of its bytes, which
+``dagaug import`` reads. The formats and the tools that read them:
 
-- ``imagefolder``: ``train/<class>/…`` and ``test/<class>/…`` where images of both splits are exported, otherwise
-  ``<class>/…``; torchvision's ``ImageFolder``, timm (``--class-map OUT/classes.txt`` numbers classes as the HDF5 file
-  does, also where one has no images in a split), Hugging Face's ``imagefolder``, and dagaug itself;
-- ``csv``: ``images.csv`` with the columns :data:`TABLE_COLUMNS` beside ``images/<class>/…``; dagaug itself, pandas,
-  Hugging Face's ``csv``;
-- ``webdataset``: ``train-000000.tar`` and so on, with ``.jpg`` or ``.png``, ``.cls`` and ``.json`` for each image;
-  ``webdataset``, Hugging Face's ``webdataset`` and timm (``--dataset wds/``, by ``_info.json``).
+- ``imagefolder``: ``train/<class>/…`` and ``test/<class>/…`` if images of both splits are exported, otherwise
+  ``<class>/…``. Read by torchvision's ``ImageFolder``, timm, Hugging Face's ``imagefolder``, and dagaug. With timm, use
+  ``--class-map OUT/classes.txt``: it numbers the classes as the HDF5 file does, even if a split lacks a class.
+- ``csv``: ``images.csv`` with the columns :data:`TABLE_COLUMNS`, and ``images/<class>/…``. Read by dagaug, pandas and
+  Hugging Face's ``csv``.
+- ``webdataset``: ``train-000000.tar`` and so on, with ``.jpg`` or ``.png``, ``.cls`` and ``.json`` for each image. Read
+  by ``webdataset``, Hugging Face's ``webdataset`` and timm (``--dataset wds/``, which reads ``_info.json``).
 """
 
 from __future__ import annotations
@@ -42,24 +42,19 @@ __all__ = [
 ]
 
 PROVENANCE_COLUMNS = ("path", "label", "source", "reference", "variant", "confidence", "kept")
-"""Of ``provenance.csv``; what a real image has none of is empty."""
+"""Columns of ``provenance.csv``. Cells that do not apply to real images are empty."""
 
 TABLE_COLUMNS = ("path", "label", "split", "synthetic", "source", "reference", "variant", "confidence", "predicted")
-"""Of ``images.csv``; what a real image has none of is empty."""
+"""Columns of ``images.csv``. Cells that do not apply to real images are empty."""
 
 PROVENANCE_FILE = "provenance.csv"
-
-
 TABLE_FILE = "images.csv"
-
-
 SHARD_IMAGES = 1000
-"""Images in a tar, if not told otherwise."""
+"""Default number of images in a tar."""
 
 _CLASSES = "classes.txt"
 
-
-# As a class folder directly below OUT, these would be taken for a split or meet another file there.
+# A class folder with one of these names would be read as a split, or there is a file of that name.
 _RESERVED = frozenset(
     ("train", "training", "test", "val", "valid", "validation", "eval", "evaluation", PROVENANCE_FILE, _CLASSES)
 )
@@ -67,20 +62,20 @@ _RESERVED = frozenset(
 
 @dataclass(frozen=True)
 class ExportedImage:
-    """One image as every form gets it.
+    """One image, as all writers get it.
 
     Attributes:
-        row: among the exported images, in the order of the HDF5 file.
-        data: a JPEG or PNG file's bytes.
+        row: number among the exported images, in the order of the HDF5 file.
+        data: bytes of a JPEG or PNG file.
         suffix: ``.jpg`` or ``.png``.
-        label: row in the classes.
+        label: index of the class.
         split: ``train`` or ``test``.
-        synthetic: a morph, not an image of the data set.
-        stem: a readable, safe name, not necessarily the only one of its kind.
-        source, reference: image files of the data set; no reference for a real image.
-        variant: of the reference; empty for a real image.
-        confidence: p(label), None for a real image.
-        predicted: the classifier's first choice, a row in the classes; None for a real image.
+        synthetic: true for a morph, false for a real image.
+        stem: readable, safe file name without suffix; not always unique.
+        source, reference: image files of the data set; the reference of a real image is empty.
+        variant: variant of the reference; empty for a real image.
+        confidence: p(label) of the classifier, in [0, 1]; None for a real image.
+        predicted: index of the classifier's top-1 class; None for a real image.
     """
 
     row: int
@@ -99,12 +94,12 @@ class ExportedImage:
 
 @dataclass(frozen=True)
 class ImageLocation:
-    """Where the bytes of one image lie.
+    """Location of the bytes of one image.
 
     Attributes:
-        row: which image.
-        file: relative to the export's folder, "/" between folders.
-        start, size: its bytes in that file.
+        row: number of the image among the exported images.
+        file: file relative to the export's folder, "/" between folders.
+        start, size: position and number of the bytes in this file.
     """
 
     row: int
@@ -115,13 +110,13 @@ class ImageLocation:
 
 @dataclass(frozen=True)
 class ExportPlan:
-    """What is known before the first image comes.
+    """Settings of an export, known before the first image.
 
     Attributes:
-        folder: to write into; empty.
-        classes: names, by label.
-        both: whether there are images of both splits.
-        shard_images: how many images go into one tar.
+        folder: empty folder to write to.
+        classes: names of the classes; a label is an index.
+        both: whether images of both splits are exported.
+        shard_images: number of images in one tar.
     """
 
     folder: Path
@@ -131,12 +126,12 @@ class ExportPlan:
 
     @property
     def folders(self) -> list[str]:
-        """A safe name for each class."""
+        """Unique, safe folder name of each class."""
         return safe_names(self.classes, _RESERVED)
 
     @property
     def labels(self) -> list[str]:
-        """A name for each class that the readers of tables give back as it is: its own where it can be."""
+        """Name of each class in tables: its own if unique and printable, otherwise the folder name."""
         counts = Counter(self.classes)
         pairs = zip(self.classes, self.folders, strict=True)
         return [
@@ -145,73 +140,73 @@ class ExportPlan:
         ]
 
 
-def _imagefolder(plan: ExportPlan, records: Iterator[ExportedImage]) -> Iterator[ImageLocation]:
-    """Class folders, within folders of the splits where there are two, and ``provenance.csv``."""
+def _imagefolder(plan: ExportPlan, images: Iterator[ExportedImage]) -> Iterator[ImageLocation]:
+    """Write class folders, below folders of the splits if there are two, and ``provenance.csv``."""
     folders, files = plan.folders, _Files(plan.folder)
     (plan.folder / _CLASSES).write_text("".join(f"{name}\n" for name in folders), encoding="utf-8")
     with (plan.folder / PROVENANCE_FILE).open("w", encoding="utf-8", errors="surrogateescape", newline="") as stream:
         table = csv.writer(stream, lineterminator="\n")
         table.writerow(PROVENANCE_COLUMNS)
-        for record in records:
-            folder = folders[record.label]
-            place = files.write(f"{record.split}/{folder}" if plan.both else folder, record)
-            label, confidence = plan.classes[record.label], _number(record.confidence)
-            table.writerow((place.file, label, record.source, record.reference, record.variant, confidence, "yes"))
+        for image in images:
+            folder = folders[image.label]
+            place = files.write(f"{image.split}/{folder}" if plan.both else folder, image)
+            label, confidence = plan.classes[image.label], _number(image.confidence)
+            table.writerow((place.file, label, image.source, image.reference, image.variant, confidence, "yes"))
             yield place
 
 
-def _csv(plan: ExportPlan, records: Iterator[ExportedImage]) -> Iterator[ImageLocation]:
-    """One table, whose first columns are those that dagaug reads, and the files that it names."""
+def _csv(plan: ExportPlan, images: Iterator[ExportedImage]) -> Iterator[ImageLocation]:
+    """Write image files and one table. Its first columns are those that dagaug reads."""
     folders, labels, files = plan.folders, plan.labels, _Files(plan.folder)
     with (plan.folder / TABLE_FILE).open("w", encoding="utf-8", newline="") as stream:
         table = csv.writer(stream, lineterminator="\n")
         table.writerow(TABLE_COLUMNS)
-        for record in records:
-            place = files.write(f"images/{folders[record.label]}", record)
+        for image in images:
+            place = files.write(f"images/{folders[image.label]}", image)
             table.writerow(
                 (
-                    place.file, labels[record.label], record.split, "yes" if record.synthetic else "no",
-                    in_one_line(record.source), in_one_line(record.reference), in_one_line(record.variant),
-                    _number(record.confidence),
-                    "" if record.predicted is None else labels[record.predicted],
+                    place.file, labels[image.label], image.split, "yes" if image.synthetic else "no",
+                    in_one_line(image.source), in_one_line(image.reference), in_one_line(image.variant),
+                    _number(image.confidence),
+                    "" if image.predicted is None else labels[image.predicted],
                 )
             )  # fmt: skip
             yield place
 
 
 class _Files:
-    """Image files in folders that are made when they are needed; of equal names, the second gets a number."""
+    """Writes image files, creates their folders, and numbers files with equal names."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.taken: dict[str, dict[str, int]] = {}
 
-    def write(self, parent: str, record: ExportedImage) -> ImageLocation:
+    def write(self, parent: str, image: ExportedImage) -> ImageLocation:
         if parent not in self.taken:
             (self.folder / parent).mkdir(parents=True)
             self.taken[parent] = {}
-        path = f"{parent}/{unique_name(record.stem, self.taken[parent])}{record.suffix}"
-        (self.folder / path).write_bytes(record.data)
-        return ImageLocation(record.row, path, 0, len(record.data))
+        path = f"{parent}/{unique_name(image.stem, self.taken[parent])}{image.suffix}"
+        (self.folder / path).write_bytes(image.data)
+        return ImageLocation(image.row, path, 0, len(image.data))
 
 
 def _number(value: float | None) -> str:
     return "" if value is None else str(value)
 
 
-def _webdataset(plan: ExportPlan, records: Iterator[ExportedImage]) -> Iterator[ImageLocation]:
-    """Tar shards of each split, and ``_info.json``, which tells timm how many images are where."""
+def _webdataset(plan: ExportPlan, images: Iterator[ExportedImage]) -> Iterator[ImageLocation]:
+    """Write tar shards of each split, and ``_info.json`` with their numbers of images, which timm reads."""
     labels = plan.labels
     shards: dict[str, list[_Tar]] = {}
     with ExitStack() as opened:
-        for record in records:
-            of_split = shards.setdefault(record.split, [])
+        for image in images:
+            of_split = shards.setdefault(image.split, [])
             if not of_split or of_split[-1].count == plan.shard_images:
                 if of_split:
                     of_split[-1].close()
-                of_split.append(_Tar(plan.folder / f"{record.split}-{len(of_split):06d}.tar"))
+                of_split.append(_Tar(plan.folder / f"{image.split}-{len(of_split):06d}.tar"))
                 opened.callback(of_split[-1].close)
-            yield of_split[-1].add(record, labels)
+            yield of_split[-1].add(image, labels)
     splits = {
         split: {
             "name": split,
@@ -226,36 +221,36 @@ def _webdataset(plan: ExportPlan, records: Iterator[ExportedImage]) -> Iterator[
 
 
 class _Tar:
-    """One shard while it is written; it holds no times and no owners, so that equal exports are equal files."""
+    """A tar that is being written. It has no times and owners, so that equal exports are equal files."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.count = path, 0
         self._stream = path.open("wb")
         self._tar = tarfile.TarFile(fileobj=self._stream, mode="w", format=tarfile.USTAR_FORMAT)
 
-    def add(self, record: ExportedImage, labels: Sequence[str]) -> ImageLocation:
-        key = f"{record.row:09d}"
-        start = self._member(key + record.suffix, record.data)
-        self._member(key + ".cls", str(record.label).encode())
-        # The types are the same for every image, since readers infer them from the first few.
+    def add(self, image: ExportedImage, labels: Sequence[str]) -> ImageLocation:
+        key = f"{image.row:09d}"
+        start = self._member(key + image.suffix, image.data)
+        self._member(key + ".cls", str(image.label).encode())
+        # All images have the same types, because readers infer them from the first few images.
         about = {
-            "label": labels[record.label],
-            "split": record.split,
-            "synthetic": record.synthetic,
-            "source": in_one_line(record.source),
-            "reference": in_one_line(record.reference),
-            "variant": in_one_line(record.variant),
-            "confidence": -1.0 if record.confidence is None else record.confidence,
-            "predicted": "" if record.predicted is None else labels[record.predicted],
+            "label": labels[image.label],
+            "split": image.split,
+            "synthetic": image.synthetic,
+            "source": in_one_line(image.source),
+            "reference": in_one_line(image.reference),
+            "variant": in_one_line(image.variant),
+            "confidence": -1.0 if image.confidence is None else image.confidence,
+            "predicted": "" if image.predicted is None else labels[image.predicted],
         }
         self._member(key + ".json", json.dumps(about).encode())
         self.count += 1
-        return ImageLocation(record.row, self.path.name, start, len(record.data))
+        return ImageLocation(image.row, self.path.name, start, len(image.data))
 
     def _member(self, name: str, data: bytes) -> int:
         entry = tarfile.TarInfo(name)
         entry.size = len(data)
-        start = self._stream.tell() + tarfile.BLOCKSIZE  # a short name's header is one block
+        start = self._stream.tell() + tarfile.BLOCKSIZE  # the header of a short name is one block
         self._tar.addfile(entry, io.BytesIO(data))
         return start
 
@@ -270,11 +265,11 @@ class _Tar:
 
 @dataclass(frozen=True)
 class FormatWriter:
-    """How an export is written.
+    """How a format is written.
 
     Attributes:
-        write: given what is known before and the images, writes each and says where it is.
-        shuffled: images come in random order, since readers of tars shuffle only within a buffer.
+        write: writes the images and yields the location of each.
+        shuffled: images are written in random order, because readers of tars shuffle only within a buffer.
     """
 
     write: Callable[[ExportPlan, Iterator[ExportedImage]], Iterator[ImageLocation]]
@@ -286,4 +281,4 @@ FORMAT_WRITERS: dict[str, FormatWriter] = {
     "webdataset": FormatWriter(_webdataset, shuffled=True),
     "csv": FormatWriter(_csv),
 }
-"""What can be written, by the name that ``--to`` takes."""
+"""The formats, by name."""

@@ -1,16 +1,16 @@
-"""What the files of an export cannot hold: ``.dagaug-export``, with which ``dagaug import`` makes the HDF5 file again.
+"""Manifest of an export: the content of the HDF5 file that image files cannot hold, in ``.dagaug-export``.
 
-An HDF5 file with the datasets of :mod:`dagaug.store`, read as strictly, but without the images' bytes and with these
-in their stead (N images):
+It is an HDF5 file with the datasets of :mod:`dagaug.hdf5.schema`, read as strictly, except /images/data and
+/images/offset. In their place it has these datasets (N images):
 
-============================== ========= ===============================================================
-name                           type      holds
-============================== ========= ===============================================================
-/images/path                   utf8 [N]  the file that holds the image, relative to the folder
-/images/start, /images/size    int64 [N] which bytes of it are a JPEG or PNG file
-============================== ========= ===============================================================
+============================== ========= ====================================================
+name                           type      content
+============================== ========= ====================================================
+/images/path                   utf8 [N]  file with the image, relative to the export's folder
+/images/start, /images/size    int64 [N] position and number of the bytes of the image in it
+============================== ========= ====================================================
 
-``/images/sha256`` is that of the bytes in the HDF5 file that was exported: of the RGB pixels if these were stored raw.
+/images/sha256 is the hash of the bytes in the exported HDF5 file; for raw images, these are the RGB pixels.
 """
 
 from __future__ import annotations
@@ -26,21 +26,20 @@ from dagaug.hdf5.layout import UTF8, ByteReader, ByteWriter, create_file, read_l
 from dagaug.hdf5.schema import ATTRIBUTES, ENCODINGS, SCHEMA, VERSION, digest
 from dagaug.runtime.errors import StoreError
 
-__all__ = ["FORMAT", "MANIFEST", "Columns", "Manifest", "read_manifest", "select_images", "write_manifest"]
+__all__ = ["MANIFEST", "MANIFEST_FORMAT", "Columns", "Manifest", "read_manifest", "select_images", "write_manifest"]
 
 MANIFEST = ".dagaug-export"
+"""Name of the manifest in an export's folder."""
 
-
-FORMAT = "dagaug-export"
+MANIFEST_FORMAT = "dagaug-export"
+"""The attribute ``format`` of a manifest."""
 
 Columns = dict[str, np.ndarray]
-"""Datasets by their names in the specification."""
+"""Datasets, by their names in the specification without the leading slash."""
 
 _SCHEMA = {
     name: kind for name, kind in SCHEMA.items() if name not in ("images/data", "images/offset", "content_sha256")
 }
-
-
 _SCHEMA |= {
     "images/path": (UTF8, "N"),
     "images/start": ("<i8", "N"),
@@ -53,9 +52,9 @@ class Manifest:
     """A manifest that was read.
 
     Attributes:
-        attributes: those of the HDF5 file that was exported.
-        columns: all its datasets but for images' bytes and their offsets, and where images lie.
-        sha256: of all that, in hexadecimal.
+        attributes: attributes of the exported HDF5 file, without format and version.
+        columns: its datasets without the bytes and offsets of images, and the locations of the images.
+        sha256: hash of the manifest's content in hexadecimal.
     """
 
     def __init__(self, attributes: Mapping[str, str | int], columns: Columns, sha256: str) -> None:
@@ -66,7 +65,7 @@ class Manifest:
 
 
 def select_images(columns: Columns, chosen: Bool[np.ndarray, " N"]) -> Columns:
-    """The columns without the images that are not chosen; candidates stay, and know their images' new rows."""
+    """The columns with the chosen images only. All candidates stay; their rows of images are renumbered."""
     rows = np.where(chosen, np.cumsum(chosen) - 1, -1)
     result = {name: array[chosen] if name.startswith("images/") else array for name, array in columns.items()}
     image = columns["candidates/image"]
@@ -75,9 +74,15 @@ def select_images(columns: Columns, chosen: Bool[np.ndarray, " N"]) -> Columns:
 
 
 def write_manifest(folder: Path, attributes: Mapping[str, str | int], columns: Columns) -> None:
-    """Write the manifest of an export, whose datasets are all in ``columns``."""
+    """Write the manifest of an export.
+
+    Args:
+        folder: the export's folder.
+        attributes: attributes of the HDF5 file.
+        columns: all datasets of the manifest except its hash.
+    """
     path = folder / MANIFEST
-    stored = {**attributes, "format": FORMAT, "version": VERSION}
+    stored = {**attributes, "format": MANIFEST_FORMAT, "version": VERSION}
     arrays = {name: np.asarray(columns[name], order="C") for name in _SCHEMA if name != "content_sha256"}
     layout = {name: (array.dtype, array.shape) for name, array in arrays.items()}
     extents = create_file(path, stored, layout | {"content_sha256": (np.dtype("u1"), (32,))})
@@ -91,16 +96,16 @@ def read_manifest(folder: Path) -> Manifest:
     """Read the manifest of an export.
 
     Raises:
-        StoreError: there is none, or it is damaged.
+        StoreError: there is no manifest, or it is damaged.
     """
     path = folder / MANIFEST
     if not path.is_file():
-        raise StoreError(f"{folder}: no export of dagaug's (no {MANIFEST} in it); make one with dagaug export")
+        raise StoreError(f"{folder}: not an export (no {MANIFEST} in it); make one with dagaug export")
     source = ByteReader(path)
     try:
         attributes, extents = read_layout(path, ATTRIBUTES, _SCHEMA, source.size)
-        if (attributes["format"], attributes["version"]) != (FORMAT, VERSION):
-            raise StoreError(f"{path}: was not written by this version of dagaug")
+        if (attributes["format"], attributes["version"]) != (MANIFEST_FORMAT, VERSION):
+            raise StoreError(f"{path}: written by another version of dagaug")
         if attributes["encoding"] not in ENCODINGS:
             raise StoreError(f"{path}: unknown encoding {attributes['encoding']!r}")
         columns = {name: source.array(extent) for name, extent in extents.items()}

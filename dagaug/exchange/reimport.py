@@ -1,8 +1,7 @@
-"""An export, made into the HDF5 file that it came from: the way back of :mod:`dagaug.export`.
+"""Import of an export: restores the HDF5 file that :mod:`dagaug.exchange.export` wrote to a folder.
 
-Nothing that was exported is lost: of a whole export, the file is the same byte for byte. Images that were deleted from
-the folder meanwhile are left out, and so an export is a way to choose by hand; images that were changed are refused,
-since what the file says of them would no longer be true.
+A complete export gives the same file, byte for byte. Images that were deleted from the folder are left out, so images
+can be selected by hand. Images that were changed are refused, because the file's statements about them would be wrong.
 """
 
 from __future__ import annotations
@@ -31,20 +30,20 @@ from dagaug.runtime.signals import Interrupted, Stop, stop_on_signals
 __all__ = ["REMOVED", "Imported", "reimport"]
 
 REMOVED = "removed from the export"
-"""The verdict of candidates whose images were deleted from the folder."""
+"""Verdict of candidates whose images were deleted from the folder."""
 
-_OPEN = 64  # files that are kept open, for tars
+_OPEN_FILES = 64  # kept open, because a tar has many images
 
 
 @dataclass(frozen=True)
 class Imported:
-    """A file that was made from an export.
+    """An HDF5 file that was restored from an export.
 
     Attributes:
         out: the HDF5 file.
-        real, synthetic: images of each kind.
-        removed: images that were exported and are no longer there.
-        seconds: time it took.
+        real, synthetic: numbers of real and synthetic images.
+        removed: number of exported images that are missing in the folder.
+        seconds: duration.
     """
 
     out: Path
@@ -55,37 +54,38 @@ class Imported:
 
     @property
     def images(self) -> int:
-        """All images of the file."""
+        """Number of all images."""
         return self.real + self.synthetic
 
 
 def reimport(
     folder: Path, out: Path, *, overwrite: bool = False, strict: bool = False, progress: Progress = SILENT
 ) -> Imported:
-    """Make the HDF5 file again that a folder was exported from.
+    """Restore the HDF5 file from its export.
 
     Args:
-        folder: an export of any form.
-        out: the file to write; its parents are made.
-        overwrite: replace a file that is there.
-        strict: an image that was deleted from the folder is an error.
-        progress: is told of each image.
+        folder: an export in any format.
+        out: file to write; missing parent folders are created.
+        overwrite: replace an existing file.
+        strict: raise an error if an exported image is missing; otherwise it is left out.
+        progress: reports the imported images.
 
     Raises:
-        StoreError: the folder is no export, or ``out`` cannot be written.
-        DataError: an image was changed since the export, or none is left; with ``strict``, one is missing.
-        OutputExistsError, LockedError: ``out`` is there already, or being written.
-        Interrupted: stopped by a signal; nothing is left behind.
+        StoreError: the folder is not an export, or ``out`` cannot be written.
+        DataError: an image was changed since the export, all images are missing, or (``strict``) one is missing.
+        OutputExistsError: ``out`` exists.
+        LockedError: another process writes to ``out``.
+        Interrupted: stopped by a signal; nothing was imported.
     """
     started = time.monotonic()
     manifest = read_manifest(folder)
-    there = _there(folder, manifest)
-    if not there.all() and strict:
-        name = os.fsdecode(manifest.columns["images/path"][int(np.argmin(there))])
-        raise DataError(f"{folder / name}: was exported and is no longer there; without --strict it is left out")
-    if not there.any():
-        raise DataError(f"{folder}: none of its {len(manifest)} images is there any more; export again")
-    columns = manifest.columns if there.all() else _without(manifest, there)
+    present = _present(folder, manifest)
+    if not present.all() and strict:
+        name = os.fsdecode(manifest.columns["images/path"][int(np.argmin(present))])
+        raise DataError(f"{folder / name}: exported image not found; export again", remedies={"strict": False})
+    if not present.any():
+        raise DataError(f"{folder}: all {len(manifest)} exported images are missing; export again")
+    columns = manifest.columns if present.all() else _with_present(manifest, present)
     target = Path(os.path.realpath(out))
     with explain_write_errors(out, "nothing was imported"):
         _refuse_existing(out, target, overwrite)
@@ -96,18 +96,18 @@ def reimport(
                 _write(temporary, folder, Manifest(manifest.attributes, columns, manifest.sha256), stop, progress)
     synthetic = int(columns["images/synthetic"].sum())
     images = len(columns["images/label"])
-    return Imported(out, images - synthetic, synthetic, len(there) - images, time.monotonic() - started)
+    return Imported(out, images - synthetic, synthetic, len(present) - images, time.monotonic() - started)
 
 
 def _refuse_existing(out: Path, target: Path, overwrite: bool) -> None:
     if target.is_dir():
-        raise OutputExistsError(f"{out}: is a folder; name a file with --out")
+        raise OutputExistsError(f"{out} is a folder, but the import is a file", remedies={"out": None})
     if target.exists() and not overwrite:
-        raise OutputExistsError(f"{out} exists; --overwrite replaces it")
+        raise OutputExistsError(f"{out} exists", remedies={"overwrite": True, "out": None})
 
 
-def _there(folder: Path, manifest: Manifest) -> Bool[np.ndarray, " N"]:
-    """Which images' files are in the folder; of tars, only whether the tar is."""
+def _present(folder: Path, manifest: Manifest) -> Bool[np.ndarray, " N"]:
+    """For each image, whether its file (or tar) is in the folder."""
     paths = SafePaths(folder)
     where = str(folder / MANIFEST)
     names, file_of = np.unique(manifest.columns["images/path"], return_inverse=True)
@@ -115,16 +115,16 @@ def _there(folder: Path, manifest: Manifest) -> Bool[np.ndarray, " N"]:
     return found[file_of]
 
 
-def _without(manifest: Manifest, there: Bool[np.ndarray, " N"]) -> dict[str, np.ndarray]:
-    """The columns without the images that are gone, and a verdict for the candidates that these were."""
-    columns = select_images(manifest.columns, there)
-    gone = (manifest.columns["candidates/image"] >= 0) & (columns["candidates/image"] < 0)
-    if gone.any():
+def _with_present(manifest: Manifest, present: Bool[np.ndarray, " N"]) -> dict[str, np.ndarray]:
+    """The columns without the missing images; their candidates get the verdict :data:`REMOVED`."""
+    columns = select_images(manifest.columns, present)
+    missing = (manifest.columns["candidates/image"] >= 0) & (columns["candidates/image"] < 0)
+    if missing.any():
         names = columns["verdicts"].tolist()
         if REMOVED.encode() not in names:
             names.append(REMOVED.encode())
         verdict = columns["candidates/verdict"].copy()
-        verdict[gone] = names.index(REMOVED.encode())
+        verdict[missing] = names.index(REMOVED.encode())
         columns |= {"verdicts": np.array(names), "candidates/verdict": verdict}
     return columns
 
@@ -160,7 +160,7 @@ def _write(path: Path, folder: Path, manifest: Manifest, stop: Stop, progress: P
 
 
 def _lengths(folder: Path, manifest: Manifest) -> Int64[np.ndarray, " N"]:
-    """ByteReader of each image in the HDF5 file, bounded before anything is made of that size."""
+    """Number of bytes of each image in the HDF5 file, checked before memory of that size is allocated."""
     columns = manifest.columns
     size, height, width = (columns[f"images/{name}"].astype(np.int64) for name in ("size", "height", "width"))
     if size.min() < 1 or height.min() < 1 or width.min() < 1 or (height * width).max() > MAX_PIXELS:
@@ -169,14 +169,14 @@ def _lengths(folder: Path, manifest: Manifest) -> Int64[np.ndarray, " N"]:
 
 
 def _images(folder: Path, columns: dict[str, np.ndarray], raw: bool) -> Iterator[UInt8[np.ndarray, " _"]]:
-    """Each image's bytes as they are to be stored, checked against what was exported."""
+    """Bytes of each image as the HDF5 file stores them, after a check of the hash."""
     opened: dict[bytes, ByteReader] = {}
     names = zip(*(columns[f"images/{name}"].tolist() for name in ("path", "start", "size")), strict=True)
     try:
         for row, (name, start, size) in enumerate(names):
             path = folder / os.fsdecode(name)
             if name not in opened:
-                if len(opened) >= _OPEN:
+                if len(opened) >= _OPEN_FILES:
                     opened.pop(next(iter(opened))).close()
                 opened[name] = ByteReader(path)
             source = opened[name]
@@ -204,4 +204,4 @@ def _pixels(data: UInt8[np.ndarray, " _"], path: Path, height: int, width: int) 
 
 
 def _changed(path: Path) -> DataError:
-    return DataError(f"{path}: was changed since it was exported; export again, or delete the file to leave it out")
+    return DataError(f"{path}: was changed since the export; export again, or delete this file to leave the image out")

@@ -96,7 +96,7 @@ def test_images_of_one_split_stand_in_class_folders_alone(
 
 def test_nothing_to_export_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
     write(tmp_path / "x.h5")
-    with pytest.raises(DataError, match="no synthetic images of the split test"):
+    with pytest.raises(DataError, match="no synthetic images in the split test to export"):
         export(tmp_path / "x.h5", tmp_path / "out", synthetic_only=True, split="test")
     assert [path.name for path in tmp_path.iterdir()] == ["x.h5"]
 
@@ -139,7 +139,7 @@ def test_an_existing_export_is_replaced_only_when_told_to(tmp_path: Path) -> Non
     out, _ = exported(tmp_path)
     before = files_below(out)
     (out / "stale").write_text("x")
-    with pytest.raises(OutputExistsError, match="--overwrite"):
+    with pytest.raises(OutputExistsError, match="try overwrite=True or another out"):
         export(tmp_path / "x.h5", out)
     assert (out / "stale").exists()
     export(tmp_path / "x.h5", out, overwrite=True)
@@ -154,7 +154,7 @@ def test_an_empty_folder_is_filled_and_one_of_other_things_never_replaced(tmp_pa
     home = tmp_path / "home"
     home.mkdir()
     (home / "thesis.tex").write_text("years of work")
-    with pytest.raises(OutputExistsError, match="holds no export"):
+    with pytest.raises(OutputExistsError, match="is not an export"):
         export(tmp_path / "x.h5", home, overwrite=True)
     assert (home / "thesis.tex").read_text() == "years of work"
     with pytest.raises(OutputExistsError, match="is a file"):
@@ -164,7 +164,7 @@ def test_an_empty_folder_is_filled_and_one_of_other_things_never_replaced(tmp_pa
 def test_an_export_that_holds_the_store_is_not_replaced(tmp_path: Path) -> None:
     out, _ = exported(tmp_path)
     (tmp_path / "x.h5").rename(out / "x.h5")
-    with pytest.raises(UsageError, match="holds"):
+    with pytest.raises(UsageError, match="contains"):
         export(out / "x.h5", out, overwrite=True)
     assert (out / "x.h5").exists()
 
@@ -268,7 +268,7 @@ def test_an_interrupted_export_leaves_nothing(tmp_path: Path, form: Format) -> N
 def test_unknown_choices_are_usage_errors(tmp_path: Path) -> None:
     write(tmp_path / "x.h5")
     for odd in ({"shard_images": 5}, {"to": "webdataset", "shard_images": 0}):
-        with pytest.raises(UsageError, match="--shard-images "):
+        with pytest.raises(UsageError, match="shard_images="):
             export(tmp_path / "x.h5", tmp_path / "out", **odd)  # type: ignore[arg-type]
     for odd in ({"to": "zip"}, {"split": "val"}):
         with pytest.raises((UsageError, TypeError)):  # the latter where types are checked

@@ -161,7 +161,7 @@ def test_two_classes_of_one_name_stay_two(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("form", ["imagefolder", "csv", "webdataset"])
-def test_the_passport_says_where_each_image_lies(tmp_path: Path, form: str) -> None:
+def test_the_manifest_locates_each_image(tmp_path: Path, form: str) -> None:
     write(tmp_path / "x.h5")
     export(tmp_path / "x.h5", tmp_path / "out", to=form, synthetic_only=True)  # type: ignore[arg-type]
     manifest = read_manifest(tmp_path / "out")
