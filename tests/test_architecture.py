@@ -40,7 +40,7 @@ ONLY = {
     "albumentations": {"classifiers"},
     "matplotlib": {"report"},
     "jinja2": {"report"},
-    "lightning": {"training"},
+    "lightning_fabric": {"training"},
     "h5py": {"hdf5"},
     "torchmetrics": {"metrics"},
     "ray": {"augment"},
@@ -204,7 +204,7 @@ def test_the_command_line_starts_without_heavy_libraries() -> None:
     """``dagaug --help`` and wrong options answer at once."""
     entry = needed("__main__", at_once=True) | needed("cli.app", at_once=True)
     loaded = {library for module in entry for library in libraries(imports(at_import(tree(module))))}
-    assert loaded & {"torch", "timm", "lightning", "cv2", "numpy", "h5py", "albumentations", "matplotlib"} == set()
+    assert loaded & {"torch", "timm", "lightning_fabric", "cv2", "numpy", "h5py", "albumentations", "matplotlib"} == set()
 
 
 # ---- public names

@@ -1,1 +1,1 @@
-"""The training of DA-GAN: options, loop, losses, pairs of images, run folder."""
+"""Training of DA-GAN: options, modes, objectives, losses, training pairs, trainer, run folder."""

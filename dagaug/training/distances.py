@@ -1,4 +1,4 @@
-"""The distances d of the consistency loss (paper, Table 4)."""
+"""The label distances d of the consistency loss (paper, Sec. 3.1 and Table 4)."""
 
 from __future__ import annotations
 
@@ -17,28 +17,25 @@ from dagaug.training import losses
 __all__ = ["BackboneDistance", "Distance", "ResidualDistance", "SquaredDistance", "make_distance"]
 
 
-# ---- the distance d (Sec. 3.1, Table 4)
-
-
 class Distance(nn.Module):
-    """d: a label loss d(Y, DAE(X)), and features for d(DAE(s), DAE(F(s))).
+    """Base of the distances: a label loss d(Y, DAE(X)), and features for d(DAE(s), DAE(F(s))).
 
-    ``forward`` takes the instances (B C h w) and the attended part of the image (B 3 H W) and returns features (B F)
-    and label scores (B Y).
+    ``forward`` takes the instances (B C h w) and the attended part of the image (B 3 H W, in [-1, 1]) and returns
+    features (B F) and label scores (B Y).
 
     Attributes:
-        reads_image: whether the attended part of the image is looked at.
+        reads_image: whether the distance uses the attended part of the image.
     """
 
     reads_image = False
 
     def label_loss(self, scores: Float[Tensor, "B Y"], labels: Int[Tensor, " B"]) -> Float[Tensor, ""]:
-        """d(Y, ·): cross-entropy unless the distance has another."""
+        """d(Y, ·): cross-entropy, unless a subclass has another loss."""
         return losses.label_loss(scores, labels)
 
 
 class ResidualDistance(Distance):
-    """Table 4, "ResBlock": a small classifier of 9 residual blocks trained jointly from scratch."""
+    """Table 4, "ResBlock": a classifier of 9 residual blocks, trained jointly from scratch."""
 
     def __init__(self, channels: int, classes: int) -> None:
         super().__init__()
@@ -53,7 +50,7 @@ class ResidualDistance(Distance):
 
 
 class SquaredDistance(Distance):
-    """Table 4, "L2": squared distance of instances, and of a linear reading of them to the one-hot label."""
+    """Table 4, "L2": squared distance of instances, and of their linear projection to the one-hot label."""
 
     def __init__(self, channels: int, classes: int) -> None:
         super().__init__()
@@ -72,12 +69,12 @@ class SquaredDistance(Distance):
 
 
 class BackboneDistance(Distance):
-    """Table 4, "VGG" and "Inception": the features of any image network, read on the attended part of the image.
+    """Table 4, "VGG" and "Inception": features of an image network on the attended part of the image.
 
     Args:
-        backbone: from images in [-1, 1] to pooled features (B, ``features``).
-        features: their number.
-        classes: number of labels, read off by one linear layer.
+        backbone: maps images in [-1, 1] to pooled features (B, ``features``).
+        features: number of features.
+        classes: number of labels; one linear layer predicts them.
     """
 
     reads_image = True
@@ -97,20 +94,22 @@ class BackboneDistance(Distance):
 
 
 def make_distance(name: str, channels: int, classes: int, *, size: int, weights: Path | None) -> Distance:
-    """d of Table 4 by name; all are trained jointly with DA-GAN, as the paper does.
+    """d of Table 4 by name; as in the paper, it is trained jointly with DA-GAN.
 
     Args:
         name: ``resblock``, ``l2`` or ``timm:NAME``.
-        channels: of the instances.
+        channels: channels of the instances.
         classes: number of labels.
         size: side of the images in pixels.
-        weights: file of weights that a timm network starts from.
+        weights: file of initial weights of a timm network.
 
     Raises:
-        UsageError: an unknown name, or weights for what is no timm network.
+        UsageError: the name is unknown, weights are given without a timm network, or the network cannot take this size.
     """
     if weights is not None and not name.startswith("timm:"):
-        raise UsageError(f"--weights {weights}: are those of a timm network; give --distance timm:NAME, too")
+        raise UsageError(
+            "only a timm network takes weights", option="weights", value=weights, remedies={"distance": "timm:NAME"}
+        )
     if name == "resblock":
         return ResidualDistance(channels, classes)
     if name == "l2":
@@ -119,11 +118,13 @@ def make_distance(name: str, channels: int, classes: int, *, size: int, weights:
         try:
             backbone = build(name.removeprefix("timm:"), 0, size=size, weights=weights)
         except UsageError as error:
-            raise UsageError(str(error).replace("--classifier ", "--distance timm:", 1)) from error
+            raise UsageError(error.message, option="distance", value=name) from error
         try:
             with torch.no_grad():
                 features = backbone(torch.zeros(1, 3, size, size)).shape[1]
         except RuntimeError as error:
-            raise UsageError(f"--distance {name}: cannot see images of {size} px; give a larger --size") from error
+            raise UsageError(
+                f"cannot take images of {size} px", option="distance", value=name, remedies={"size": None}
+            ) from error
         return BackboneDistance(backbone, features, classes)
-    raise UsageError(f"--distance {name}: choose resblock, l2 or timm:NAME")
+    raise UsageError("choose resblock, l2 or timm:NAME", option="distance", value=name)

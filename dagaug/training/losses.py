@@ -1,6 +1,6 @@
-"""The loss terms of DA-GAN, eqs. 5 to 9, and the exact supervision of pose morphing, as pure functions.
+"""Loss terms of DA-GAN (eqs. 5 to 9) and of the exact supervision of pose morphing, as pure functions.
 
-The expectation over images is the mean over the batch. Logits are unbounded, images are in [-1, 1], masks in [0, 1].
+Expectations over images are means over the batch. Logits are unbounded, images in [-1, 1], masks in [0, 1].
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -18,7 +18,6 @@ from dagaug.model.warps import sample
 __all__ = [
     "Scalar",
     "adversarial_loss",
-    "all_finite",
     "consistency_loss",
     "correspondence_loss",
     "detail_loss",
@@ -36,6 +35,7 @@ __all__ = [
 ]
 
 Scalar = Float[Tensor, ""]
+"""A single number."""
 
 
 # ---- the paper's terms
@@ -57,13 +57,15 @@ def symmetry_loss(
     weight: Float[Tensor, "B 1 H W"] | None = None,
     scales: int = 3,
 ) -> Scalar:
-    """L_sym (eq. 6): d(t, F(t)) as L1 on ``scales`` halved sizes, so that near misses count less than absences.
+    """L_sym (eq. 6): d(t, F(t)) as L1 distance on ``scales`` sizes, each half the one before.
+
+    At smaller sizes a slightly displaced detail costs less than a missing one.
 
     Args:
         target: t.
         reconstructed: F(t).
-        weight: where the difference counts (the object's mask); everywhere without it.
-        scales: number of sizes; the mean over them is returned.
+        weight: weight of each pixel (the object's mask); 1 by default.
+        scales: number of sizes; the result is the mean over them.
     """
     weight = torch.ones_like(target[:, :1]) if weight is None else weight
     difference = (target - reconstructed) * weight
@@ -79,15 +81,15 @@ def symmetry_loss(
 def detail_loss(
     target: Float[Tensor, "B C H W"], drawn: Float[Tensor, "B C H W"], mask: Float[Tensor, "B 1 H W"], cell: int = 4
 ) -> Scalar:
-    """Difference of the amount of fine detail, cell by cell, so that what is drawn is as sharp as the target.
+    """Difference of the amount of fine detail in each cell, so that drawn images are as sharp as the target.
 
-    An L1 loss alone is least where all that is uncertain is blurred. This one does not ask where in the cell an edge
-    lies, only that there is one.
+    The L1 loss alone is smallest if everything uncertain is blurred. This loss needs an edge somewhere in the cell, at
+    any place.
 
     Args:
-        target: a true answer.
-        drawn: what should look like it.
-        mask: where it counts.
+        target: the true image.
+        drawn: the generated image.
+        mask: weight of each pixel.
         cell: side of the cells in pixels.
     """
     weight = F.avg_pool2d(mask, cell)
@@ -96,12 +98,12 @@ def detail_loss(
 
 
 def discriminator_loss(real: Float[Tensor, " R"], fake: Float[Tensor, " F"]) -> Scalar:
-    """What D1 (eq. 7) or D2 (eq. 8) minimises: -E[log D(t)] - E[log(1 - D(F(·)))], with D = sigmoid(logits)."""
+    """Loss of D1 (eq. 7) or D2 (eq. 8): -E[log D(t)] - E[log(1 - D(F(·)))], with D = sigmoid(logits)."""
     return F.softplus(-real).mean() + F.softplus(fake).mean()
 
 
 def adversarial_loss(fake: Float[Tensor, " F"]) -> Scalar:
-    """What F minimises against D1 or D2: -E[log D(F(·))], the non-saturating form that Sec. 3.3 gives for D2."""
+    """Loss of F against D1 or D2: -E[log D(F(·))], the non-saturating form that Sec. 3.3 gives for D2."""
     return F.softplus(-fake).mean()
 
 
@@ -109,7 +111,7 @@ def full_objective(terms: Mapping[str, Tensor], weights: Mapping[str, float]) ->
     """Eq. 9: the weighted sum of all terms (α and β are the weights of consistency and symmetry).
 
     Raises:
-        KeyError: a term has no weight; a term that is computed but not trained on is a bug.
+        KeyError: a term has no weight.
     """
     return torch.stack([weights[name] * term for name, term in terms.items()]).sum()
 
@@ -125,7 +127,7 @@ def object_loss(logits: Float[Tensor, "B 1 H W"], mask: Float[Tensor, "B 1 H W"]
 def flow_loss(
     flow: Float[Tensor, "B h w 2"], truth: Float[Tensor, "B H W 2"], mask: Float[Tensor, "B 1 H W"]
 ) -> Scalar:
-    """Mean distance between where a pixel comes from and where it is said to come from, inside the object."""
+    """Mean L1 distance between flow and true flow inside the object; both are sampling grids."""
     size = flow.shape[1]
     truth, mask = truth_at(truth, size), F.interpolate(mask, (size, size), mode="area")[:, 0]
     distance = (flow - truth).abs().sum(-1)
@@ -133,7 +135,7 @@ def flow_loss(
 
 
 def truth_at(grid: Float[Tensor, "B H W 2"], size: int) -> Float[Tensor, "B {size} {size} 2"]:
-    """A sampling grid at another resolution."""
+    """The true sampling grid, resized to ``size`` × ``size``."""
     moved = F.interpolate(grid.permute(0, 3, 1, 2), (size, size), mode="bilinear", align_corners=False, antialias=True)
     return moved.permute(0, 2, 3, 1)
 
@@ -141,12 +143,12 @@ def truth_at(grid: Float[Tensor, "B H W 2"], size: int) -> Float[Tensor, "B {siz
 def correspondence_loss(
     log_match: Float[Tensor, "B hw hw"], truth: Float[Tensor, "B H W 2"], mask: Float[Tensor, "B 1 H W"]
 ) -> Scalar:
-    """Cross-entropy of the correspondence against the true cell, shared out bilinearly between its four neighbours.
+    """Cross-entropy of the correspondence; the target is spread bilinearly over the four cells around the true point.
 
     Args:
         log_match: log-probabilities, cells of the result × cells of the source.
         truth: the true sampling grid.
-        mask: the object in the result; only its cells count.
+        mask: mask of the object in the result; only its cells count.
     """
     side = round(log_match.shape[1] ** 0.5)
     grid = truth_at(truth, side).flatten(1, 2)  # B hw 2
@@ -169,13 +171,13 @@ def correspondence_loss(
 def equivariance_loss(
     warped_centres: Float[Tensor, "B N 2"], centres: Float[Tensor, "B N 2"], truth: Float[Tensor, "B H W 2"]
 ) -> Scalar:
-    """The centres must move with the object: where a centre of the warped image comes from, one must have been."""
+    """Centres must move with the object: L1 distance of the warped image's centres, mapped back, to the centres."""
     came_from = sample(truth.permute(0, 3, 1, 2), warped_centres[:, :, None])[..., 0].transpose(1, 2)  # B N 2
     return (came_from - centres).abs().sum(-1).mean()
 
 
 def separation_loss(centres: Float[Tensor, "B N 2"], reach: float = 0.15) -> Scalar:
-    """Mean overlap of Gaussians around the centres: 0 when all are far apart, 1 when all are one."""
+    """Mean overlap of Gaussians around the centres: 0 if all are far from each other, 1 if all are equal."""
     count = centres.shape[1]
     if count < 2:
         return centres.new_zeros(())
@@ -185,7 +187,7 @@ def separation_loss(centres: Float[Tensor, "B N 2"], reach: float = 0.15) -> Sca
 
 
 def inside_loss(centres: Float[Tensor, "B N 2"], mask: Float[Tensor, "B 1 H W"]) -> Scalar:
-    """How far the centres are off the object: mean of 1 - mask (blurred, so that there is a slope to follow)."""
+    """Mean of 1 - mask at the centres; the mask is blurred, so that the gradient leads back to the object."""
     blurred = F.avg_pool2d(F.interpolate(mask, (16, 16), mode="area"), 5, 1, 2, count_include_pad=False)
     return 1 - sample(blurred, centres[:, :, None]).mean()
 
@@ -197,11 +199,6 @@ def pose_loss(
     keys: Float[Tensor, "B K h w"],
     mask: Float[Tensor, "B 1 h w"],
 ) -> Scalar:
-    """The pose's share of L_cst in reference mode: centres and keys of s′ agree with the reference's."""
+    """L_cst of the pose in ``reference`` mode: centres and keys of s′ must agree with the reference's."""
     differing = (1 - (reference_keys * keys).sum(1, keepdim=True)) * mask
     return (reference_centres - centres).abs().sum(-1).mean() + differing.sum() / (mask.sum() + 1e-6)
-
-
-def all_finite(terms: Mapping[str, Tensor]) -> Bool[Tensor, ""]:
-    """Whether every term is a finite number."""
-    return torch.stack([term.detach() for term in terms.values()]).isfinite().all()

@@ -1,6 +1,6 @@
-"""What each mode trains on: its images in memory, its batches, its objective, and what to show of it.
+"""Training modes: the images in memory, batches, objective and sample images of ``reference`` and of ``paper`` mode.
 
-The loop in :mod:`dagaug.training` knows nothing of modes; it asks a :class:`Work` for one step after the other.
+:class:`dagaug.training.trainer.Trainer` is the same for both; it calls a :class:`TrainingMode` in every step.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ from dagaug.model.translators import PaperTranslator, ReferenceTranslator, compo
 from dagaug.runtime.errors import DataError
 from dagaug.runtime.progress import SILENT, Progress
 from dagaug.training.distances import make_distance
-from dagaug.training.objectives import Fakes, PaperObjective, Part, Phase, ReferenceObjective
+from dagaug.training.objectives import Ablation, Fakes, PaperObjective, Phase, ReferenceObjective
 from dagaug.training.pairs import PairSampler, TrainingData, step_generator
 
-__all__ = ["PaperWork", "ReferenceWork", "Snapshot", "StepResult", "Work"]
+__all__ = ["PaperMode", "ReferenceMode", "Snapshot", "StepResult", "TrainingMode"]
 
-_SHOWN = 8  # sources and references on a sample sheet
+_SAMPLES = 8  # sources and references of a snapshot
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Pictures of a training's state, uint8 RGB.
+    """Sample images of a training, uint8 RGB.
 
     Attributes:
-        sources: first column of the sample sheet.
-        references: its top row; empty in ``paper`` mode.
-        morphs: the sheet; one column in ``paper`` mode.
-        attended: images on which the attended regions are shown.
-        centres: of these regions, in [-1, 1].
-        half_size: of these regions, in the same units.
+        sources: R sources.
+        references: C references; none in ``paper`` mode.
+        morphs: each source (row) in the pose of each reference (column); K = C, or 1 in ``paper`` mode.
+        attended: images whose attended regions are given.
+        centres: centres of these regions, in [-1, 1].
+        half_size: half of the regions' side, in the same units.
     """
 
     sources: UInt8[np.ndarray, "R S S 3"]
@@ -57,12 +57,12 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class StepResult:
-    """What one step's forward pass gives.
+    """Result of the forward pass of a step.
 
     Attributes:
         terms: unweighted loss terms.
-        fakes: what the discriminators judge, in the phase ``full``.
-        real, real_label: what they are to find real.
+        fakes: generated images for the discriminators, in the phase ``full``.
+        real, real_label: real images and labels for the discriminators.
     """
 
     terms: dict[str, Tensor]
@@ -72,48 +72,59 @@ class StepResult:
 
 
 @runtime_checkable
-class Work(Protocol):
-    """A mode's share of the training loop."""
+class TrainingMode(Protocol):
+    """What a trainer needs of a mode.
+
+    Attributes:
+        classes: class names; empty without labels.
+        skipped: images that could not be read.
+    """
 
     classes: tuple[str, ...]
     skipped: tuple[Skipped, ...]
 
     @property
     def objective(self) -> nn.Module:
-        """F and d, as one module whose forward pass gives the loss terms."""
+        """F and d as one module; its forward pass returns the loss terms."""
 
     @property
-    def images(self) -> int:
-        """How many images there are to train on."""
+    def image_count(self) -> int:
+        """Number of training images."""
 
     @property
     def label_count(self) -> int:
-        """Number of classes that a discriminator may ask for; 0 without labels."""
+        """Number of classes for the discriminators; 0 without labels."""
 
     def to(self, device: torch.device) -> None:
-        """Move the images."""
+        """Move the images to a device."""
 
-    def step(self, objective: Callable[..., Any], step: int, phase: Phase, batch_size: int) -> StepResult:
-        """The forward pass of a step."""
+    def forward(self, objective: Callable[..., Any], step: int, phase: Phase, batch_size: int) -> StepResult:
+        """The forward pass of a step on its batch; ``objective`` may wrap :attr:`objective`."""
 
-    def use(self, translator: nn.Module, step: int, batch_size: int) -> None:
-        """Run the translator on a batch as users will, to take batch-norm statistics."""
+    def run_translator(self, translator: nn.Module, step: int, batch_size: int) -> None:
+        """Run the translator on a batch without colour jitter, to collect batch-norm statistics."""
 
     def snapshot(self, translator: nn.Module) -> Snapshot:
-        """Pictures of the translator's state, always of the same images."""
+        """Sample images of the translator, always of the same source images."""
 
 
-class ReferenceWork:
+class ReferenceMode:
     """Pose morphing on a labelled data set.
 
     Args:
-        dataset: its training images are used, no others.
-        framing: how images become patches.
+        dataset: only its training images are used.
+        framing: how patches are cut from images.
         translator: F.
-        distance: name of d.
-        weights: for d, where it is a timm network.
-        without: parts that are switched off.
-        seed: of the pairs.
+        distance: name of d, see :func:`dagaug.training.distances.make_distance`.
+        weights: file of weights for d, if it is a timm network.
+        without: parts that are switched off (Table 1a).
+        seed: seed of the pairs.
+        workers: threads that read images.
+        strict: raise an error on an unreadable image instead of skipping it.
+        progress: receives the number of images read.
+
+    Raises:
+        DataError: there are readable images of fewer than two classes.
     """
 
     def __init__(
@@ -124,7 +135,7 @@ class ReferenceWork:
         *,
         distance: str,
         weights: Path | None,
-        without: frozenset[Part],
+        without: frozenset[Ablation],
         seed: int,
         workers: int,
         strict: bool = False,
@@ -143,8 +154,8 @@ class ReferenceWork:
         self.objective: nn.Module = ReferenceObjective(translator, d, without)
 
     @property
-    def images(self) -> int:
-        """How many images there are to train on."""
+    def image_count(self) -> int:
+        """Number of training images."""
         return len(self.data.images)
 
     @property
@@ -153,17 +164,17 @@ class ReferenceWork:
         return len(self.classes)
 
     def to(self, device: torch.device) -> None:
-        """Move the images."""
+        """Move the images to a device."""
         self.data = self.sampler.data = self.data.to(device)
 
-    def step(self, objective: Callable[..., Any], step: int, phase: Phase, batch_size: int) -> StepResult:
-        """The forward pass of a step; the phase ``structure`` is cheap and takes half as many pairs more."""
-        alone = phase == "structure"
-        batch = self.sampler.batch(step, batch_size + batch_size // 2 if alone else batch_size, only_exact=alone)
+    def forward(self, objective: Callable[..., Any], step: int, phase: Phase, batch_size: int) -> StepResult:
+        """The forward pass of a step; the phase ``structure`` is fast and takes 1.5 times ``batch_size`` pairs."""
+        exact = phase == "structure"
+        batch = self.sampler.batch(step, batch_size + batch_size // 2 if exact else batch_size, only_exact=exact)
         terms, fakes = objective(batch, phase, step_generator(self.seed, step, 1))
         return StepResult(terms, fakes, batch.source, batch.source_label)
 
-    def use(self, translator: nn.Module, step: int, batch_size: int) -> None:
+    def run_translator(self, translator: nn.Module, step: int, batch_size: int) -> None:
         """Encode and morph a batch."""
         assert isinstance(translator, ReferenceTranslator)
         batch = self.sampler.batch(step, batch_size)
@@ -176,35 +187,35 @@ class ReferenceWork:
         assert isinstance(translator, ReferenceTranslator)
         rng = np.random.default_rng(self.seed)
         labels = self.data.labels.cpu().numpy()
-        shown = rng.permutation(np.unique(labels))[:_SHOWN]
+        shown = rng.permutation(np.unique(labels))[:_SAMPLES]
         sources = torch.tensor([int(rng.choice(np.flatnonzero(labels == label))) for label in shown])
-        references = torch.from_numpy(rng.permutation(len(labels))[:_SHOWN])
+        references = torch.from_numpy(rng.permutation(len(labels))[:_SAMPLES])
         device = self.data.images.device
         sources, references = sources.to(device), references.to(device)
         source_image = scale_pixels(self.data.images[sources])
         reference_image = scale_pixels(self.data.images[references])
         behind = scale_pixels(self.data.backgrounds[references])
         structure, appearance = translator.read(source_image)
-        wanted, _ = translator.read(reference_image)
+        poses, _ = translator.read(reference_image)
         rows = []
         for row in range(len(sources)):
             same = torch.full((len(references),), row, device=device)
-            rows.append(composite(translator.finished(appearance[same], structure[same], wanted), behind))
+            rows.append(composite(translator.finished(appearance[same], structure[same], poses), behind))
         return Snapshot(
             to_pixels(source_image),
             to_pixels(reference_image),
             to_pixels(torch.stack(rows)),
             to_pixels(reference_image),
-            wanted.centres.cpu().numpy(),
+            poses.centres.cpu().numpy(),
             translator.dae.attention.half_size,
         )
 
 
-class PaperWork:
-    """Translation between two unpaired domains.
+class PaperMode:
+    """Translation between two unpaired domains; arguments as in :class:`ReferenceMode`.
 
-    Where both domains' images lie in folders of the same names, these are their labels Y; otherwise there are none
-    and d(Y, ·) falls away (Table 4, "None").
+    If both domains have the same folder names, the folders are the labels Y. Otherwise there are no labels and no term
+    d(Y, ·) (Table 4, "None").
     """
 
     def __init__(
@@ -215,7 +226,7 @@ class PaperWork:
         *,
         distance: str,
         weights: Path | None,
-        without: frozenset[Part],
+        without: frozenset[Ablation],
         seed: int,
         workers: int,
         strict: bool = False,
@@ -241,8 +252,8 @@ class PaperWork:
         self.objective: nn.Module = PaperObjective(translator, d, labelled=labelled, without=without)
 
     @property
-    def images(self) -> int:
-        """How many images there are to train on, in both domains."""
+    def image_count(self) -> int:
+        """Number of training images in both domains."""
         return len(self.domain[0]) + len(self.domain[1])
 
     @property
@@ -251,7 +262,7 @@ class PaperWork:
         return len(self.classes)
 
     def to(self, device: torch.device) -> None:
-        """Move the images."""
+        """Move the images to a device."""
         self.domain = [images.to(device) for images in self.domain]
         self.labels = [None if labels is None else labels.to(device) for labels in self.labels]
 
@@ -264,23 +275,23 @@ class PaperWork:
             labels.append(None if names is None else names[index])
         return images, labels
 
-    def step(self, objective: Callable[..., Any], step: int, phase: Phase, batch_size: int) -> StepResult:
-        """The forward pass of a step."""
-        del phase  # the paper trains all at once
+    def forward(self, objective: Callable[..., Any], step: int, phase: Phase, batch_size: int) -> StepResult:
+        """The forward pass of a step on its batch; ``objective`` may wrap :attr:`objective`."""
+        del phase  # the paper has no phases
         (source, target), (source_label, target_label) = self._batch(step, batch_size)
         terms, fakes = objective(source, target, source_label, target_label)
         return StepResult(terms, fakes, target, target_label)
 
-    def use(self, translator: nn.Module, step: int, batch_size: int) -> None:
+    def run_translator(self, translator: nn.Module, step: int, batch_size: int) -> None:
         """Translate a batch of both domains."""
         images, _ = self._batch(step, batch_size)
         translator(torch.cat(images))
 
     def snapshot(self, translator: nn.Module) -> Snapshot:
-        """Sources, from all over the domain, whose files often lie class by class, and what they become."""
+        """Sources at equal distances in the list of files, which is often sorted by class, and their translations."""
         assert isinstance(translator, PaperTranslator)
         count = len(self.domain[0])
-        shown = torch.linspace(0, count - 1, min(_SHOWN, count)).round().long().to(self.domain[0].device)
+        shown = torch.linspace(0, count - 1, min(_SAMPLES, count)).round().long().to(self.domain[0].device)
         source = scale_pixels(self.domain[0][shown])
         structure: Structure = translator.dae.structure(source)[0]
         pixels = to_pixels(source)

@@ -1,7 +1,7 @@
-"""What one training step asks of the networks: the full objective (eqs. 9 and 10) in both modes.
+"""Objectives of a training step (eqs. 9 and 10) in both modes.
 
-An objective is a module that holds F = DAE ∘ G and the label distance d. Its forward takes a batch and returns named
-terms (unweighted) beside the fakes that the discriminators judge.
+An objective is a module of F = DAE ∘ G and the label distance d. Its forward pass takes a batch and returns unweighted
+loss terms by name, and the generated images for the discriminators.
 """
 
 from __future__ import annotations
@@ -22,22 +22,21 @@ from dagaug.training import losses
 from dagaug.training.distances import Distance
 from dagaug.training.pairs import PairBatch
 
-__all__ = ["PARTS", "Fakes", "PaperObjective", "Part", "Phase", "ReferenceObjective"]
+__all__ = ["Ablation", "Fakes", "PaperObjective", "Phase", "ReferenceObjective"]
 
-Part = Literal["dae", "cst", "sym", "d2"]
-
-
-PARTS: tuple[Part, ...] = ("dae", "cst", "sym", "d2")
-"""What ``--without`` can switch off (Table 1a)."""
+Ablation = Literal["dae", "cst", "sym", "d2"]
+"""Parts that can be switched off (Table 1a)."""
 
 Phase = Literal["structure", "pairs", "full"]
-"""``structure``: the structure encoder alone on exact pairs; ``pairs``: class pairs and exact pairs; ``full``: all."""
+"""``structure``: only the structure encoder, on exact pairs; ``pairs``: class and exact pairs; ``full``: all pairs."""
 
 
 class Fakes(NamedTuple):
-    """What the discriminators judge, with the classes that the images ought to show.
+    """Generated images for the discriminators, with the labels that they should show.
 
-    ``translated`` (s′) is for D1, eq. 7; ``reconstructed`` (t′) for D2, eq. 8.
+    Attributes:
+        translated, translated_label: s′, for D1 (eq. 7).
+        reconstructed, reconstructed_label: t′, for D2 (eq. 8).
     """
 
     translated: Float[Tensor, "B1 3 H W"]
@@ -46,14 +45,11 @@ class Fakes(NamedTuple):
     reconstructed_label: Int[Tensor, " B2"] | None
 
 
-# ---- objectives
-
-
 @contextmanager
-def _judging(*modules: nn.Module) -> Iterator[None]:
-    """Use networks as judges: with their running statistics, and without learning from what they judge."""
+def _frozen(*modules: nn.Module) -> Iterator[None]:
+    """Put networks into evaluation mode without gradients of their weights; restores both after the block."""
     training = [(part, part.training) for module in modules for part in module.modules()]
-    wanted = [(parameter, parameter.requires_grad) for module in modules for parameter in module.parameters()]
+    gradients = [(parameter, parameter.requires_grad) for module in modules for parameter in module.parameters()]
     for module in modules:
         module.eval().requires_grad_(False)
     try:
@@ -61,34 +57,34 @@ def _judging(*modules: nn.Module) -> Iterator[None]:
     finally:
         for part, was_training in training:
             part.training = was_training
-        for parameter, grad in wanted:
+        for parameter, grad in gradients:
             parameter.requires_grad_(grad)
 
 
 class ReferenceObjective(nn.Module):
-    """Pose morphing: identity from s, pose from t.
+    """Objective of pose morphing: identity from s, pose from t.
 
-    Symmetry (eq. 6) says that F maps the target domain onto itself. Here the domain of a source is its own class,
-    and F permutes it: one image redrawn in the pose of another of the class must be that other (a weak truth from
-    labels alone), and an image redrawn in the pose of a known warp of itself must be that warp (an exact truth).
+    Symmetry (eq. 6) says that F maps the target domain onto itself. Here the domain of a source is its class. An image
+    redrawn in the pose of another image of its class must equal that image; this holds approximately, by the labels.
+    An image redrawn in the pose of a known warp of itself must equal the warp; this holds exactly.
 
     Args:
         translator: F = DAE ∘ G.
         distance: d, on instances of ``translator.dae.channels`` channels.
-        without: parts that are switched off (Table 1a). ``dae`` takes the losses away that shape the regions; the
-            translator then has one region that covers the image.
+        without: parts that are switched off (Table 1a). ``dae`` removes the losses of the regions; the translator then
+            has one region that covers the image.
     """
 
     def __init__(
-        self, translator: ReferenceTranslator, distance: Distance, without: frozenset[Part] = frozenset()
+        self, translator: ReferenceTranslator, distance: Distance, without: frozenset[Ablation] = frozenset()
     ) -> None:
         super().__init__()
         self.translator, self.distance, self.without = translator, distance, without
 
-    def judge(
+    def measure(
         self, images: Float[Tensor, "B 3 H W"], structure: Structure, appearance: Appearance
     ) -> tuple[Float[Tensor, "B F"], Float[Tensor, "B Y"]]:
-        """Features and label scores of d, read where the structure attends."""
+        """Features and label logits of d, read in the attended regions."""
         attended = structure.masks.amax(1, keepdim=True) * F.interpolate(structure.object, structure.masks.shape[-2:])
         enlarged = F.interpolate(attended, images.shape[-2:], mode="bilinear")
         return self.distance(appearance.quarter * attended, images * enlarged)
@@ -96,7 +92,7 @@ class ReferenceObjective(nn.Module):
     def forward(
         self, batch: PairBatch, phase: Phase, generator: torch.Generator | None = None
     ) -> tuple[dict[str, Tensor], Fakes | None]:
-        """Unweighted terms by name, and (in the phase ``full``) the fakes."""
+        """Unweighted terms by name and, in the phase ``full``, the fakes."""
         terms, source, reference = self._structure_terms(batch, generator)
         if phase == "structure":
             flow, log_match = self.translator.morpher.transport(source[batch.exact], reference[batch.exact])
@@ -151,7 +147,7 @@ class ReferenceObjective(nn.Module):
         }
 
     def _label_term(self, batch: PairBatch, source: Structure, appearance: Appearance) -> Tensor:
-        _, scores = self.judge(batch.source, source, appearance)
+        _, scores = self.measure(batch.source, source, appearance)
         return self.distance.label_loss(scores, batch.source_label)
 
     def _translated_terms(
@@ -162,17 +158,17 @@ class ReferenceObjective(nn.Module):
         appearance: Appearance,
         reference: Structure,
     ) -> dict[str, Tensor]:
-        """What holds s′ to its source's identity and its reference's pose, judged by DAE and d as they stand."""
+        """Terms for the source's identity and the reference's pose of s′, measured by frozen DAE and d."""
         cross = batch.cross
         terms: dict[str, Tensor] = {}
-        with _judging(self.translator, self.distance):
+        with _frozen(self.translator, self.distance):
             structure, _ = self.translator.dae.structure(translated)
             read = self.translator.dae.appearance(translated, structure)
-            features, scores = self.judge(translated, structure, read)
+            features, scores = self.measure(translated, structure, read)
             terms["identity"] = self.distance.label_loss(scores, batch.source_label[cross])
             if "cst" not in self.without:
-                wanted, _ = self.judge(batch.source[cross], source, appearance)
-                terms["consistency"] = losses.consistency_loss(wanted.detach(), features)
+                expected, _ = self.measure(batch.source[cross], source, appearance)
+                terms["consistency"] = losses.consistency_loss(expected.detach(), features)
                 mask = F.interpolate(batch.reference_mask[cross], reference.keys.shape[-2:], mode="area")
                 terms["pose"] = losses.pose_loss(
                     reference.centres.detach(), structure.centres, reference.keys.detach(), structure.keys, mask
@@ -184,12 +180,12 @@ class ReferenceObjective(nn.Module):
 
 
 class PaperObjective(nn.Module):
-    """The paper's own form: s′ = G(DAE(s)) and t′ = G(DAE(t)), no reference (Sec. 3.2 to 3.4, Fig. 2).
+    """The paper's objective: s′ = G(DAE(s)) and t′ = G(DAE(t)), without reference (Sec. 3.2 to 3.4, Fig. 2).
 
     Args:
         translator: F = DAE ∘ G.
         distance: d, on the concatenated instances.
-        labelled: whether the domains' images have labels; without, d(Y, ·) falls away (Table 4, "None").
+        labelled: whether the images have labels; otherwise there is no term d(Y, ·) (Table 4, "None").
         without: parts that are switched off (Table 1a), as in :class:`ReferenceObjective`.
     """
 
@@ -199,7 +195,7 @@ class PaperObjective(nn.Module):
         distance: Distance,
         *,
         labelled: bool,
-        without: frozenset[Part] = frozenset(),
+        without: frozenset[Ablation] = frozenset(),
     ) -> None:
         super().__init__()
         self.translator, self.distance = translator, distance
@@ -224,7 +220,7 @@ class PaperObjective(nn.Module):
         if self.labelled and source_label is not None and target_label is not None:
             labels = torch.cat([source_label, target_label])
             terms["label"] = self.distance.label_loss(scores, labels)  # Sec. 3.1
-        with _judging(self.translator, self.distance):
+        with _frozen(self.translator, self.distance):
             again, again_scores = self.distance(self.translator.dae(translated), self._attended(translated))
         if "cst" not in self.without:
             terms["consistency"] = losses.consistency_loss(features[:count].detach(), again)  # eq. 5

@@ -11,11 +11,11 @@ from dagaug.data.patches import Framing
 from dagaug.model.presets import PRESETS, AttentionSettings, Mode
 from dagaug.model.trained_model import GENERAL, SCRATCH
 from dagaug.runtime.errors import UsageError
-from dagaug.training.objectives import Part
+from dagaug.training.objectives import Ablation
 
 __all__ = ["TrainOptions"]
 
-# Weights of the terms that the paper does not have (README, "How it learns").
+# Weights of the terms that the paper does not have (examples/method.md, "How the networks learn").
 _EXACT_WEIGHTS = {
     "object": 1.0,
     "equivariance": 0.3,
@@ -32,29 +32,29 @@ _EXACT_WEIGHTS = {
 
 
 class TrainOptions(BaseModel):
-    """Everything that decides what a training gives, besides the data.
+    """Options of a training that change its result.
 
-    ``None`` takes the preset's value; :meth:`resolved` fills all in.
+    ``None`` stands for the preset's value; :meth:`resolved` fills it in.
 
     Attributes:
         preset: name of a task preset.
-        framing: how images become patches.
-        per_class: use only the first so many training images of each class.
-        steps: optimiser steps in all.
-        minutes: choose the steps so that training takes about so long on this machine; ``steps`` are the most then.
-        start: weights to begin with: ``general`` (the networks that come with the package, ``pose`` only),
-            ``scratch``, or a run or model file of the same networks.
-        batch_size: images (pairs) a step.
-        learning_rate: of Adam.
-        seed: of everything random.
+        framing: how patches are cut from images.
+        per_class: largest number of training images of each class.
+        steps: number of optimiser steps.
+        minutes: approximate training time on this machine, from which the steps follow; ``steps`` is then the maximum.
+        start: initial weights: ``general`` (the networks that come with the package, only for ``pose``), ``scratch``
+            (random), or a run folder or model file with the same networks.
+        batch_size: images (in ``reference`` mode pairs) a step, at least 4.
+        learning_rate: peak learning rate of Adam.
+        seed: seed of all random numbers.
         without: parts that are switched off (Table 1a).
-        regions, half_size, sharpness: the attended regions.
+        regions, half_size, sharpness: the attended regions, see :class:`dagaug.model.presets.AttentionSettings`.
         distance: d of Table 4: ``resblock``, ``l2`` or ``timm:NAME``.
         weights: file of weights for the timm network of d.
         consistency, symmetry: α and β of eq. 9.
         adversarial, label: weights of the GAN losses and of d(Y, s′).
-        own_pixels: least share of the source's own pixels in a morph (``pose`` only): where marks count for more than
-            what a pose hides, as on aircraft, 0.9; G may draw all at 0.
+        own_pixels: least share of the source's own pixels in a morph (only for ``pose``), in [0, 1]. At 0 the generator
+            may draw all pixels; 0.9 suits objects whose markings matter more than hidden parts, for example aircraft.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -68,7 +68,7 @@ class TrainOptions(BaseModel):
     batch_size: int | None = Field(None, ge=4)
     learning_rate: float | None = Field(None, gt=0)
     seed: int = Field(0, ge=0)
-    without: tuple[Part, ...] = ()
+    without: tuple[Ablation, ...] = ()
     regions: int | None = Field(None, ge=1, le=1024)
     half_size: float | None = Field(None, gt=0)
     sharpness: float | None = Field(None, gt=0)
@@ -82,24 +82,26 @@ class TrainOptions(BaseModel):
 
     @property
     def mode(self) -> Mode:
-        """``reference`` or ``paper``, by the preset."""
+        """Mode of the preset."""
         return PRESETS[self.preset].mode
 
     def resolved(self) -> TrainOptions:
-        """The same options with the preset's values where none are given.
+        """These options with the preset's values filled in.
 
         Raises:
-            UsageError: there is no such preset.
+            UsageError: the preset is unknown, or an option does not fit it.
         """
         if self.preset not in PRESETS:
-            raise UsageError(f"--preset {self.preset}: choose one of {', '.join(PRESETS)}")
+            raise UsageError(f"choose one of {', '.join(PRESETS)}", option="preset", value=self.preset)
         preset = PRESETS[self.preset]
         if preset.mode == "paper" and self.start == GENERAL:
-            raise UsageError(f"--start {GENERAL}: holds networks of pose morphing; --preset {self.preset} has others")
+            raise UsageError(f"only for pose morphing, not for {self.preset}", option="start", value=GENERAL)
         if preset.mode == "paper" and self.own_pixels:
-            raise UsageError(f"--own-pixels {self.own_pixels}: is for pose morphing; --preset {self.preset} draws all")
+            raise UsageError(
+                f"only for pose morphing, not for {self.preset}", option="own_pixels", value=self.own_pixels
+            )
         start = self.start or (GENERAL if preset.mode == "reference" else SCRATCH)
-        known: dict[str, Any] = {
+        defaults: dict[str, Any] = {
             "start": start,
             "batch_size": preset.batch_size,
             "learning_rate": preset.learning_rate,
@@ -113,11 +115,11 @@ class TrainOptions(BaseModel):
             "label": preset.label,
         }
         given = {name: value for name, value in self.model_dump().items() if value is not None}
-        return TrainOptions.model_validate({**known, **given, "without": tuple(sorted(set(self.without)))})
+        return TrainOptions.model_validate({**defaults, **given, "without": tuple(sorted(set(self.without)))})
 
     @property
     def attention(self) -> AttentionSettings:
-        """The attended regions; one that covers the image without ``dae``."""
+        """The attended regions; without ``dae`` one region that covers the image."""
         if "dae" in self.without:
             return AttentionSettings(1, 4.0, 20.0)
         preset = PRESETS[self.preset].attention
@@ -127,8 +129,8 @@ class TrainOptions(BaseModel):
             self.sharpness or preset.sharpness,
         )
 
-    def weight_of(self) -> dict[str, float]:
-        """The weight of every term."""
+    def term_weights(self) -> dict[str, float]:
+        """The weight of every loss term by name."""
         options = self.resolved()
         weights = dict(_EXACT_WEIGHTS)
         weights |= {

@@ -1,7 +1,7 @@
-"""Which sources meet which references in a training step, and how the images of a data set wait for it in memory.
+"""Pairs of sources and references for each training step of pose morphing, and the training images in memory.
 
-Everything random about a step is drawn from its own seed, so that a resumed training continues with the very pairs
-that an uninterrupted one would have seen.
+All random numbers of a step come from the seed and the step's number, so a resumed training sees the same pairs as an
+uninterrupted one.
 """
 
 from __future__ import annotations
@@ -19,25 +19,23 @@ from dagaug.model.warps import identity_grid, random_limb, random_warp, sample
 
 __all__ = ["ExactPairs", "PairBatch", "PairSampler", "TrainingData", "folded_pairs", "step_generator", "warped_pairs"]
 
-_AUGMENT = 0.35  # of the warp's full strength: 12° of rotation, 10% of scale, 9% of shift
-
-
-_FOLDED = 0.5  # of the exact pairs have a limb turned, the others are warped smoothly
+_VIEW_STRENGTH = 0.35  # of random_warp: 12° of rotation, 10% of scale, 9% of shift
+_FOLDED_SHARE = 0.5  # share of exact pairs with a turned limb; the others have a smooth warp
 
 
 def step_generator(seed: int, step: int, stream: int = 0) -> torch.Generator:
-    """The random numbers of one step; different streams of one step are independent."""
+    """Generator of the random numbers of one step; the streams of a step are independent."""
     state = np.random.SeedSequence([seed, step, stream]).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(state >> np.uint64(1)))
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """All training images of a data set, cut to the networks' size.
+    """All training images of a data set in memory, at the networks' size.
 
     Attributes:
-        images, backgrounds: with and without their objects, channels first.
-        masks: 255 on the object.
+        images, backgrounds: images with and without their objects, uint8 RGB, channels first.
+        masks: 255 on the object, else 0.
         labels: class indices.
     """
 
@@ -54,7 +52,7 @@ class TrainingData:
         masks: UInt8[np.ndarray, "M S S"],
         labels: Int[np.ndarray, " M"],
     ) -> TrainingData:
-        """From arrays with channels last."""
+        """The same from arrays with channels last."""
         first = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
         behind = torch.from_numpy(np.ascontiguousarray(backgrounds.transpose(0, 3, 1, 2)))
         return cls(first, behind, torch.from_numpy(masks)[:, None], torch.from_numpy(labels.astype(np.int64)))
@@ -65,16 +63,16 @@ class TrainingData:
 
 
 class PairBatch(NamedTuple):
-    """Sources and references of one step, in the order class pairs, exact pairs, cross pairs.
+    """Sources and references of one step: first class pairs, then exact pairs, then cross pairs.
 
     Attributes:
-        source, reference: images.
-        source_mask, reference_mask: where their objects are.
+        source, reference: images in [-1, 1].
+        source_mask, reference_mask: masks of their objects, in [0, 1].
         background: the reference without its object.
         source_label, reference_label: class indices.
         grid: for exact pairs, where each pixel of the reference comes from in the source.
-        seen: for exact pairs, where in the reference that is known.
-        class_pairs, exact_pairs: how many of each; the rest are cross pairs.
+        seen: for exact pairs, where in the reference ``grid`` is known, in [0, 1].
+        class_pairs, exact_pairs: number of each; the rest are cross pairs.
     """
 
     source: Float[Tensor, "B 3 H W"]
@@ -96,23 +94,23 @@ class PairBatch(NamedTuple):
 
     @property
     def known(self) -> slice:
-        """The class and exact pairs: those with an answer."""
+        """The class and exact pairs, whose true result is known."""
         return slice(0, self.class_pairs + self.exact_pairs)
 
     @property
     def cross(self) -> slice:
-        """The pairs of different classes, without an answer."""
+        """The pairs of different classes, whose true result is unknown."""
         return slice(self.class_pairs + self.exact_pairs, len(self.source))
 
 
 class ExactPairs(NamedTuple):
-    """Pairs of a source and a known change of it.
+    """Pairs of a source and a known change of its object.
 
     Attributes:
-        source, source_mask: the source and where its object is.
-        reference, reference_mask: the object changed, before another background.
+        source, source_mask: the source in [-1, 1] and the mask of its object.
+        reference, reference_mask: the changed object on another background, and its mask.
         grid: where each pixel of the reference comes from in the source.
-        seen: where in the reference that is known: what the source shows.
+        seen: where the reference shows what the source shows, too, in [0, 1].
     """
 
     source: Float[Tensor, "B 3 H W"]
@@ -130,7 +128,7 @@ def warped_pairs(
     *,
     generator: torch.Generator | None = None,
 ) -> ExactPairs:
-    """Cut each source out, warp it smoothly at random, paste it on another background."""
+    """Cut out each source's object, warp it smoothly at random, and paste it on another background."""
     grid = random_warp(mask, generator=generator)
     warped_mask = sample(mask, grid, padding="zeros")
     image = warped_mask * sample(source, grid) + (1 - warped_mask) * background
@@ -145,10 +143,10 @@ def folded_pairs(
     *,
     generator: torch.Generator | None = None,
 ) -> ExactPairs:
-    """Turn a limb of each source, then move, turn or mirror the whole; every second pair goes the other way.
+    """Turn a limb of each source, then apply a random affine warp to the object; every second pair is reversed.
 
-    The other way, the source has the turned limb and the reference is the image as it was: what the limb hides in the
-    source is not seen.
+    In a reversed pair the source has the turned limb and the reference is the original. What the limb hides in the
+    source is then not ``seen``.
     """
     limb = random_limb(mask, generator=generator)
     here = identity_grid(mask.shape[-1], mask.device).expand(len(mask), -1, -1, 2)
@@ -177,17 +175,17 @@ class PairSampler:
 
     Args:
         data: the training images.
-        seed: of all draws.
-        shares: parts of a batch that are class pairs and exact pairs; the rest are cross pairs.
+        seed: seed of all random numbers.
+        shares: shares of class pairs and exact pairs in a batch; the rest are cross pairs.
     """
 
     def __init__(self, data: TrainingData, seed: int, shares: tuple[float, float] = (0.375, 0.3125)) -> None:
         self.data, self.seed, self.shares = data, seed, shares
         labels = data.labels.cpu()
-        self.members = [torch.nonzero(labels == label)[:, 0] for label in range(int(labels.max()) + 1)]
-        self.several = [label for label, members in enumerate(self.members) if len(members) > 1]
-        self.all = torch.arange(len(labels))
-        self.label_of = labels
+        self.rows_of_class = [torch.nonzero(labels == label)[:, 0] for label in range(int(labels.max()) + 1)]
+        self.classes_with_pairs = [label for label, rows in enumerate(self.rows_of_class) if len(rows) > 1]
+        self.count = len(labels)
+        self.labels = labels
 
     def batch(self, step: int, size: int, *, only_exact: bool = False) -> PairBatch:
         """The pairs of a step.
@@ -195,10 +193,10 @@ class PairSampler:
         Args:
             step: number of the step.
             size: number of pairs.
-            only_exact: make all pairs exact ones.
+            only_exact: whether all pairs are exact pairs.
         """
         generator = step_generator(self.seed, step)
-        class_pairs = 0 if only_exact or not self.several else round(self.shares[0] * size)
+        class_pairs = 0 if only_exact or not self.classes_with_pairs else round(self.shares[0] * size)
         exact_pairs = size if only_exact else round(self.shares[1] * size)
         source, reference = self._pairs(class_pairs, exact_pairs, size, generator)
         source_image, source_mask, own_background = self._views(source, generator)
@@ -221,17 +219,18 @@ class PairSampler:
     def _pairs(
         self, class_pairs: int, exact_pairs: int, size: int, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
+        """Rows of sources and of references."""
         sources, references = [], []
         for index in range(size):
             if index < class_pairs:
-                label = self.several[self._draw(len(self.several), generator)]
-                order = torch.randperm(len(self.members[label]), generator=generator)
-                first, second = (int(self.members[label][order[k]]) for k in (0, 1))
+                label = self.classes_with_pairs[self._draw(len(self.classes_with_pairs), generator)]
+                order = torch.randperm(len(self.rows_of_class[label]), generator=generator)
+                first, second = (int(self.rows_of_class[label][order[k]]) for k in (0, 1))
             else:
-                first = second = self._draw(len(self.all), generator)
-                wanted_other = index >= class_pairs + exact_pairs
-                while second == first or (wanted_other and self.label_of[second] == self.label_of[first]):
-                    second = self._draw(len(self.all), generator)
+                first = second = self._draw(self.count, generator)
+                other_class = index >= class_pairs + exact_pairs
+                while second == first or (other_class and self.labels[second] == self.labels[first]):
+                    second = self._draw(self.count, generator)
             sources.append(first)
             references.append(second)
         return torch.tensor(sources), torch.tensor(references)
@@ -241,7 +240,7 @@ class PairSampler:
         source: Tensor, mask: Tensor, own_background: Tensor, background: Tensor, generator: torch.Generator
     ) -> ExactPairs:
         """Exact pairs of both kinds."""
-        folds = round(_FOLDED * len(source))
+        folds = round(_FOLDED_SHARE * len(source))
         folded = folded_pairs(
             source[:folds], mask[:folds], own_background[:folds], background[:folds], generator=generator
         )
@@ -255,11 +254,11 @@ class PairSampler:
     def _views(
         self, index: Tensor, generator: torch.Generator
     ) -> tuple[Float[Tensor, "B 3 S S"], Float[Tensor, "B 1 S S"], Float[Tensor, "B 3 S S"]]:
-        """Image, mask and background, each under one random flip and slight affine change."""
+        """Image, mask and background of each row, under a random flip and a weak affine warp."""
         index = index.to(self.data.images.device)
         image = scale_pixels(self.data.images[index])
         background = scale_pixels(self.data.backgrounds[index])
         mask = self.data.masks[index].float() / 255
-        grid = random_warp(mask, strength=_AUGMENT, articulated=False, generator=generator)
+        grid = random_warp(mask, strength=_VIEW_STRENGTH, articulated=False, generator=generator)
         moved = sample(torch.cat([image, background], 1), grid)
         return moved[:, :3], sample(mask, grid, padding="zeros"), moved[:, 3:]

@@ -1,4 +1,4 @@
-"""The folder of a training run: identity, lock, options, metrics log."""
+"""The folder of a training run: name, identity, lock, options file, metrics log."""
 
 from __future__ import annotations
 
@@ -12,94 +12,152 @@ from typing import Any
 from dagaug.data.dataset import Dataset, Domains
 from dagaug.model import checkpoint
 from dagaug.runtime.errors import OutputExistsError
-from dagaug.runtime.files import locked
+from dagaug.runtime.files import locked, write_atomically
+from dagaug.runtime.progress import SILENT, Progress
+from dagaug.runtime.versions import library_versions
 from dagaug.training.options import TrainOptions
 
 __all__ = [
+    "LIBRARIES",
+    "METRICS_FILE",
+    "OPTIONS_FILE",
     "append_metrics",
     "claim_run",
-    "cut_metrics",
-    "identity_of",
     "lock_run",
-    "removed_if_empty",
+    "remove_if_empty",
     "run_folder",
+    "run_identity",
+    "truncate_metrics",
     "write_options",
 ]
 
+LIBRARIES = ("torch", "opencv-python", "numpy")
+"""Libraries besides dagaug whose versions can change the result of a training; timm too, if d is a timm network."""
 
-def identity_of(options: TrainOptions, data: Dataset | Domains) -> dict[str, Any]:
-    """What makes two runs the same run: options and the lists of the data."""
+OPTIONS_FILE = "options.json"
+"""Name of the file with identity, number of steps, classes and name of the data."""
+
+METRICS_FILE = "metrics.jsonl"
+"""Name of the file with the mean loss terms of every few steps, one JSON object a line."""
+
+
+def run_identity(options: TrainOptions, data: Dataset | Domains) -> dict[str, Any]:
+    """What decides the result of a run: resolved options, a hash of the data's lists, library versions.
+
+    Runs with equal identities are the same run.
+    """
+    identity = _options_and_data(options, data)
+    libraries = (*LIBRARIES, "timm") if identity["distance"].startswith("timm:") else LIBRARIES
+    return {**identity, "versions": library_versions(*libraries)}
+
+
+def _options_and_data(options: TrainOptions, data: Dataset | Domains) -> dict[str, Any]:
     if isinstance(data, Dataset):
         lists: Any = [[str(s.path), s.label, s.split] for s in data.samples] + [list(data.classes)]
     else:
         lists = [[str(path.name) for path in paths] for paths in (data.source, data.target)]
     digest = hashlib.sha256(json.dumps(lists).encode()).hexdigest()[:16]
-    known = options.resolved().model_dump(mode="json")
-    if not options.own_pixels:  # runs that were begun before there was this option go on
-        del known["own_pixels"]
-    return {**known, "data": digest}
+    values = options.resolved().model_dump(mode="json")
+    if not options.own_pixels:  # runs from before this option existed have no such entry
+        del values["own_pixels"]
+    return {**values, "data": digest}
 
 
 def run_folder(options: TrainOptions, data: Dataset | Domains, name: str, root: Path = Path("runs")) -> Path:
-    """The folder of a run that is not given one: named after data, preset and everything that decides its result."""
-    digest = hashlib.sha256(json.dumps(identity_of(options, data), sort_keys=True).encode()).hexdigest()[:6]
-    return root / f"{name}-{options.preset}-{digest}"
+    """The default folder of a run: ``NAME-PRESET-HASH``, with a hash of options and data but not of versions."""
+    identity = json.dumps(_options_and_data(options, data), sort_keys=True)
+    return root / f"{name}-{options.preset}-{hashlib.sha256(identity.encode()).hexdigest()[:6]}"
 
 
-def claim_run(run: Path, identity: dict[str, Any], overwrite: bool) -> dict[str, Any]:
-    """Make the run's folder, or see that it belongs to the same run; returns what is known of it."""
-    options = run / "options.json"
+def claim_run(run: Path, identity: dict[str, Any], overwrite: bool, progress: Progress = SILENT) -> dict[str, Any]:
+    """Create the run's folder, or check that it belongs to the same run.
+
+    Args:
+        run: the folder.
+        identity: of this run, by :func:`run_identity`.
+        overwrite: whether another run in the folder may be replaced.
+        progress: receives a line if the run in the folder names no library versions.
+
+    Returns:
+        the content of the options file of an earlier call; only ``identity`` for a new run.
+
+    Raises:
+        OutputExistsError: the folder belongs to another run, or cannot be written.
+    """
+    options = run / OPTIONS_FILE
     if options.exists() and not overwrite:
         try:
             known = json.loads(options.read_text(encoding="utf-8"))
             before = dict(known["identity"])
+            versions = dict(before.pop("versions", {}))
         except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise OutputExistsError(f"{options}: not a readable run; choose another --out, or --overwrite") from error
-        for name in sorted(set(before) | set(identity)):
-            if before.get(name) != identity.get(name):
-                raise OutputExistsError(
-                    f"{run}: holds a run with {name} {before.get(name)}, now it is {identity.get(name)}; "
-                    "choose another --out, or --overwrite"
-                )
+            raise OutputExistsError(
+                f"{options}: not a readable options file of a run", remedies={"out": None, "overwrite": True}
+            ) from error
+        now = {name: value for name, value in identity.items() if name != "versions"}
+        _refuse_difference(run, before, now)
+        if versions:
+            _refuse_difference(run, versions, identity["versions"])
+        else:
+            progress.say(f"{run}: was started by a dagaug that recorded no library versions; they may differ now")
         return known
     if (run / checkpoint.MODEL_FILE).exists() and not overwrite:
-        raise OutputExistsError(f"{run}: holds a model that no training of dagaug left here; choose another --out")
-    try:
+        raise OutputExistsError(f"{run}: holds a model that is not from a training run", remedies={"out": None})
+    with _explained(run):
         run.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputExistsError(f"{run}: cannot be written ({error.strerror}); choose another --out") from error
     return {"identity": identity}
+
+
+def _refuse_difference(run: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    for name in sorted(set(before) | set(now)):
+        if before.get(name) != now.get(name):
+            raise OutputExistsError(
+                f"{run}: holds a run with {name} {before.get(name)}, but now it is {now.get(name)}",
+                remedies={"out": None, "overwrite": True},
+            )
+
+
+@contextmanager
+def _explained(run: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OutputExistsError(f"{run}: cannot be written ({error.strerror})", remedies={"out": None}) from error
 
 
 @contextmanager
 def lock_run(run: Path) -> Iterator[None]:
-    """Keep other trainings away from a run's folder."""
-    try:
+    """Lock a run's folder against other trainings during the block.
+
+    Raises:
+        LockedError: another training holds the lock.
+        OutputExistsError: the lock cannot be created.
+    """
+    with _explained(run):
         run.parent.mkdir(parents=True, exist_ok=True)
         with locked(run.with_name(f".{run.name}.lock"), run):
             yield
-    except OSError as error:
-        raise OutputExistsError(f"{run}: cannot be written ({error.strerror}); choose another --out") from error
 
 
 @contextmanager
-def removed_if_empty(run: Path) -> Iterator[None]:
-    """Leave no empty folder behind where a training cannot begin."""
+def remove_if_empty(run: Path) -> Iterator[None]:
+    """If the block raises, remove the run's folder, provided that it is empty."""
     try:
         yield
     except BaseException:
-        with suppress(OSError):  # there is something in it
+        with suppress(OSError):  # not empty
             run.rmdir()
         raise
 
 
 def append_metrics(path: Path, line: Mapping[str, Any]) -> None:
+    """Append one JSON object to the metrics log."""
     with path.open("a", encoding="utf-8") as stream:
         stream.write(json.dumps(line) + "\n")
 
 
-def cut_metrics(path: Path, done: int) -> None:
-    """Drop what a killed run logged after its last saved step."""
+def truncate_metrics(path: Path, done: int) -> None:
+    """Remove the entries after step ``done``, which a killed run logged after its last saved state."""
     if not path.exists():
         return
     kept = []
@@ -107,12 +165,11 @@ def cut_metrics(path: Path, done: int) -> None:
         try:
             if json.loads(line)["step"] <= done:
                 kept.append(line + "\n")
-        except (ValueError, KeyError):
+        except (ValueError, KeyError):  # a half-written line
             break
     path.write_text("".join(kept), encoding="utf-8")
 
 
 def write_options(run: Path, known: Mapping[str, Any]) -> None:
-    temporary = run / "options.json.tmp"
-    temporary.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(run / "options.json")
+    """Write the options file, atomically."""
+    write_atomically(run / OPTIONS_FILE, (json.dumps(known, indent=2) + "\n").encode())

@@ -1,14 +1,15 @@
-"""Training DA-GAN on Lightning Fabric (eqs. 9 and 10), in phases, resumable to the bit.
+"""A whole training run: from options and data to a run folder with a trained model.
 
-A run is a folder: ``options.json``, ``metrics.jsonl``, ``state.safetensors`` while it goes on and
-``model.safetensors`` (averaged weights) when it is done. Everything random about a step comes from the seed and the
-step's number, so the weights, the optimisers' moments and the number of steps done are all that a resumed run needs.
+The run folder holds ``options.json``, ``metrics.jsonl``, ``state.safetensors`` during the training and
+``model.safetensors`` (averaged weights) after it. All random numbers of a step come from the seed and the step's
+number. A run that resumes from weights, optimiser moments and number of steps done therefore gives the same bits as an
+uninterrupted one.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -35,30 +36,24 @@ from dagaug.model.translators import PaperTranslator, ReferenceTranslator
 from dagaug.runtime.errors import TrainingError, UsageError
 from dagaug.runtime.progress import SILENT, Progress
 from dagaug.runtime.signals import Interrupted, stop_on_signals
-from dagaug.training.loop import TrainingLoop, make_fabric, measured_steps
-from dagaug.training.modes import PaperWork, ReferenceWork, Snapshot, Work
+from dagaug.training.fabric import make_fabric
+from dagaug.training.modes import PaperMode, ReferenceMode, Snapshot, TrainingMode
 from dagaug.training.options import TrainOptions
 from dagaug.training.run_folder import (
+    METRICS_FILE,
     append_metrics,
     claim_run,
-    cut_metrics,
-    identity_of,
     lock_run,
-    removed_if_empty,
+    remove_if_empty,
     run_folder,
+    run_identity,
+    truncate_metrics,
     write_options,
 )
+from dagaug.training.step_count import default_steps, steps_in
+from dagaug.training.trainer import Trainer
 
-__all__ = ["Trained", "default_steps", "train"]
-
-
-_SAVE_SECONDS = 60.0
-
-
-_LOG_EVERY = 10
-
-
-_MAX_BAD_STEPS = 20
+__all__ = ["Schedule", "Trained", "build_mode", "load_start", "train"]
 
 
 @dataclass(frozen=True)
@@ -67,9 +62,9 @@ class Trained:
 
     Attributes:
         run: its folder.
-        steps: optimiser steps done in all.
-        seconds: time taken by this call.
-        resumed_at: step at which this call took over (0 for a new run).
+        steps: number of optimiser steps of the whole training.
+        seconds: duration of this call.
+        resumed_at: number of steps done before this call; 0 for a new run.
         already: whether the run was finished before this call.
     """
 
@@ -80,14 +75,37 @@ class Trained:
     already: bool
 
 
-# ---- where a run lies, and whether it is the same run
+@dataclass(frozen=True)
+class Schedule:
+    """How often a training saves, logs and gives up.
+
+    Attributes:
+        save_seconds: seconds between two saved states.
+        log_steps: steps between two entries of the metrics log.
+        max_bad_steps: steps in a row with losses that are not finite after which the training ends with an error.
+    """
+
+    save_seconds: float = 60.0
+    log_steps: int = 10
+    max_bad_steps: int = 20
 
 
-def default_steps(images: int, device: str) -> int:
-    """Steps that suit a number of training images: four each, within what the device does in minutes (or hours)."""
-    if device == "cpu":
-        return int(np.clip(4 * images, 800, 2_000))
-    return int(np.clip(12 * images, 4_000, 60_000))
+@dataclass(frozen=True)
+class _Run:
+    """A training in its claimed, locked folder; attributes as the arguments of :func:`train`."""
+
+    options: TrainOptions
+    data: Dataset | Domains
+    name: str
+    folder: Path
+    device: str
+    precision: str
+    workers: int
+    strict: bool
+    watch: Callable[[int, Snapshot], None] | None
+    sheets: int
+    schedule: Schedule
+    progress: Progress
 
 
 def train(
@@ -103,133 +121,127 @@ def train(
     strict: bool = False,
     watch: Callable[[Path, int, Snapshot], None] | None = None,
     sheets: int = 8,
+    schedule: Schedule | None = None,
     progress: Progress = SILENT,
 ) -> Trained:
-    """Train DA-GAN, or go on with a training that was stopped.
+    """Train DA-GAN, or resume a training that was stopped.
 
     Args:
-        options: what to train and how.
+        options: options that change the result.
         data: a labelled data set for ``reference`` mode, two domains for ``paper`` mode.
-        name: of the data, for the run's folder and card.
-        out: the run's folder; ``runs/NAME-PRESET-HASH`` by default.
-        device: auto, cpu, cuda, cuda:N, mps or another torch device.
-        precision: a Fabric precision, or ``auto``.
+        name: name of the data, for the run's folder and the model card.
+        out: the run's folder (default: ``runs/NAME-PRESET-HASH``).
+        device: a name for :func:`dagaug.compute.devices.pick_device`.
+        precision: auto, 32-true, bf16-mixed or 16-mixed.
         workers: threads that read images.
-        overwrite: begin anew where another run lies.
-        strict: an unreadable image is an error.
-        watch: is given the run's folder, the step and pictures ``sheets`` times.
-        sheets: how often.
-        progress: is told of steps, rates and terms.
+        overwrite: replace another run in the folder.
+        strict: raise an error on an unreadable image instead of skipping it.
+        watch: called with the run's folder, the number of steps done, and sample images.
+        sheets: how often ``watch`` is called; the last time is after the last step.
+        schedule: how often to save and to log.
+        progress: receives steps and mean loss terms.
 
     Raises:
         UsageError: options do not fit each other or the data.
         DataError: there is nothing to train on.
-        OutputExistsError: ``out`` holds another run.
+        OutputExistsError: the folder holds another run.
+        LockedError: another training writes to the folder.
         TrainingError: the losses stay not finite.
         Interrupted: stopped by a signal; the state is saved.
     """
     options = options.resolved()
-    if (options.mode == "reference") != isinstance(data, Dataset):
-        raise UsageError(
-            f"--preset {options.preset}: needs "
-            + ("a labelled data set" if options.mode == "reference" else "two folders, trainA and trainB")
-        )
-    if options.per_class is not None and not isinstance(data, Dataset):
-        raise UsageError(f"--per-class {options.per_class}: two folders have no classes to count; leave it out")
-    identity = identity_of(options, data)
-    run = out or run_folder(options, data, name)
-    with lock_run(run):
-        known = claim_run(run, identity, overwrite)
-        watched = None if watch is None else partial(watch, run)
-        return _train(options, data, name, run, known, device, precision, workers, strict, watched, sheets, progress)
+    _check_data(options, data)
+    identity = run_identity(options, data)
+    folder = out or run_folder(options, data, name)
+    with lock_run(folder):
+        known = claim_run(folder, identity, overwrite, progress)
+        watched = None if watch is None else partial(watch, folder)
+        run = _Run(
+            options, data, name, folder, device, precision, workers, strict, watched, sheets, schedule or Schedule(),
+            progress,
+        )  # fmt: skip
+        return _train(run, identity, known.get("steps"))
 
 
-def _train(
-    options: TrainOptions,
-    data: Dataset | Domains,
-    name: str,
-    run: Path,
-    known: Mapping[str, Any],
-    device: str,
-    precision: str,
-    workers: int,
-    strict: bool,
-    watch: Callable[[int, Snapshot], None] | None,
-    sheets: int,
-    progress: Progress,
-) -> Trained:
-    """The training itself, in a folder that is its own."""
-    begins = "steps" not in known
-    if not begins and (run / checkpoint.MODEL_FILE).exists():
-        return Trained(run, int(known.get("steps", 0)), 0.0, 0, already=True)
+def _check_data(options: TrainOptions, data: Dataset | Domains) -> None:
+    labelled = isinstance(data, Dataset)
+    if (options.mode == "reference") != labelled:
+        needs = "a labelled data set" if not labelled else "two folders, trainA and trainB"
+        raise UsageError(f"needs {needs}", option="preset", value=options.preset)
+    if options.per_class is not None and not labelled:
+        raise UsageError("two folders have no classes; leave it out", option="per_class", value=options.per_class)
+
+
+def _train(run: _Run, identity: dict[str, Any], known_steps: int | None) -> Trained:
+    """Train in the run's folder; ``known_steps`` is the number of steps of a run that was begun before."""
+    options, folder = run.options, run.folder
+    state = folder / checkpoint.STATE_FILE
+    if known_steps is not None and (folder / checkpoint.MODEL_FILE).exists():
+        return Trained(folder, int(known_steps), 0.0, 0, already=True)
     started = time.monotonic()
-    with removed_if_empty(run):
-        fabric = make_fabric(device, precision)
+    with remove_if_empty(folder):
+        fabric = make_fabric(run.device, run.precision)
         torch.manual_seed(options.seed)
         translator = build_translator(options.mode, options.attention, options.own_pixels)
-        if not (run / checkpoint.STATE_FILE).exists():  # a resumed run has its own weights
-            _start(translator, options, progress)
-        work = _work(data, options, translator, workers, strict, progress)
-        loop = TrainingLoop(fabric, work, translator, options)
-    state = run / checkpoint.STATE_FILE
-    if begins:  # only now, when nothing is wrong with the options, does what --overwrite replaces go
-        for stale in (checkpoint.MODEL_FILE, checkpoint.STATE_FILE, "metrics.jsonl", "split.csv"):
-            (run / stale).unlink(missing_ok=True)
-    if state.exists():
-        loop.restore(state)
-        total = int(known["steps"])
-        progress.say(f"{run}: going on at step {loop.done} of {total}")
+        if known_steps is None or not state.exists():  # a resumed run has its own weights
+            load_start(translator, options, run.progress)
+        mode = build_mode(run.data, options, translator, workers=run.workers, strict=run.strict, progress=run.progress)
+        trainer = Trainer(fabric, mode, translator, options)
+    if known_steps is None:  # a run that is replaced goes only now, after the options proved to be right
+        for stale in (checkpoint.MODEL_FILE, checkpoint.STATE_FILE, METRICS_FILE, "split.csv"):
+            (folder / stale).unlink(missing_ok=True)
+    if known_steps is not None and state.exists():
+        trainer.restore(state)
+        total = int(known_steps)
+        run.progress.say(f"{folder}: resuming at step {trainer.done} of {total}")
     else:
-        bounds = [steps for steps in (options.steps, measured_steps(loop, options)) if steps is not None]
-        total = min(bounds, default=default_steps(work.images, fabric.device.type))
-        write_options(run, {"identity": known["identity"], "steps": total, "classes": work.classes, "name": name})
-        if isinstance(data, Dataset) and data.split_origin == "drawn":
-            data.write_split(run / "split.csv")
-    cut_metrics(run / "metrics.jsonl", loop.done)
-    resumed_at = loop.done
-    _run(loop, run, total, watch, sheets, progress)
-    card = ModelCard(
-        mode=options.mode,
-        classes=work.classes,
-        framing=options.framing,
-        regions=options.attention.regions,
-        half_size=options.attention.half_size,
-        sharpness=options.attention.sharpness,
-        steps=total,
-        seed=options.seed,
-        data=name,
-        per_class=options.per_class,
-        split_seed=data.split_seed if isinstance(data, Dataset) else None,
-        own_pixels=options.own_pixels,
-    )
-    loop.recalibrate()
-    if watch is not None:
-        watch(total, loop.snapshot())
-    save_model(run / checkpoint.MODEL_FILE, card, loop.averaged.state_dict())
+        total = _total_steps(trainer)
+        write_options(folder, {"identity": identity, "steps": total, "classes": mode.classes, "name": run.name})
+        if isinstance(run.data, Dataset) and run.data.split_origin == "drawn":
+            run.data.write_split(folder / "split.csv")
+    truncate_metrics(folder / METRICS_FILE, trainer.done)
+    resumed_at = trainer.done
+    _do_steps(run, trainer, total)
+    trainer.recalibrate()
+    if run.watch is not None:
+        run.watch(total, trainer.snapshot())
+    save_model(folder / checkpoint.MODEL_FILE, _card(run, mode, total), trainer.averaged.state_dict())
     state.unlink(missing_ok=True)
-    return Trained(run, total, time.monotonic() - started, resumed_at, already=False)
+    return Trained(folder, total, time.monotonic() - started, resumed_at, already=False)
 
 
-def _start(translator: Translator, options: TrainOptions, progress: Progress) -> None:
-    """Give new networks the weights that the training begins with."""
+def load_start(translator: Translator, options: TrainOptions, progress: Progress) -> None:
+    """Load the initial weights of a training into new networks.
+
+    Raises:
+        UsageError: ``options.start`` holds networks of the other mode.
+        CheckpointError: it cannot be read.
+    """
     if options.start in (None, SCRATCH):
         return
     model = load_model(GENERAL_FILE if options.start == GENERAL else Path(str(options.start)))
     if model.card.mode != options.mode:
-        raise UsageError(f"--start {options.start}: holds networks of {model.card.mode} mode, not {options.mode}")
-    left = start_from(translator, model.translator.state_dict())
-    if left:
-        progress.say(f"Starting from {options.start}, but for {', '.join(left)}, whose shape is another here")
+        raise UsageError(
+            f"holds networks of {model.card.mode} mode, not of {options.mode} mode", option="start", value=options.start
+        )
+    kept = start_from(translator, model.translator.state_dict())
+    if kept:
+        progress.say(
+            f"Starting from {options.start}; these layers have another shape there and start from random weights: "
+            f"{', '.join(kept)}"
+        )
 
 
-def _work(
+def build_mode(
     data: Dataset | Domains,
     options: TrainOptions,
     translator: Translator,
-    workers: int,
-    strict: bool,
-    progress: Progress,
-) -> Work:
+    *,
+    workers: int = 2,
+    strict: bool = False,
+    progress: Progress = SILENT,
+) -> TrainingMode:
+    """Read the training images and build the objective of the options' mode; arguments as in :func:`train`."""
     common: dict[str, Any] = {
         "distance": options.distance or PRESETS[options.preset].distance,
         "weights": options.weights,
@@ -241,48 +253,76 @@ def _work(
     }
     if isinstance(data, Dataset):
         assert isinstance(translator, ReferenceTranslator)
-        return ReferenceWork(data.subset(options.per_class), options.framing, translator, **common)
+        return ReferenceMode(data.subset(options.per_class), options.framing, translator, **common)
     assert isinstance(translator, PaperTranslator)
-    return PaperWork(data, options.framing, translator, **common)
+    return PaperMode(data, options.framing, translator, **common)
 
 
-def _run(
-    loop: TrainingLoop,
-    run: Path,
-    total: int,
-    watch: Callable[[int, Snapshot], None] | None,
-    sheets: int,
-    progress: Progress,
-) -> None:
-    state, saved = run / checkpoint.STATE_FILE, time.monotonic()
+def _total_steps(trainer: Trainer) -> int:
+    """The smaller of the given number of steps and of the steps in the given time; else the default number."""
+    options = trainer.options
+    bounds = [] if options.steps is None else [options.steps]
+    if options.minutes is not None:
+        bounds.append(steps_in(options.minutes, trainer))
+    return min(bounds, default=default_steps(trainer.mode.image_count, trainer.fabric.device.type))
+
+
+def _do_steps(run: _Run, trainer: Trainer, total: int) -> None:
+    """Do the remaining steps; log, save, show sample images, and stop on signals.
+
+    Raises:
+        TrainingError: the losses stay not finite.
+        Interrupted: stopped by a signal; the state is saved.
+    """
+    folder, schedule, pairs = run.folder, run.schedule, trainer.batch_size
+    saved = time.monotonic()
     sums: dict[str, list[float]] = {}
-    show_at = {round(total * k / sheets) for k in range(1, sheets)} if sheets else set()
-    name, pairs = f"Training, {total} steps", loop.batch_size
-    with stop_on_signals() as stop, progress.task(name, total * pairs, "pairs") as task:
-        task.advance(loop.done * pairs)
-        while loop.done < total:
-            terms = loop.advance(total)
-            if loop.bad_steps >= _MAX_BAD_STEPS:
+    show_at = {round(total * k / run.sheets) for k in range(1, run.sheets)} if run.sheets else set()
+    with stop_on_signals() as stop, run.progress.task(f"Training, {total} steps", total * pairs, "pairs") as task:
+        task.advance(trainer.done * pairs)
+        while trainer.done < total:
+            terms = trainer.step(total)
+            if trainer.bad_steps >= schedule.max_bad_steps:
                 raise TrainingError(
-                    f"{run}: the losses are not finite since step {loop.done - loop.bad_steps}; the last good state is "
-                    "kept; try a smaller --learning-rate or --precision 32-true with another --out"
+                    f"{folder}: losses are not finite since step {trainer.done - trainer.bad_steps}; the last good "
+                    "state is kept",
+                    remedies={"precision": "32-true", "learning_rate": float(f"{trainer.rate / 10:g}")},
                 )
+            note = ""
             for key, value in terms.items():
                 sums.setdefault(key, []).append(value)
-            if loop.done % _LOG_EVERY == 0 or loop.done == total:
+            if trainer.done % schedule.log_steps == 0 or trainer.done == total:
                 means = {key: float(np.mean(values)) for key, values in sums.items()}
-                append_metrics(
-                    run / "metrics.jsonl", {"step": loop.done, "phase": loop.phase(loop.done - 1, total), **means}
-                )
+                phase = trainer.phase(trainer.done - 1, total)
+                append_metrics(folder / METRICS_FILE, {"step": trainer.done, "phase": phase, **means})
                 note = "  ".join(f"{key} {value:.3g}" for key, value in means.items())
                 sums = {}
-            else:
-                note = ""
             task.advance(pairs, note)
-            if watch is not None and loop.done in show_at:
-                watch(loop.done, loop.snapshot())
-            if not loop.bad_steps and (stop.requested or time.monotonic() - saved > _SAVE_SECONDS):
-                loop.save(state, {})
+            if run.watch is not None and trainer.done in show_at:
+                run.watch(trainer.done, trainer.snapshot())
+            if not trainer.bad_steps and (stop.requested or time.monotonic() - saved > schedule.save_seconds):
+                trainer.save(folder / checkpoint.STATE_FILE)
                 saved = time.monotonic()
             if stop.requested:
-                raise Interrupted(f"stopped at step {loop.done} of {total}; {run} keeps it; the same command goes on")
+                raise Interrupted(
+                    f"stopped at step {trainer.done} of {total}; the state is saved in {folder}; "
+                    "run the same command again to resume"
+                )
+
+
+def _card(run: _Run, mode: TrainingMode, steps: int) -> ModelCard:
+    options = run.options
+    return ModelCard(
+        mode=options.mode,
+        classes=mode.classes,
+        framing=options.framing,
+        regions=options.attention.regions,
+        half_size=options.attention.half_size,
+        sharpness=options.attention.sharpness,
+        steps=steps,
+        seed=options.seed,
+        data=run.name,
+        per_class=options.per_class,
+        split_seed=run.data.split_seed if isinstance(run.data, Dataset) else None,
+        own_pixels=options.own_pixels,
+    )

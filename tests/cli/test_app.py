@@ -24,7 +24,7 @@ from dagaug.cli.app import app
 from dagaug.data.layouts import read_dataset
 from dagaug.hdf5.reader import Store
 from dagaug.hdf5.verify import verify
-from dagaug.training import loop
+from dagaug.training.trainer import Trainer
 
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 BIRDS = ("--species", 3, "--per-class", 4, "--test-per-class", 2, "--size", 32)
@@ -211,18 +211,19 @@ def test_an_interrupted_training_says_what_is_kept_and_goes_on_to_the_bits_of_a_
 ) -> None:
     del session
     arguments = ("train", "cub", *TRAIN, "--seed", 1, "--precision", "32-true")
-    advance = loop.TrainingLoop.advance
+    advance = Trainer.step
 
-    def interrupted(self: loop.TrainingLoop, total: int) -> dict[str, float]:
+    def interrupted(self: Trainer, total: int) -> dict[str, float]:
         if self.done == 1:
             signal.raise_signal(signal.SIGINT)
         return advance(self, total)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop.TrainingLoop, "advance", interrupted)
+        patch.setattr(Trainer, "step", interrupted)
         output = dagaug(*arguments, "--out", "stopped", "--quiet")
     assert (output.code, output.out) == (130, "")
-    assert output.err == "dagaug: stopped at step 2 of 3; stopped keeps it; the same command goes on\n"
+    kept = "the state is saved in stopped; run the same command again to resume"
+    assert output.err == f"dagaug: stopped at step 2 of 3; {kept}\n"
     output = dagaug(*arguments, "--out", "stopped", "--json")
     assert (output.code, output.json["resumed_at"]) == (0, 2)
     assert dagaug(*arguments, "--out", "straight").code == 0
@@ -259,7 +260,7 @@ def test_help_loads_none_of_the_heavy_packages() -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
     assert {"dagaug", "typer"} <= loaded
-    assert not loaded & {"torch", "timm", "cv2", "numpy", "lightning", "matplotlib", "albumentations", "h5py"}
+    assert not loaded & {"torch", "timm", "cv2", "numpy", "lightning_fabric", "matplotlib", "albumentations", "h5py"}
     assert "sample-data" in done.stdout
 
 

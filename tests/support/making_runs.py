@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,12 @@ from dagaug.data.dataset import Dataset
 from dagaug.data.foreground import grabcut_masks
 from dagaug.data.patches import Framing, read_patches
 from dagaug.model import checkpoint
-from dagaug.training import loop
-from dagaug.training import modes as workloads
+from dagaug.runtime.progress import SILENT
+from dagaug.training import modes
 from dagaug.training import train as training
 from dagaug.training.options import TrainOptions
-from dagaug.training.train import Trained
+from dagaug.training.train import Schedule, Trained
+from dagaug.training.trainer import Trainer
 
 SIZE = 32
 FRAMING = Framing(size=SIZE)
@@ -42,9 +44,18 @@ def options(**changes: Any) -> TrainOptions:
     return TrainOptions(**(given | changes))
 
 
-def train(data: Any, out: Path, /, *, progress: Any = None, **changes: Any) -> Trained:
-    """Train in 32 bits on the CPU, in which a step gives the same bits every time."""
-    more = {} if progress is None else {"progress": progress}
+def train(
+    data: Any,
+    out: Path,
+    /,
+    *,
+    progress: Any = SILENT,
+    schedule: Schedule | None = None,
+    overwrite: bool = False,
+    **changes: Any,
+) -> Trained:
+    """Train in 32 bits on the CPU, where a step gives the same bits every time."""
+    more = {"progress": progress, "schedule": schedule, "overwrite": overwrite}
     return training.train(options(**changes), data, name="birds", out=out, device="cpu", precision="32-true", **more)
 
 
@@ -68,8 +79,8 @@ def quick() -> Iterator[pytest.MonkeyPatch]:
         return replace(self, steps=self.steps or 4, learning_rate=self.learning_rate or 1e-3)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "_RECALIBRATION", 2)
-        patch.setattr(workloads, "grabcut_masks", _masks_once)
+        patch.setattr(Trainer, "recalibrate", partialmethod(Trainer.recalibrate, batches=2))
+        patch.setattr(modes, "grabcut_masks", _masks_once)
         patch.setattr(FitOptions, "resolved", resolved)
         yield patch
 

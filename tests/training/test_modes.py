@@ -1,4 +1,4 @@
-"""Each mode's share of the training loop: its images, its batches, what it shows."""
+"""Training modes: images, batches, sample images."""
 
 from __future__ import annotations
 
@@ -21,27 +21,26 @@ from dagaug.model.presets import AttentionSettings
 from dagaug.model.trained_model import build_translator
 from dagaug.model.translators import PaperTranslator, ReferenceTranslator
 from dagaug.report.contact_sheets import contact_sheet
-from dagaug.runtime.errors import DataError, UsageError
-from dagaug.training.distances import BackboneDistance, ResidualDistance, SquaredDistance, make_distance
-from dagaug.training.modes import PaperWork, ReferenceWork, Work
+from dagaug.runtime.errors import DataError
+from dagaug.training.modes import PaperMode, ReferenceMode, TrainingMode
 
 pytestmark = pytest.mark.usefixtures("quickly")
 
 
-def reference_work(data: Dataset, *, seed: int = 0) -> ReferenceWork:
+def reference_mode(data: Dataset, *, seed: int = 0) -> ReferenceMode:
     torch.manual_seed(0)
     translator = build_translator("reference", AttentionSettings(3, 0.3))
     assert isinstance(translator, ReferenceTranslator)
-    return ReferenceWork(
+    return ReferenceMode(
         data, FRAMING, translator, distance="l2", weights=None, without=frozenset(), seed=seed, workers=1
     )
 
 
-def paper_work(domains: Domains, *, seed: int = 0) -> PaperWork:
+def paper_mode(domains: Domains, *, seed: int = 0) -> PaperMode:
     torch.manual_seed(0)
     translator = build_translator("paper", AttentionSettings(1, 0.9))
     assert isinstance(translator, PaperTranslator)
-    return PaperWork(
+    return PaperMode(
         domains, FRAMING, translator, distance="l2", weights=None, without=frozenset(), seed=seed, workers=1
     )
 
@@ -61,62 +60,31 @@ def test_values_out_of_range_become_black_and_white() -> None:
     assert to_pixels(image)[0, :, 0].tolist() == [0, 0, 128, 255, 255]
 
 
-# ---- d
-
-
-def test_each_name_of_table_4_makes_its_distance() -> None:
-    kinds = {"resblock": ResidualDistance, "l2": SquaredDistance, "timm:test_resnet": BackboneDistance}
-    for name, kind in kinds.items():
-        distance = make_distance(name, 8, 5, size=SIZE, weights=None)
-        assert isinstance(distance, kind)
-        features, scores = distance(torch.zeros(2, 8, 8, 8), torch.zeros(2, 3, SIZE, SIZE))
-        assert len(features) == 2
-        assert scores.shape == (2, 5)
-
-
-@pytest.mark.parametrize("name", ["cosine", "timm", ""])
-def test_an_unknown_distance_is_told_with_those_that_there_are(name: str) -> None:
-    with pytest.raises(UsageError, match=f"--distance {name}: choose resblock, l2 or timm:NAME"):
-        make_distance(name, 8, 5, size=SIZE, weights=None)
-
-
-def test_an_unknown_timm_network_is_told_with_close_matches() -> None:
-    with pytest.raises(UsageError, match="resnet18"):
-        make_distance("timm:resnet1", 8, 5, size=SIZE, weights=None)
-
-
-def test_a_network_for_larger_images_and_weights_without_a_network_are_refused() -> None:
-    with pytest.raises(UsageError, match="--distance timm:inception_v3: cannot see images of 64 px"):
-        make_distance("timm:inception_v3", 8, 5, size=64, weights=None)
-    with pytest.raises(UsageError, match=r"--weights w\.pth: are those of a timm network"):
-        make_distance("resblock", 8, 5, size=64, weights=Path("w.pth"))
-
-
 # ---- pose morphing
 
 
-def test_both_kinds_of_work_are_what_the_loop_asks_for(birds: Dataset, tmp_path: Path) -> None:
-    assert isinstance(reference_work(birds), Work)
-    assert isinstance(paper_work(domains(tmp_path, ("0", "1"), ("0", "1"))), Work)
+def test_both_modes_have_what_a_trainer_needs(birds: Dataset, tmp_path: Path) -> None:
+    assert isinstance(reference_mode(birds), TrainingMode)
+    assert isinstance(paper_mode(domains(tmp_path, ("0", "1"), ("0", "1"))), TrainingMode)
 
 
-def test_training_images_are_in_memory_and_no_test_image_is(birds: Dataset) -> None:
-    work = reference_work(birds)
-    held = {image.numpy().tobytes() for image in work.data.images.permute(0, 2, 3, 1)}
+def test_only_training_images_are_in_memory(birds: Dataset) -> None:
+    mode = reference_mode(birds)
+    held = {image.numpy().tobytes() for image in mode.data.images.permute(0, 2, 3, 1)}
     train, test = (
         {image.tobytes() for image in read_patches(birds, samples, FRAMING).images}
         for samples in (birds.train, birds.test)
     )
     assert held == train
     assert not held & test
-    assert (work.images, work.label_count, work.classes) == (TRAINING_IMAGES, 4, birds.classes)
+    assert (mode.image_count, mode.label_count, mode.classes) == (TRAINING_IMAGES, 4, birds.classes)
 
 
-def test_the_cheap_phase_takes_half_as_many_pairs_more_all_of_them_exact(birds: Dataset) -> None:
-    work = reference_work(birds)
+def test_the_structure_phase_takes_more_pairs(birds: Dataset) -> None:
+    mode = reference_mode(birds)
     sizes = {}
     for phase in ("structure", "pairs", "full"):
-        result = work.step(work.objective, 0, phase, 4)  # type: ignore[arg-type]
+        result = mode.forward(mode.objective, 0, phase, 4)  # type: ignore[arg-type]
         sizes[phase] = len(result.real)
         assert (result.fakes is not None) == (phase == "full")
         assert result.real_label is not None
@@ -125,18 +93,18 @@ def test_the_cheap_phase_takes_half_as_many_pairs_more_all_of_them_exact(birds: 
 
 
 def test_a_step_depends_on_its_number_and_the_seed_alone(birds: Dataset) -> None:
-    work, other = reference_work(birds), reference_work(birds, seed=1)
-    results = [work.step(work.objective, step, "full", 4).real for step in (3, 5, 3)]
+    mode, other = reference_mode(birds), reference_mode(birds, seed=1)
+    results = [mode.forward(mode.objective, step, "full", 4).real for step in (3, 5, 3)]
     assert torch.equal(results[0], results[2])
     assert not torch.equal(results[0], results[1])
-    assert not torch.equal(results[0], other.step(other.objective, 3, "full", 4).real)
+    assert not torch.equal(results[0], other.forward(other.objective, 3, "full", 4).real)
 
 
 @torch.no_grad()
-def test_pictures_show_each_source_in_each_references_pose_and_are_always_of_the_same(birds: Dataset) -> None:
-    work = reference_work(birds)
-    translator = work.objective.translator.eval()
-    first, again = work.snapshot(translator), work.snapshot(translator)
+def test_snapshots_show_each_source_in_each_pose_and_always_the_same_images(birds: Dataset) -> None:
+    mode = reference_mode(birds)
+    translator = mode.objective.translator.eval()
+    first, again = mode.snapshot(translator), mode.snapshot(translator)
     assert first.morphs.shape == (4, 8, SIZE, SIZE, 3)  # a source of each species, eight references
     assert first.centres.shape == (8, 3, 2)
     assert first.half_size == 0.3
@@ -147,7 +115,7 @@ def test_pictures_show_each_source_in_each_references_pose_and_are_always_of_the
 def test_one_class_is_refused(birds: Dataset) -> None:
     one = replace(birds, samples=tuple(sample for sample in birds.samples if sample.label == 1))
     with pytest.raises(DataError, match="at least two classes"):
-        reference_work(one)
+        reference_mode(one)
 
 
 # ---- two folders
@@ -166,43 +134,43 @@ def domains(root: Path, ours: tuple[str, ...], theirs: tuple[str, ...]) -> Domai
 
 
 def test_folders_of_the_same_names_in_both_domains_are_labels(tmp_path: Path) -> None:
-    work = paper_work(domains(tmp_path, ("a", "b", "c"), ("c", "a", "b")))
-    assert work.classes == ("a", "b", "c")
-    assert work.label_count == 3
-    (source, target), (source_label, target_label) = work._batch(0, 16)
+    mode = paper_mode(domains(tmp_path, ("a", "b", "c"), ("c", "a", "b")))
+    assert mode.classes == ("a", "b", "c")
+    assert mode.label_count == 3
+    (source, target), (source_label, target_label) = mode._batch(0, 16)
     levels = {"trainA": (0, 20, 40), "trainB": (120, 140, 100)}  # of a, b and c
     for images, label, domain in ((source, source_label, "trainA"), (target, target_label, "trainB")):
         assert label is not None
         assert [levels[domain][index] for index in label.tolist()] == [
             int(image[0, 0, 0]) // 2 * 2 for image in to_pixels(images)
         ]
-    assert work.images == 12
+    assert mode.image_count == 12
 
 
 @pytest.mark.parametrize(
     ("ours", "theirs"), [(("a", "b"), ("a", "c")), (("a", "b"), ("a",)), (("a",), ("a",)), ((".",), (".",))]
 )
 def test_folders_that_differ_are_no_labels(tmp_path: Path, ours: tuple[str, ...], theirs: tuple[str, ...]) -> None:
-    work = paper_work(domains(tmp_path, ours, theirs))
-    assert (work.classes, work.label_count) == ((), 0)
-    result = work.step(work.objective, 0, "full", 4)
+    mode = paper_mode(domains(tmp_path, ours, theirs))
+    assert (mode.classes, mode.label_count) == ((), 0)
+    result = mode.forward(mode.objective, 0, "full", 4)
     assert result.real_label is None
     assert not {"label", "identity"} & result.terms.keys()
 
 
 def test_a_step_on_two_folders_depends_on_its_number_and_the_seed_alone(tmp_path: Path) -> None:
     both = domains(tmp_path, ("a", "b"), ("a", "b"))
-    work, other = paper_work(both), paper_work(both, seed=1)
-    first, again, next_one = (work._batch(step, 16)[0][0] for step in (3, 3, 4))
+    mode, other = paper_mode(both), paper_mode(both, seed=1)
+    first, again, next_one = (mode._batch(step, 16)[0][0] for step in (3, 3, 4))
     assert torch.equal(first, again)
     assert not torch.equal(first, next_one)
     assert not torch.equal(first, other._batch(3, 16)[0][0])
 
 
 @torch.no_grad()
-def test_pictures_of_two_folders_are_sources_and_what_they_become(tmp_path: Path) -> None:
-    work = paper_work(domains(tmp_path, ("a", "b"), ("a", "b")))
-    shown = work.snapshot(work.objective.translator.eval())
+def test_snapshots_of_two_folders_show_sources_and_their_translations(tmp_path: Path) -> None:
+    mode = paper_mode(domains(tmp_path, ("a", "b"), ("a", "b")))
+    shown = mode.snapshot(mode.objective.translator.eval())
     assert shown.morphs.shape == (4, 1, SIZE, SIZE, 3)
     assert len(shown.references) == 0
     assert shown.centres.shape == (4, 1, 2)
@@ -214,6 +182,6 @@ def test_pictures_of_two_folders_are_sources_and_what_they_become(tmp_path: Path
 def test_unreadable_images_of_a_domain_are_skipped_and_listed(tmp_path: Path) -> None:
     domains(tmp_path, ("a", "b"), ("a", "b"))
     (tmp_path / "trainA" / "a" / "bad.png").write_bytes(b"no image")
-    work = paper_work(read_domains(tmp_path))
-    assert work.images == 8
-    assert [skip.path.name for skip in work.skipped] == ["bad.png"]
+    mode = paper_mode(read_domains(tmp_path))
+    assert mode.image_count == 8
+    assert [skip.path.name for skip in mode.skipped] == ["bad.png"]

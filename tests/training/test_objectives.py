@@ -14,7 +14,7 @@ from dagaug.model.presets import AttentionSettings
 from dagaug.model.translators import PaperTranslator, ReferenceTranslator
 from dagaug.model.warps import identity_grid
 from dagaug.training.distances import BackboneDistance, Distance, ResidualDistance, SquaredDistance
-from dagaug.training.objectives import Fakes, PaperObjective, Part, Phase, ReferenceObjective
+from dagaug.training.objectives import Ablation, Fakes, PaperObjective, Phase, ReferenceObjective
 from dagaug.training.pairs import PairBatch, PairSampler, TrainingData
 
 SIZE = 32
@@ -61,13 +61,13 @@ def distance(name: str, channels: int) -> Distance:
     }[name]()
 
 
-def reference_objective(name: str = "resblock", without: frozenset[Part] = frozenset()) -> ReferenceObjective:
+def reference_objective(name: str = "resblock", without: frozenset[Ablation] = frozenset()) -> ReferenceObjective:
     translator = ReferenceTranslator(AttentionSettings(REGIONS, 0.3))
     return ReferenceObjective(translator, distance(name, translator.dae.channels), without)
 
 
 def paper_objective(
-    name: str = "resblock", *, labelled: bool = True, without: frozenset[Part] = frozenset()
+    name: str = "resblock", *, labelled: bool = True, without: frozenset[Ablation] = frozenset()
 ) -> PaperObjective:
     translator = PaperTranslator(AttentionSettings(REGIONS, 0.5))
     return PaperObjective(
@@ -148,7 +148,7 @@ def test_each_phase_has_its_terms_and_all_are_finite(phase: Phase, names: set[st
         ("d2", set()),
     ],
 )
-def test_without_a_part_exactly_its_terms_are_gone(part: Part, terms: set[str]) -> None:
+def test_without_a_part_exactly_its_terms_are_gone(part: Ablation, terms: set[str]) -> None:
     """D2's terms are the training loop's, which judges the fakes."""
     left, _ = reference_objective(without=frozenset({part}))(batch(), "full")
     assert set(left) == FULL - terms
@@ -228,7 +228,7 @@ def state(module: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in module.state_dict().items()}
 
 
-def test_judging_leaves_flags_as_they_were() -> None:
+def test_frozen_leaves_flags_as_they_were() -> None:
     """Also of a part that is frozen and in evaluation mode while the rest is in training."""
     objective = reference_objective("timm")
     assert isinstance(objective.distance, BackboneDistance)
@@ -242,7 +242,7 @@ def test_judging_leaves_flags_as_they_were() -> None:
 
 
 @pytest.mark.parametrize("name", ["resblock", "timm"])
-def test_judging_leaves_running_statistics_as_they_were(name: str) -> None:
+def test_frozen_leaves_running_statistics_as_they_were(name: str) -> None:
     """They may learn from real images alone: d reads the sources, and twice if it read the fakes."""
     objective = reference_objective(name)
     objective(batch(), "full")
@@ -277,7 +277,7 @@ def test_d_reads_nothing_that_is_not_attended() -> None:
     made = batch()
     structure, read = objective.translator.read(made.source)
     nowhere = replace(structure, object=torch.zeros_like(structure.object))
-    features, scores = objective.judge(made.source, nowhere, read)
+    features, scores = objective.measure(made.source, nowhere, read)
     torch.testing.assert_close(features, features[:1].expand_as(features))
     torch.testing.assert_close(scores, scores[:1].expand_as(scores))
 
@@ -299,7 +299,7 @@ def test_the_paper_s_objective_runs_with_and_without_labels(name: str, labelled:
 
 
 @pytest.mark.parametrize(("part", "terms"), [("cst", {"consistency"}), ("sym", {"symmetry"}), ("d2", set())])
-def test_without_a_part_the_paper_s_objective_lacks_exactly_its_terms(part: Part, terms: set[str]) -> None:
+def test_without_a_part_the_paper_s_objective_lacks_exactly_its_terms(part: Ablation, terms: set[str]) -> None:
     left, _ = paper_objective(without=frozenset({part}))(*domains())
     assert set(left) == {"label", "identity", "consistency", "symmetry"} - terms
 

@@ -1,0 +1,103 @@
+"""The folder of a run: its name, whether it is the same run, its log."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from making_runs import Listener, options
+
+from dagaug.data.dataset import Dataset
+from dagaug.runtime.errors import LockedError, OutputExistsError
+from dagaug.runtime.files import locked
+from dagaug.training import run_folder
+from dagaug.training.options import TrainOptions
+from dagaug.training.run_folder import claim_run, lock_run, run_identity, truncate_metrics, write_options
+
+
+def test_the_default_folder_names_data_and_preset_and_differs_by_options(birds: Dataset, tmp_path: Path) -> None:
+    first = run_folder.run_folder(options(), birds, "birds", tmp_path)
+    assert first.parent == tmp_path
+    assert first.name.startswith("birds-pose-")
+    assert first == run_folder.run_folder(options().resolved(), birds, "birds", tmp_path)
+    others = [options(seed=1), options(steps=7), options(without=("sym",))]
+    assert len({first, *(run_folder.run_folder(other, birds, "birds", tmp_path) for other in others)}) == 4
+    assert first != run_folder.run_folder(options(), birds.subset(3), "birds", tmp_path)
+
+
+def test_a_half_written_line_of_metrics_is_dropped_on_resuming(tmp_path: Path) -> None:
+    log = tmp_path / "metrics.jsonl"
+    log.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"st')
+    truncate_metrics(log, 2)
+    assert log.read_text() == '{"step": 1}\n{"step": 2}\n'
+
+
+def test_runs_from_before_there_were_own_pixels_are_still_the_same_runs(birds: Dataset) -> None:
+    assert "own_pixels" not in run_identity(TrainOptions(), birds)
+    assert run_identity(TrainOptions(own_pixels=0.9), birds)["own_pixels"] == 0.9
+
+
+# ---- versions of the libraries
+
+
+def begun(run: Path, identity: dict[str, Any]) -> Path:
+    """A run's folder after its first call."""
+    run.mkdir()
+    write_options(run, {"identity": identity, "steps": 3})
+    return run
+
+
+def test_the_identity_names_dagaug_and_the_libraries(birds: Dataset) -> None:
+    assert {"dagaug", "torch", "numpy", "opencv-python"} == set(run_identity(options(), birds)["versions"])
+    assert "timm" in run_identity(options(distance="timm:test_resnet"), birds)["versions"]
+
+
+def test_a_run_of_other_versions_is_refused_with_both_versions(birds: Dataset, tmp_path: Path) -> None:
+    now = run_identity(options(), birds)
+    run = begun(tmp_path / "run", now | {"versions": now["versions"] | {"torch": "1.0"}})
+    with pytest.raises(OutputExistsError, match=r"holds a run with torch 1\.0, but now it is") as caught:
+        claim_run(run, now, overwrite=False)
+    assert caught.value.remedies == {"out": None, "overwrite": True}
+    assert claim_run(run, now, overwrite=True) == {"identity": now}
+
+
+def test_a_run_without_versions_resumes_with_one_line(birds: Dataset, tmp_path: Path) -> None:
+    now = run_identity(options(), birds)
+    run = begun(tmp_path / "run", {name: value for name, value in now.items() if name != "versions"})
+    listener = Listener()
+    assert claim_run(run, now, False, listener)["steps"] == 3
+    assert len(listener.lines) == 1
+    assert "recorded no library versions" in listener.lines[0]
+
+
+def test_the_same_versions_resume_without_a_word(birds: Dataset, tmp_path: Path) -> None:
+    now = run_identity(options(), birds)
+    listener = Listener()
+    assert claim_run(begun(tmp_path / "run", now), now, False, listener)["steps"] == 3
+    assert listener.lines == []
+
+
+def test_the_default_folder_does_not_depend_on_versions(
+    birds: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = run_folder.run_folder(options(), birds, "birds", tmp_path)
+    monkeypatch.setattr(run_folder, "library_versions", lambda *names: {"torch": "0"})
+    assert run_folder.run_folder(options(), birds, "birds", tmp_path) == before
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", json.dumps({"identity": 3})])
+def test_an_unreadable_options_file_is_refused(birds: Dataset, tmp_path: Path, content: str) -> None:
+    (tmp_path / "options.json").write_text(content)
+    with pytest.raises(OutputExistsError, match="not a readable options file"):
+        claim_run(tmp_path, run_identity(options(), birds), overwrite=False)
+
+
+def test_two_trainings_cannot_write_to_one_folder(tmp_path: Path) -> None:
+    with (
+        locked(tmp_path / ".run.lock", tmp_path / "run"),
+        pytest.raises(LockedError, match="another run is writing"),
+        lock_run(tmp_path / "run"),
+    ):
+        pass
