@@ -1,7 +1,7 @@
-"""Redraw each image of a fine-grained data set in the pose of another (DA-GAN), and train better classifiers on it.
+"""Data augmentation for fine-grained images: redraw each image in the pose of another (DA-GAN).
 
-Names are loaded when they are first used, so that ``import dagaug`` costs nothing. ``augment`` and ``score`` are not
-among them, for they are modules' names too: ``from dagaug.augment import augment``.
+Names are imported on first use, so that ``import dagaug`` is fast. ``augment`` and ``score`` are not among them, because
+they are also names of packages: use ``from dagaug.augment import augment``.
 """
 
 from __future__ import annotations

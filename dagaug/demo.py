@@ -1,4 +1,4 @@
-"""Everything in one call, on the built-in birds: sample data, train, augment, score, report."""
+"""The demo: sample data, train, augment, score and report on the built-in birds, in one call."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from dagaug.classifiers.fit import FitOptions
 from dagaug.compute.devices import pick_device
 from dagaug.data.layouts import read_dataset
 from dagaug.model.trained_model import JUDGES_FILE, load_model
-from dagaug.report.attention import attention_of
-from dagaug.report.data_cloud import cloud_of
+from dagaug.report.attention import find_attention
+from dagaug.report.data_cloud import make_data_cloud
 from dagaug.report.write import sheet_of_store, write_report
 from dagaug.runtime.progress import SILENT, Progress
 from dagaug.score.experiment import score
@@ -27,20 +27,20 @@ from dagaug.training.train import Trained, train
 __all__ = ["SCORE_ARMS", "Demo", "run_demo"]
 
 SCORE_ARMS = ("real", "real+dagaug", "cutout")
-"""What the demo compares: those of the score that answer the question and fit its time."""
+"""Arms that the demo compares; the others would take too long."""
 
-_TRAINING_STEPS = 480  # of the GAN, unless asked otherwise; `dagaug train` takes more for as many images
+_TRAINING_STEPS = 480  # default number of GAN training steps; fewer than `dagaug train` takes
 
-_SCORE_STEPS = 1 / 2  # of the usual ones: so that the demo takes eleven minutes on two cores
+_SCORE_STEPS = 1 / 2  # fraction of the usual steps; keeps the demo at eleven minutes on two cores
 
 
 @dataclass(frozen=True)
 class Demo:
-    """What the demo made.
+    """Results of the demo.
 
     Attributes:
-        data: the sample birds.
-        trained, augmented, scored: results of the three commands.
+        data: folder of the sample birds.
+        trained, augmented, scored: results of train, augment and score.
         sheet: contact sheet of morphs.
         report: the HTML page.
     """
@@ -64,17 +64,17 @@ def run_demo(
     watch: Callable[[Path, int, Snapshot], None] | None = None,
     progress: Progress = SILENT,
 ) -> Demo:
-    """Run the whole way in ``folder``; run again, it goes on where it stopped.
+    """Run all steps in ``folder``. A second call continues a stopped one.
 
     Args:
-        folder: holds everything that is made.
-        steps: of training, 480 by default.
-        refs: references for each source.
-        seeds: trainings of each arm of the score.
-        seed: of everything.
-        device: auto, cpu or cuda.
-        watch: is given pictures of the training.
-        progress: is told of everything.
+        folder: output folder.
+        steps: number of training steps; None for 480.
+        refs: number of random references per source.
+        seeds: number of trainings per arm of the score.
+        seed: random seed of all steps.
+        device: any device that :func:`~dagaug.compute.devices.pick_device` accepts.
+        watch: receives sample images of the training.
+        progress: receives progress and notes.
     """
     data, run = folder / "birds", folder / "run"
     write_flock(data, seed=seed, progress=progress)
@@ -100,8 +100,8 @@ def run_demo(
         cache=run / JUDGES_FILE,
         progress=progress,
     )
-    usual = FitOptions().resolved(len(dataset.train))
-    steps_of_score = max(1, round(_SCORE_STEPS * (usual.steps or 0)))
+    default = FitOptions().resolved(len(dataset.train))
+    steps_of_score = max(1, round(_SCORE_STEPS * (default.steps or 0)))
     scored = score(
         dataset,
         out,
@@ -113,10 +113,10 @@ def run_demo(
     table, sheet, page = folder / "score.json", folder / "morphs.png", folder / "report.html"
     table.write_text(scored.to_json() + "\n", encoding="utf-8")
     sheet_of_store(out, sheet, data=data)
-    attention, unattended = attention_of(out, dataset, device=pick_device(device))
-    cloud, unclouded = cloud_of(out, dataset, device=pick_device(device))
+    attention, attention_missing = find_attention(out, dataset, device=pick_device(device))
+    cloud, cloud_missing = make_data_cloud(out, dataset, device=pick_device(device))
     write_report(
         out, page, run=run, score=table, data=data,
-        attention=attention, unattended=unattended, cloud=cloud, unclouded=unclouded,
+        attention=attention, attention_missing=attention_missing, cloud=cloud, cloud_missing=cloud_missing,
     )  # fmt: skip
     return Demo(data, trained, augmented, scored, sheet, page)

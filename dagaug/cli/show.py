@@ -118,19 +118,19 @@ def _inputs_of(store: Path, data: Path | None, terminal: "Terminal") -> _Inputs:
 
 def _show_page(store: Path, out: Path | None, data: Path | None, rows: int, seed: int, terminal: "Terminal") -> None:
     from dagaug.compute.devices import pick_device
-    from dagaug.report.attention import attention_of
-    from dagaug.report.data_cloud import cloud_of
+    from dagaug.report.attention import find_attention
+    from dagaug.report.data_cloud import make_data_cloud
     from dagaug.report.write import sheet_of_store, write_report
 
     inputs, device = _inputs_of(store, data, terminal), pick_device("auto")
-    cloud, unclouded = cloud_of(store, inputs.dataset, seed=seed, device=device)
+    cloud, cloud_missing = make_data_cloud(store, inputs.dataset, seed=seed, device=device)
     page = out or store.with_suffix(".html")
     sheet = page.with_suffix(".png")
     sheet_of_store(store, sheet, rows=rows, seed=seed, data=inputs.data)
-    attention, unattended = attention_of(store, inputs.dataset, device=device)
+    attention, attention_missing = find_attention(store, inputs.dataset, device=device)
     write_report(
         store, page, run=inputs.run, score=inputs.score, data=inputs.data,
-        attention=attention, unattended=unattended, cloud=cloud, unclouded=unclouded,
+        attention=attention, attention_missing=attention_missing, cloud=cloud, cloud_missing=cloud_missing,
     )  # fmt: skip
     terminal.result({"report": page, "sheet": sheet}, [f"Page: {page}", f"Contact sheet: {sheet}"])
 
@@ -139,18 +139,18 @@ def _show_figures(
     store: Path, out: Path | None, form: ShowChoice, data: Path | None, rows: int, seed: int, terminal: "Terminal"
 ) -> None:
     from dagaug.compute.devices import pick_device
-    from dagaug.report.data_cloud import cloud_of
+    from dagaug.report.data_cloud import make_data_cloud
     from dagaug.report.write import write_figures
 
     inputs = _inputs_of(store, data, terminal)
-    cloud, unclouded = cloud_of(store, inputs.dataset, seed=seed, device=pick_device("auto"))
+    cloud, cloud_missing = make_data_cloud(store, inputs.dataset, seed=seed, device=pick_device("auto"))
     folder = out or store.with_name(store.stem + "-figures")
     files = write_figures(
         store, folder, "png" if form == "png" else "pdf",
         run=inputs.run, score=inputs.score, data=inputs.data, cloud=cloud, rows=rows, seed=seed,
     )  # fmt: skip
     if cloud is None:
-        terminal.say(f"No figure of the data cloud: {unclouded}")
+        terminal.say(f"No figure of the data cloud: {cloud_missing}")
     terminal.result({"figures": files}, [f"Figures in {folder}: {', '.join(file.name for file in files)}"])
 
 

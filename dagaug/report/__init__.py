@@ -1,1 +1,1 @@
-"""The HTML report, contact sheets and figures."""
+"""Reports: HTML page, contact sheets, and figures for papers."""

@@ -1,4 +1,4 @@
-"""Where the network looks in the images of an HDF5 file: its attended regions (eqs. 1, 2), laid over whole images."""
+"""Attended regions (paper, eqs. 1 and 2) of the images of an HDF5 file, in pixels of the whole images."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from dagaug.compute.tensors import to_tensor
 from dagaug.data.dataset import Dataset
 from dagaug.hdf5.reader import Store
 from dagaug.model.trained_model import TrainedModel, load_model
-from dagaug.report.network_views import Squares
-from dagaug.report.pictures import Attended, Originals, Shown
+from dagaug.report.images import AttendedRegions, ImageRef, OriginalImages
+from dagaug.report.network_inputs import NetworkInputs
 from dagaug.runtime.errors import CheckpointError
 
-__all__ = ["Attention", "attention_of"]
+__all__ = ["RegionFinder", "find_attention"]
 
 _BATCH = 256
 
 
 @dataclass(frozen=True)
-class Attention:
-    """Finds the attended regions of pictures; call it.
+class RegionFinder:
+    """Computes the attended regions of images; call it.
 
     Attributes:
-        store: HDF5 file that they are of.
-        model: what looks.
-        dataset: the data that the file was made from, for sources, references and their boxes; None without.
+        store: HDF5 file with the images.
+        model: the model that made the file.
+        dataset: the data that the file was made from, for sources, references and their bounding boxes; or None.
         device: where the network runs.
     """
 
@@ -39,12 +39,12 @@ class Attention:
     dataset: Dataset | None = None
     device: torch.device | str = "cpu"
 
-    def __call__(self, shown: Sequence[Shown]) -> list[Attended | None]:
-        """The regions of each of these pictures, None where it is not to be had."""
-        found: list[Attended | None] = [None] * len(shown)
+    def __call__(self, shown: Sequence[ImageRef]) -> list[AttendedRegions | None]:
+        """The regions of each image; None for an image that is not available."""
+        found: list[AttendedRegions | None] = [None] * len(shown)
         with Store(self.store) as store:
-            originals = Originals(store, None if self.dataset is None else self.dataset.root)
-            squares = Squares(store, originals, self.model.card.framing, self.dataset)
+            originals = OriginalImages(store, None if self.dataset is None else self.dataset.root)
+            squares = NetworkInputs(store, originals, self.model.card.framing, self.dataset)
             for start in range(0, len(shown), _BATCH):
                 places = range(start, min(start + _BATCH, len(shown)))
                 there = {place: square for place in places if (square := squares.of(shown[place])) is not None}
@@ -54,7 +54,7 @@ class Attention:
                 for (place, square), own in zip(there.items(), centres, strict=True):
                     left, top, side = square.region.pixels()
                     where = np.array([left, top]) + (own.astype(np.float64) + 1) / 2 * side
-                    found[place] = Attended(square.size, where, self.model.card.half_size * side / 2)
+                    found[place] = AttendedRegions(square.size, where, self.model.card.half_size * side / 2)
         return found
 
     @torch.inference_mode()
@@ -64,10 +64,14 @@ class Attention:
         return dae.structure(tensor)[0].centres.float().cpu().numpy()
 
 
-def attention_of(
+def find_attention(
     store: Path, dataset: Dataset | None, *, device: torch.device | str = "cpu"
-) -> tuple[Attention | None, str]:
-    """What finds the regions as the model did that made a file; or None, and why that is not to be had."""
+) -> tuple[RegionFinder | None, str]:
+    """Load the model that made a file.
+
+    Returns:
+        the region finder, or None; and the reason if there is none.
+    """
     with Store(store) as opened:
         named, sha256 = opened.header.provenance.checkpoint, opened.header.checkpoint_sha256
     if not named:
@@ -79,5 +83,5 @@ def attention_of(
     if model.sha256 != sha256:
         return None, f"{named} is not the checkpoint that made the file"
     if dataset is None and model.card.framing.crop == "box":
-        return None, "the data folder, which has the bounding boxes, is not at hand; give it with --data"
-    return Attention(store, model, dataset, device), ""
+        return None, "the data folder with the bounding boxes was not found"
+    return RegionFinder(store, model, dataset, device), ""

@@ -1,7 +1,6 @@
-"""Sheets of many small images: RGB arrays in, one RGB array out. Nothing here reads or writes a file.
+"""Contact sheets: one RGB array with many small images and captions. No files are read or written.
 
-Images stand on a light neutral ground with even gaps. Text is drawn by matplotlib, which has the glyphs and
-the hinting that OpenCV lacks; nothing else of it is used.
+Text is drawn with matplotlib, because OpenCV lacks glyphs and hinting.
 """
 
 from __future__ import annotations
@@ -78,7 +77,7 @@ _SHADOW = 0.5  # opacity of the dark line under a coloured one
 
 
 class _Sheet:
-    """Pixels to lay images on, and the text that comes over them."""
+    """Canvas for images, with text drawn over them."""
 
     def __init__(self, height: int, width: int) -> None:
         self.pixels = np.full((height, width, 3), GROUND, np.uint8)
@@ -86,7 +85,7 @@ class _Sheet:
         self._canvas = FigureCanvasAgg(self._figure)
 
     def place(self, image: UInt8[np.ndarray, "h w 3"], top: int, left: int) -> None:
-        """Lay an image down by its upper left corner."""
+        """Copy an image onto the canvas; ``top`` and ``left`` are its upper left corner."""
         self.pixels[top : top + image.shape[0], left : left + image.shape[1]] = image
 
     def write(
@@ -101,7 +100,7 @@ class _Sheet:
         up: str = "center",
         room: float | int = math.inf,
     ) -> None:
-        """Write one line at a point, shortened with … to ``room`` pixels."""
+        """Write one line of text at a point, cut to ``room`` pixels with …."""
         text = " ".join(text.split())[:_LONGEST_TEXT]
         drawn = self._figure.text(
             x,
@@ -124,7 +123,7 @@ class _Sheet:
                 drawn.set_text(text[:kept].rstrip() + "…")
 
     def finished(self) -> UInt8[np.ndarray, "H W 3"]:
-        """Pixels and text together."""
+        """The canvas with its text."""
         with _missing_glyphs_ignored():
             self._canvas.draw()
         height, width = self.pixels.shape[:2]
@@ -136,14 +135,14 @@ class _Sheet:
 
 @contextmanager
 def _missing_glyphs_ignored() -> Iterator[None]:
-    """Names may be in scripts that matplotlib's font lacks; boxes stand for them."""
+    """Silence warnings about glyphs that matplotlib's font lacks; boxes are drawn for them."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph", category=UserWarning)
         yield
 
 
 def fitted(image: UInt8[np.ndarray, "h w 3"], side: int) -> UInt8[np.ndarray, "h2 w2 3"]:
-    """The whole image, enlarged or shrunk so that its longer side has ``side`` pixels."""
+    """The whole image, resized so that its longer side has ``side`` pixels."""
     height, width = image.shape[:2]
     scale = side / max(height, width)
     if scale == 1:
@@ -170,11 +169,11 @@ def contact_sheet(
     rows, columns = morphs.shape[:2]
     side = max(1, round(sources.shape[1] * scale))
     gap = max(2, side // 24)
-    margin, apart = max(12, 4 * gap), 3 * gap
+    margin, first_gap = max(12, 4 * gap), 3 * gap
 
     def at(index: int) -> int:
-        """Where the index-th image begins, counting the originals as 0."""
-        return margin + index * (side + gap) + (apart if index else 0)
+        """Start of the index-th image in pixels; index 0 is the row or column of originals."""
+        return margin + index * (side + gap) + (first_gap if index else 0)
 
     sheet = _Sheet(at(rows) + side + margin, at(columns) + side + margin)
     for row, image in enumerate(sources, 1):
@@ -194,7 +193,7 @@ def contact_sheet(
 
 @cache
 def region_colours(count: int) -> tuple[Colour, ...]:
-    """One colour for each attended region, well apart for up to ten."""
+    """One colour per attended region; easily distinguished for up to ten regions."""
     if count <= len(_PALETTE):
         return _PALETTE[:count]
     wheel = (colorsys.hls_to_rgb(index / count, 0.6, 0.75) for index in range(count))
@@ -204,11 +203,11 @@ def region_colours(count: int) -> tuple[Colour, ...]:
 def attention_overlay(
     images: UInt8[np.ndarray, "N S S 3"], centres: Float[np.ndarray, "N K 2"], half_size: float | int
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """Where the network looks (paper, Fig. 4): a box and a dot for each region, one colour over all images.
+    """Attended regions drawn over images (paper, Fig. 4): a box and a dot per region, in the same colour everywhere.
 
     Args:
-        images: enlarged, whole.
-        centres: x, y of the regions; -1 and 1 are the image's edges. Those that are not finite are left out.
+        images: whole images; small ones are enlarged.
+        centres: x, y of the regions; -1 and 1 are the edges of the image. Values that are not finite are left out.
         half_size: w = h of eq. 2, in the same units.
     """
     count, regions = centres.shape[:2]
@@ -231,7 +230,7 @@ def attention_overlay(
 def _attended(
     image: UInt8[np.ndarray, "S S 3"], centres: Float[np.ndarray, "K 2"], half_size: float | int
 ) -> UInt8[np.ndarray, "S S 3"]:
-    """One image with its boxes and dots; a dark line under each coloured one shows it on any ground."""
+    """One image with its boxes and dots; a dark outline keeps them visible on any background."""
     drawn, side = image.copy(), len(image)
     points = [(centre.astype(float) + 1) / 2 * side for centre in centres]
     coloured = [
@@ -271,11 +270,11 @@ def _write_legend(sheet: _Sheet, left: int, middle: int, regions: int) -> None:
 
 @dataclass(frozen=True)
 class Triple:
-    """A morph with what it was made of; None where there is no picture.
+    """A morph with its source and reference; None for a missing image.
 
     Attributes:
         source, reference, result: RGB, any size.
-        source_name, reference_name, note: what stands under each.
+        source_name, reference_name, note: captions.
     """
 
     source: UInt8[np.ndarray, "_ _ 3"] | None
@@ -310,10 +309,10 @@ def triple_sheet(triples: Sequence[Triple]) -> UInt8[np.ndarray, "H W 3"]:
 
 
 def _place_in_cell(sheet: _Sheet, image: UInt8[np.ndarray, "_ _ 3"] | None, top: int, left: int) -> None:
-    """Lay the whole image into the middle of a cell, or an empty one where there is none."""
+    """Place an image in the middle of a cell; a missing one leaves the cell empty."""
     sheet.place(np.full((_CELL, _CELL, 3), _EMPTY, np.uint8), top, left)
     if image is None:
-        sheet.write("no picture", left + _CELL / 2, top + _CELL / 2, size=11, colour=_FAINT, across="center")
+        sheet.write("no image", left + _CELL / 2, top + _CELL / 2, size=11, colour=_FAINT, across="center")
         return
     shown = fitted(image, _CELL)
     sheet.place(shown, top + (_CELL - shown.shape[0]) // 2, left + (_CELL - shown.shape[1]) // 2)

@@ -1,6 +1,6 @@
-"""Figures fit for a paper: each plot a file, PDF (vectors, fonts embedded) or PNG. Nothing here reads a file.
+"""Figures for papers: each plot as PDF (vectors, embedded fonts) or PNG. No files are read or written.
 
-Axes have units, intervals are drawn, an arm keeps the colour that it has on the page.
+An arm has the same colour as on the HTML page.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import Normal, Stroke
 from matplotlib.ticker import NullLocator
 
-from dagaug.report.palette import ARMS, GAIN, HARM, PALETTE, arm_places
+from dagaug.report.loss_curves import Metrics, bin_steps
+from dagaug.report.palette import ARMS, GAIN, HARM, PALETTE, arm_colours
 from dagaug.report.scatter import Scatter
-from dagaug.report.svg_plots import Metrics, stretches
-from dagaug.report.wording import names_of
+from dagaug.report.wording import display_names
 from dagaug.score.results import ScoreResult
 from dagaug.score.statistics import ConfidenceInterval
 
-__all__ = ["FORMS", "Form", "cloud_figure", "picture_figure", "score_figures", "training_figure"]
+__all__ = ["FIGURE_FORMATS", "FigureFormat", "cloud_figure", "picture_figure", "score_figures", "training_figure"]
 
-Form = Literal["png", "pdf"]
+FigureFormat = Literal["png", "pdf"]
 
 
-FORMS: tuple[Form, ...] = get_args(Form)
+FIGURE_FORMATS: tuple[FigureFormat, ...] = get_args(FigureFormat)
 
 _STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
@@ -77,17 +77,17 @@ def _colour(place: int) -> str:
 
 
 def _printable(name: str) -> str:
-    """A name as one line that is not too long and that fonts and files can take."""
+    """A name as one short line of valid Unicode."""
     line = " ".join(name.encode("utf-8", "replace").decode().split())
     return line if len(line) <= _LONGEST_NAME else line[: _LONGEST_NAME - 1] + "…"
 
 
-def _saved(figure: Figure, form: Form) -> bytes:
-    """The figure's bytes; the same for the same figure, so nothing of the time of day."""
+def _saved(figure: Figure, form: FigureFormat) -> bytes:
+    """The encoded figure; without time stamps, so that equal figures give equal bytes."""
     metadata = {"CreationDate": None, "Creator": None, "Producer": None} if form == "pdf" else {"Software": None}
     out = io.BytesIO()
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph", category=UserWarning)  # boxes stand for missing ones
+        warnings.filterwarnings("ignore", message="Glyph", category=UserWarning)  # missing glyphs are drawn as boxes
         figure.savefig(out, format=form, dpi=_DPI, metadata=metadata)
     return out.getvalue()
 
@@ -98,7 +98,7 @@ def _plain(width: float | int, height: float | int) -> tuple[Figure, Axes]:
 
 
 def _rows(axes: Axes, names: Sequence[str]) -> None:
-    """Names down the left side, the first on top."""
+    """Label the rows, the first on top."""
     axes.set_yticks(range(len(names)), labels=[_printable(name) for name in names], parse_math=False)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
@@ -107,7 +107,7 @@ def _rows(axes: Axes, names: Sequence[str]) -> None:
 
 
 def _estimate(axes: Axes, row: float | int, one: ConfidenceInterval, colour: str, *, filled: bool = True) -> None:
-    """A mean and its interval, in per cent, along a row."""
+    """Draw a mean and its interval, in per cent, in a row."""
     axes.errorbar(
         100 * one.mean, row, xerr=[[100 * (one.mean - one.low)], [100 * (one.high - one.mean)]], fmt="o", color=colour,
         markerfacecolor=colour if filled else "white", elinewidth=1, capsize=2, markersize=4,
@@ -116,7 +116,7 @@ def _estimate(axes: Axes, row: float | int, one: ConfidenceInterval, colour: str
 
 def _arms(score: ScoreResult) -> Figure:
     names = [arm.arm for arm in score.arms]
-    places = arm_places(names)
+    places = arm_colours(names)
     figure, axes = _plain(_COLUMN, 0.5 + 0.26 * len(names))
     for row, arm in enumerate(score.arms):
         colour = _colour(places[arm.arm])
@@ -131,7 +131,7 @@ def _arms(score: ScoreResult) -> Figure:
 
 
 def _differences(score: ScoreResult) -> Figure:
-    places = arm_places([one.arm for one in score.comparisons])
+    places = arm_colours([one.arm for one in score.comparisons])
     figure, axes = _plain(_COLUMN, 0.5 + 0.22 * len(score.comparisons))
     for row, one in enumerate(score.comparisons):
         _estimate(axes, row, one.difference, _colour(places[one.arm]), filled=one.verdict != "no measurable effect")
@@ -144,7 +144,7 @@ def _differences(score: ScoreResult) -> Figure:
 def _classes(score: ScoreResult) -> Figure:
     first = score.comparisons[0]
     named = sorted(
-        zip(names_of([one.name for one in first.classes]), first.classes, strict=True),
+        zip(display_names([one.name for one in first.classes]), first.classes, strict=True),
         key=lambda pair: -pair[1].difference.mean,
     )
     figure, axes = _plain(_COLUMN, 0.5 + 0.16 * len(named))
@@ -160,7 +160,7 @@ def _classes(score: ScoreResult) -> Figure:
 def _line(
     axes: Axes, x: Sequence[float | int], y: Sequence[ConfidenceInterval], name: str, arm: str, style: str = "-"
 ) -> None:
-    """A line through means with its intervals."""
+    """Draw a line through means, with intervals."""
     mean, low, high = (100 * np.array([getattr(one, end) for one in y]) for end in ("mean", "low", "high"))
     colour = _colour(ARMS[arm])
     axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
@@ -199,8 +199,8 @@ def _ratios(score: ScoreResult) -> Figure:
     return figure
 
 
-def score_figures(score: ScoreResult, form: Form) -> Iterator[tuple[str, bytes]]:
-    """The plots of a score that it has the numbers for: name and content of each file."""
+def score_figures(score: ScoreResult, form: FigureFormat) -> Iterator[tuple[str, bytes]]:
+    """All plots that the numbers of a score allow: name and content of each file."""
     wanted = {
         "accuracy": (_arms, bool(score.arms)),
         "differences": (_differences, bool(score.comparisons)),
@@ -214,8 +214,8 @@ def score_figures(score: ScoreResult, form: Form) -> Iterator[tuple[str, bytes]]
                 yield name, _saved(draw(score), form)
 
 
-def training_figure(metrics: Metrics, form: Form) -> bytes | None:
-    """The terms of the training's loss, small, side by side; None without any."""
+def training_figure(metrics: Metrics, form: FigureFormat) -> bytes | None:
+    """Small plots of all loss terms, side by side; None if there are none."""
     terms = {name: points for name, points in metrics.terms.items() if len(points[0]) > 1}
     if not terms:
         return None
@@ -227,7 +227,7 @@ def training_figure(metrics: Metrics, form: Form) -> bytes | None:
         for place, axes in enumerate(grid.flat):
             axes.set_visible(place < len(terms))
         for axes, (name, points) in zip(grid.flat, terms.items(), strict=False):
-            steps, mean, low, high = stretches(*points)
+            steps, mean, low, high = bin_steps(*points)
             axes.fill_between(steps, low, high, color=_colour(2), alpha=0.2, linewidth=0)
             axes.plot(steps, mean, color=_colour(2))
             axes.set_title(_printable(name), parse_math=False, loc="left")
@@ -236,8 +236,8 @@ def training_figure(metrics: Metrics, form: Form) -> bytes | None:
         return _saved(figure, form)
 
 
-def cloud_figure(cloud: Scatter, form: Form) -> bytes:
-    """The data cloud, square and without axes, which would mean nothing; each class named where it lies."""
+def cloud_figure(cloud: Scatter, form: FigureFormat) -> bytes:
+    """The data cloud with class names. It has no axes, because they would have no meaning."""
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(_PAGE, _PAGE))
         axes = figure.add_subplot()
@@ -263,8 +263,8 @@ def cloud_figure(cloud: Scatter, form: Form) -> bytes:
         return _saved(figure, form)
 
 
-def picture_figure(pixels: UInt8[np.ndarray, "H W 3"], form: Form) -> bytes:
-    """A sheet of images as a figure of a page's width, pixel for pixel."""
+def picture_figure(pixels: UInt8[np.ndarray, "H W 3"], form: FigureFormat) -> bytes:
+    """A contact sheet as a figure of page width, without resampling."""
     height, width = pixels.shape[:2]
     with matplotlib.rc_context(_WHOLE):
         figure = Figure(figsize=(_PAGE, _PAGE * height / width))

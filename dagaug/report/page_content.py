@@ -1,8 +1,6 @@
-"""Reports: one HTML file, or one picture, that shows what came out. The only user of Jinja.
+"""Sections of the HTML page as plain records: counts, morphs, data cloud.
 
-A page is gathered as plain records (:class:`Page`) and laid out by ``report.html``, which escapes everything.
-Its policy (CSP) allows no network and no script but its own, so that a hostile class name stays a name. Nothing on
-it is a time: equal inputs give equal pages.
+No record holds a time stamp: equal inputs give equal pages.
 """
 
 from __future__ import annotations
@@ -15,27 +13,27 @@ from pathlib import Path
 import numpy as np
 
 from dagaug.hdf5.reader import Store
-from dagaug.report import gallery
+from dagaug.report import morph_selection
 from dagaug.report.contact_sheets import region_colours
 from dagaug.report.data_cloud import KINDS, Cloud
-from dagaug.report.pictures import KEPT, Attended, Morphs, Originals, Shown
-from dagaug.report.scatter import COLUMNS, Group, Scatter, scatter, tiled
+from dagaug.report.images import KEPT, AttendedRegions, ImageRef, MorphTable, OriginalImages
+from dagaug.report.scatter import COLUMNS, Group, Scatter, scatter, tile_sheet
 from dagaug.report.training_run import data_uri
 from dagaug.report.wording import percent, reason
 
 __all__ = [
-    "CloudPlot",
-    "Counts",
-    "GallerySection",
-    "Look",
-    "cloud_plot",
-    "count_candidates",
-    "gallery_section",
-    "scatter_groups",
+    "CandidateCounts",
+    "CloudSection",
+    "FindRegions",
+    "MorphSection",
+    "candidate_counts",
+    "cloud_scatter",
+    "cloud_section",
+    "morph_section",
 ]
 
-Look = Callable[[Sequence[Shown]], list[Attended | None]]
-"""Finds the attended regions of pictures."""
+FindRegions = Callable[[Sequence[ImageRef]], list[AttendedRegions | None]]
+"""Function that returns the attended regions of images; None for an image that is not available."""
 
 _THUMBNAIL_SIDE = 128
 
@@ -46,7 +44,7 @@ _THUMBNAIL_QUALITY = 85
 _MOST_MORPHS = 1000
 
 
-_GALLERY_BYTES = 2_300_000  # base64; with the cloud, sheets, attention and text a page stays under 5 MB
+_MORPHS_BYTES = 2_300_000  # base64; with the cloud, sheets, attention and text a page stays under 5 MB
 
 
 _CLOUD_BYTES = 500_000
@@ -74,15 +72,17 @@ class _ClassRow:
 
 
 @dataclass(frozen=True)
-class Counts:
+class CandidateCounts:
+    """Numbers of images and candidates: in total, by verdict, and by class."""
+
     facts: tuple[tuple[str, str], ...]
     verdicts: tuple[_VerdictRow, ...]
     classes: tuple[_ClassRow, ...]
 
 
 @dataclass(frozen=True)
-class GallerySection:
-    """What the page's script and its filters need; ``data`` becomes JSON."""
+class MorphSection:
+    """Content of the section on morphs; ``data`` becomes JSON for the script of the page."""
 
     total: int
     explained: str
@@ -96,7 +96,7 @@ class GallerySection:
 
 @dataclass(frozen=True)
 class _Dot:
-    """A point of the cloud in per mille from the left and the top."""
+    """A point of the cloud, in per mille from the left and the top."""
 
     x: int
     y: int
@@ -106,8 +106,8 @@ class _Dot:
 
 
 @dataclass(frozen=True)
-class CloudPlot:
-    """The data cloud; ``data`` becomes JSON."""
+class CloudSection:
+    """Content of the section on the data cloud; ``data`` becomes JSON for the script of the page."""
 
     explained: str
     measured: str
@@ -117,10 +117,8 @@ class CloudPlot:
     data: dict[str, object]
 
 
-# What is in the file
-
-
-def count_candidates(store: Store, morphs: Morphs, names: Sequence[str]) -> Counts:
+def candidate_counts(store: Store, morphs: MorphTable, names: Sequence[str]) -> CandidateCounts:
+    """Count images and candidates of a file; ``names`` are the class names to show."""
     header, candidates = store.header, store.candidates
     train = header.files_split == 0
     facts = [("real training images", int(train.sum())), ("real test images", int((~train).sum()))]
@@ -131,7 +129,7 @@ def count_candidates(store: Store, morphs: Morphs, names: Sequence[str]) -> Coun
     facts += [(f"of the kind {kind}", kinds[kind]) for kind in sorted(kinds) if len(kinds) > 1]
     if header.skipped:
         facts.append(("files skipped", len(header.skipped)))
-    return Counts(
+    return CandidateCounts(
         facts=tuple((name, f"{number:,}") for name, number in facts),
         verdicts=_verdict_rows(store),
         classes=_class_rows(store, morphs, names),
@@ -158,7 +156,7 @@ def _verdict_rows(store: Store) -> tuple[_VerdictRow, ...]:
     )
 
 
-def _class_rows(store: Store, morphs: Morphs, names: Sequence[str]) -> tuple[_ClassRow, ...]:
+def _class_rows(store: Store, morphs: MorphTable, names: Sequence[str]) -> tuple[_ClassRow, ...]:
     header, candidates, classes = store.header, store.candidates, len(names)
     kept_verdict = header.verdicts.index(KEPT) if KEPT in header.verdicts else -1
     real = np.bincount(header.files_label[header.files_split == 0], minlength=classes)
@@ -181,16 +179,31 @@ def _class_rows(store: Store, morphs: Morphs, names: Sequence[str]) -> tuple[_Cl
     )
 
 
-def gallery_section(
-    store: Store, morphs: Morphs, names: Sequence[str], data: Path | None, attention: Look | None, unattended: str
-) -> GallerySection:
-    chosen = gallery.choose(
+def morph_section(
+    store: Store,
+    morphs: MorphTable,
+    names: Sequence[str],
+    data: Path | None,
+    attention: FindRegions | None,
+    attention_missing: str,
+) -> MorphSection:
+    """Select morphs and describe them for the page.
+
+    Args:
+        store: the HDF5 file.
+        morphs: its morphs.
+        names: class names to show.
+        data: data folder, for sources and references that the file does not hold.
+        attention: returns attended regions; None to show none.
+        attention_missing: reason if there is no ``attention``.
+    """
+    chosen = morph_selection.select_morphs(
         store,
-        Originals(store, data),
+        OriginalImages(store, data),
         side=_THUMBNAIL_SIDE,
         quality=_THUMBNAIL_QUALITY,
         most=_MOST_MORPHS,
-        budget=_GALLERY_BYTES,
+        budget=_MORPHS_BYTES,
     )
     files = store.header.files
     items: list[dict[str, object]] = []
@@ -213,13 +226,13 @@ def gallery_section(
     regions, count = _regions(attention, chosen.shown)
     in_file = np.bincount(morphs.verdict, minlength=len(morphs.verdicts))
     judged = np.bincount(store.candidates.verdict, minlength=len(morphs.verdicts))
-    return GallerySection(
+    return MorphSection(
         total=chosen.total,
-        explained=_gallery_explained(len(items), chosen.total),
+        explained=_selection_explained(len(items), chosen.total),
         tabs=(
-            ("random", "Random", "Drawn at random from all: what the file is like."),
-            ("best", "Best", "The surest of each class, by the classifier. Chosen: most are not like these."),
-            ("worst", "Worst", "The least sure of each class, by the classifier. Chosen: most are not like these."),
+            ("random", "Random", "A random sample of all morphs in the file."),
+            ("best", "Best", "Highest classifier confidence in each class; not representative of the file."),
+            ("worst", "Worst", "Lowest classifier confidence in each class; not representative of the file."),
         ),
         classes=tuple(
             (label, f"{names[label]} ({number:,})")
@@ -232,7 +245,7 @@ def gallery_section(
             if in_file[verdict] or judged[verdict]
         ),
         attended=count > 0,
-        attention=_attention_explained(count, unattended),
+        attention=_attention_explained(count, attention_missing),
         data={
             "pictures": [data_uri(picture) for picture in chosen.pictures],
             "items": items,
@@ -249,8 +262,8 @@ def gallery_section(
     )
 
 
-def _regions(attention: Look | None, shown: Sequence[Shown]) -> tuple[list[list[float] | None], int]:
-    """For each picture its width, its height, half the side of a box, then x and y of each centre; and how many."""
+def _regions(attention: FindRegions | None, shown: Sequence[ImageRef]) -> tuple[list[list[float] | None], int]:
+    """Per image: width, height, half the side of a box, then x and y of each centre. And the number of regions."""
     if attention is None:
         return [], 0
     regions: list[list[float] | None] = []
@@ -267,34 +280,33 @@ def _regions(attention: Look | None, shown: Sequence[Shown]) -> tuple[list[list[
     return regions, count
 
 
-def _attention_explained(count: int, unattended: str) -> str:
+def _attention_explained(count: int, attention_missing: str) -> str:
     if count:
         return (
-            f"Attended regions: the network’s {count} boxes and their centres, one colour for each in every picture; "
-            "in a result they are found anew."
+            f"Attended regions: {count} boxes with their centres; a region has the same colour in every image. In "
+            "results they are computed from the result itself."
         )
-    return f"The attended regions are not at hand: {unattended}." if unattended else ""
+    return f"Attended regions are not available: {attention_missing}." if attention_missing else ""
 
 
-def _gallery_explained(shown: int, total: int) -> str:
+def _selection_explained(shown: int, total: int) -> str:
     if shown == total:
-        return f"All {total:,} of the file are here."
+        return f"All {total:,} morphs of the file are shown."
     return (
-        f"{shown:,} of the {total:,} in the file are here: some drawn at random, the surest of each class and the "
-        "least sure of each class. Only the random ones show what the file is like."
+        f"{shown:,} of the {total:,} morphs in the file are shown: a random sample, and those of highest and lowest "
+        "confidence in each class. Only the random sample is representative."
     )
 
 
-# The data cloud
-
-
-def scatter_groups(cloud: Cloud, names: Sequence[str]) -> Scatter:
+def cloud_scatter(cloud: Cloud, names: Sequence[str]) -> Scatter:
+    """Points of a data cloud, grouped by class."""
     return scatter(cloud.points, cloud.kind, cloud.label, KINDS, names)
 
 
-def cloud_plot(store: Store, names: Sequence[str], cloud: Cloud) -> CloudPlot:
-    drawn, table, files = scatter_groups(cloud, names), store.images, store.header.files
-    sheet = tiled(cloud.tiles, _CLOUD_BYTES * 3 // 4)
+def cloud_section(store: Store, names: Sequence[str], cloud: Cloud) -> CloudSection:
+    """Describe a data cloud for the page; ``names`` are the class names to show."""
+    drawn, table, files = cloud_scatter(cloud, names), store.images, store.header.files
+    sheet = tile_sheet(cloud.tiles, _CLOUD_BYTES * 3 // 4)
     dots, told = [], []
     for point, kind, group, shown in zip(
         drawn.points, drawn.kind.tolist(), drawn.group.tolist(), cloud.shown, strict=True
@@ -306,7 +318,7 @@ def cloud_plot(store: Store, names: Sequence[str], cloud: Cloud) -> CloudPlot:
             told.append([files[row] if row >= 0 else "" for row in pair])
         else:
             told.append([files[shown.number]])
-    return CloudPlot(
+    return CloudSection(
         explained=cloud.explained,
         measured=cloud.measured,
         kinds=tuple((place, name) for place, name in enumerate(KINDS) if (cloud.kind == place).any()),

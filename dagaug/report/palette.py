@@ -1,7 +1,7 @@
-"""Colours of all plots, on the page and on paper, that people with any colour vision tell apart.
+"""Colours of all plots, on the HTML page and in figures; safe for colour-blind readers.
 
-After Okabe and Ito (2008), darkened or lightened until each stands out from its ground (contrast 3:1 and more). A thing
-keeps its colour in every plot; nothing is told by colour alone.
+Based on Okabe and Ito (2008), darkened or lightened to a contrast of at least 3:1 against the background. An arm has
+the same colour in every plot. No information is given by colour alone.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
-__all__ = ["ARMS", "GAIN", "HARM", "PALETTE", "apart", "arm_places"]
+__all__ = ["ARMS", "GAIN", "HARM", "PALETTE", "arm_colours", "assign_distinct_colours"]
 
 PALETTE: tuple[tuple[str, str], ...] = (
     ("#6b6b66", "#a9a9a2"),
@@ -24,19 +24,19 @@ PALETTE: tuple[tuple[str, str], ...] = (
     ("#6f6500", "#d9cc3c"),
     ("#3d8f8f", "#7fd0d0"),
 )
-"""Each on a light and on a dark ground."""
+"""Each colour for a light and for a dark background."""
 
 ARMS: dict[str, int] = {
     "real": 0, "strong": 1, "real+dagaug": 2, "strong+dagaug": 3, "cutout": 4, "cutwarp": 5, "random": 6,
     "cutout+dagaug": 7,
 }  # fmt: skip
-"""Places in :data:`PALETTE` of the arms of a score."""
+"""Index into :data:`PALETTE` of each arm of a score."""
 
 GAIN, HARM = PALETTE[2], PALETTE[5]
 
 
-def arm_places(names: Sequence[str]) -> dict[str, int]:
-    """The place in :data:`PALETTE` of each arm; others than :data:`ARMS` take those that are left, in turn."""
+def arm_colours(names: Sequence[str]) -> dict[str, int]:
+    """Index into :data:`PALETTE` of each arm. Arms that are not in :data:`ARMS` take the free colours in turn."""
     free = [place for place in range(len(PALETTE)) if place not in ARMS.values()]
     free += [place for place in ARMS.values() if place not in {ARMS.get(name) for name in names}]
     others = [name for name in names if name not in ARMS]
@@ -44,8 +44,8 @@ def arm_places(names: Sequence[str]) -> dict[str, int]:
     return {name: ARMS[name] if name in ARMS else turn[name] for name in names}
 
 
-def apart(centres: Float[np.ndarray, "N 2"], places: Sequence[int]) -> list[int]:
-    """A colour of ``places`` for each group of points, so that groups of one colour lie far apart."""
+def assign_distinct_colours(centres: Float[np.ndarray, "N 2"], places: Sequence[int]) -> list[int]:
+    """Choose one of the colours ``places`` for each group, so that groups of equal colour have distant centres."""
     found: list[int] = []
     for row, centre in enumerate(centres):
         distances = np.linalg.norm(centres[:row] - centre, axis=1).tolist()

@@ -1,4 +1,4 @@
-"""Points of a plane in groups, ready to be drawn on a page or on paper."""
+"""Scatter plot with named groups: colours, label positions, and the sheet of thumbnails."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import numpy as np
 from jaxtyping import Float64, Integer, UInt8
 
 from dagaug.data import image_files as imaging
-from dagaug.report.palette import PALETTE, apart
+from dagaug.report.palette import PALETTE, assign_distinct_colours
 
-__all__ = ["COLUMNS", "Group", "Scatter", "scatter", "tiled"]
+__all__ = ["COLUMNS", "Group", "Scatter", "scatter", "tile_sheet"]
 
 COLUMNS = 32
-"""Of a sheet of tiles."""
+"""Columns of a sheet of thumbnails."""
 
 _LETTER, _LINE = 0.0105, 0.024  # width of a letter and height of a line of names, in parts of the side
 
@@ -32,7 +32,7 @@ _QUALITIES = (75, 60, 45, 30)
 
 @dataclass(frozen=True)
 class Group:
-    """What belongs together: its name, its place in the palette, and where its name stands."""
+    """A group of points: name, index into the palette, and position of the name."""
 
     number: int
     name: str
@@ -43,14 +43,14 @@ class Group:
 
 @dataclass(frozen=True)
 class Scatter:
-    """Points, y downward, and what they are.
+    """Points and their groups; y grows downward.
 
     Attributes:
         points: x and y in [0, 1].
-        kind: of each, an index into ``kinds``; they are drawn in their order.
-        group: of each, an index into ``groups``.
-        kinds: names.
-        groups: named at the median of their points.
+        kind: index into ``kinds`` of each point; kinds are drawn in this order.
+        group: index into ``groups`` of each point.
+        kinds: names of the kinds.
+        groups: the groups; a name stands near the median of its points.
     """
 
     points: Float64[np.ndarray, "N 2"]
@@ -67,11 +67,11 @@ def scatter(
     kinds: Sequence[str],
     names: Sequence[str],
 ) -> Scatter:
-    """Group points by their labels, and colour groups so that those of a colour lie far apart."""
+    """Group points by label, and choose colours so that groups of equal colour are far from each other."""
     labels, group = np.unique(label, return_inverse=True)
     middles = np.array([np.median(points[group == place], axis=0) for place in range(len(labels))]).reshape(-1, 2)
-    colours = apart(middles, range(1, len(PALETTE)))
-    middles = _loosened(middles, [len(names[label]) for label in labels.tolist()])
+    colours = assign_distinct_colours(middles, range(1, len(PALETTE)))
+    middles = _without_overlaps(middles, [len(names[label]) for label in labels.tolist()])
     groups = tuple(
         Group(place, names[label], colour, round(float(x), 4), round(float(y), 4))
         for place, (label, colour, (x, y)) in enumerate(zip(labels.tolist(), colours, middles, strict=True))
@@ -79,8 +79,8 @@ def scatter(
     return Scatter(points, kind, group, tuple(kinds), groups)
 
 
-def _loosened(places: Float64[np.ndarray, "K 2"], letters: Sequence[int]) -> Float64[np.ndarray, "K 2"]:
-    """The same places, moved up and down until names of so many letters stand clear of each other, as far as may be."""
+def _without_overlaps(places: Float64[np.ndarray, "K 2"], letters: Sequence[int]) -> Float64[np.ndarray, "K 2"]:
+    """Move labels up and down until they do not overlap, within a fixed number of rounds."""
     places = places.copy()
     half = _LETTER / 2 * np.minimum(letters, _LONGEST)
     for _ in range(_ROUNDS):
@@ -97,8 +97,8 @@ def _loosened(places: Float64[np.ndarray, "K 2"], letters: Sequence[int]) -> Flo
     return places
 
 
-def tiled(tiles: UInt8[np.ndarray, "N T T 3"], budget: int) -> bytes | None:
-    """All tiles on one JPEG, row by row, :data:`COLUMNS` a row; None if it cannot have at most ``budget`` bytes."""
+def tile_sheet(tiles: UInt8[np.ndarray, "N T T 3"], budget: int) -> bytes | None:
+    """All thumbnails in one JPEG, :data:`COLUMNS` per row; None if it would exceed ``budget`` bytes."""
     count, side = tiles.shape[:2]
     rows = max(1, math.ceil(count / COLUMNS))
     sheet = np.full((rows * COLUMNS, side, side, 3), 255, np.uint8)

@@ -1,33 +1,33 @@
-"""The JSON of ``dagaug score`` in words and as places on common axes, for the page's tables and plots."""
+"""Results of ``dagaug score`` as texts and plot positions for the HTML page."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dagaug.report.palette import ARMS, arm_places
-from dagaug.report.svg_plots import Line, Plot, Tick, plot, ticks
-from dagaug.report.wording import arm_words, interval, names_of, p_value, percent, signed
+from dagaug.report.line_plots import LineData, LinePlot, Tick, line_plot, ticks
+from dagaug.report.palette import ARMS, arm_colours
+from dagaug.report.wording import arm_description, display_names, interval, p_value, percent, signed
 from dagaug.score.results import Comparison, FractionPoint, ScoreResult
 from dagaug.score.statistics import ClassGain, ConfidenceInterval, ConfusionChange
 
-__all__ = ["ClassRow", "CompareRow", "FractionRow", "ScoreRow", "ScoreTable", "score_table"]
+__all__ = ["ClassRow", "CompareRow", "FractionRow", "ScoreRow", "ScoreView", "score_view"]
 
 
 _HEADLINES = {
-    "helps": "Yes, they help.",
+    "helps": "Yes, they improve accuracy.",
     "no measurable effect": "No measurable effect.",
-    "harms": "No, they harm.",
+    "harms": "No, they reduce accuracy.",
 }
 
 
 @dataclass(frozen=True)
 class ScoreRow:
-    """An arm. Numbers are texts; ``low``, ``width``, ``mean`` and ``dots`` are per cent of the axis.
+    """An arm. Numbers are formatted; ``low``, ``width``, ``mean`` and ``dots`` are in per cent of the axis.
 
     Attributes:
-        colour: place in the palette, the same in every plot.
-        words: what it was trained on.
+        colour: index into the palette, the same in every plot.
+        words: description of its training images.
     """
 
     arm: str
@@ -48,7 +48,7 @@ class ScoreRow:
 
 @dataclass(frozen=True)
 class CompareRow:
-    """An arm against another than ``real``, as texts."""
+    """Comparison of an arm with another baseline than ``real``, as texts."""
 
     arm: str
     baseline: str
@@ -61,7 +61,7 @@ class CompareRow:
 
 @dataclass(frozen=True)
 class ClassRow:
-    """Gain of a class; its bar (``left``, ``width``) and interval (``low``, ``reach``) in per cent of the axis."""
+    """Gain of a class, with its bar (``left``, ``width``) and interval (``low``, ``reach``) in per cent of the axis."""
 
     name: str
     difference: str
@@ -76,7 +76,7 @@ class ClassRow:
 
 @dataclass(frozen=True)
 class FractionRow:
-    """A number of real images, as texts; estimates with their intervals."""
+    """Results for one number of real images, as texts; estimates with their intervals."""
 
     real: str
     synthetic: str
@@ -87,28 +87,28 @@ class FractionRow:
 
 
 @dataclass(frozen=True)
-class ScoreTable:
-    """Attributes as they stand on the page.
+class ScoreView:
+    """Texts and positions of the score section.
 
     Attributes:
-        headline: the answer in a few words; empty where nothing was compared.
-        verdict: of the first comparison.
-        answer: the answer in plain sentences: what was asked, and what the controls say of it.
+        headline: the verdict in a few words; empty without comparisons.
+        verdict: verdict of the first comparison.
+        answer: the result of the first comparison and of the control, in sentences.
         sentences: (verdict, sentence) of each comparison, as ``dagaug score`` prints them.
         rows: one for each arm.
-        ticks: of the axis of accuracies.
-        zero: place of the mean of ``real`` on that axis.
-        setting: what was trained on what, in a sentence.
-        compared: comparisons with other arms than ``real``.
-        question: the arm that the classes are about.
-        classes: gain of each class, the greatest first.
-        class_ticks: of the axis of gains.
-        sure: how many classes surely gained, and how many surely lost.
-        better, worse: confusions that became rarer and more frequent, in words.
-        fractions: accuracy against number of real images; with two of them and more also as a plot.
-        ratios: (share, accuracy, difference) of other synthetic shares, with their plot.
-        guards: (whether all is well, sentence) about leaks of test images.
-        notes: what a reader should know.
+        ticks: ticks of the accuracy axis.
+        zero: position of the mean of ``real`` on that axis.
+        setting: description of the experiment, in a sentence.
+        compared: comparisons with other baselines than ``real``.
+        question: arm whose gain per class is shown.
+        classes: gain of each class, largest first.
+        class_ticks: ticks of the axis of gains.
+        sure: number of classes with a significant gain, and with a significant loss.
+        better, worse: confusions that became rarer and more frequent, as texts.
+        fractions: accuracy by number of real images; also as a plot if there are at least two.
+        ratios: (fraction, accuracy, difference) for other synthetic fractions, with their plot.
+        guards: (passed, sentence) of each check for leaks of test images.
+        notes: notes of the score.
     """
 
     headline: str
@@ -127,29 +127,29 @@ class ScoreTable:
     better: tuple[str, ...]
     worse: tuple[str, ...]
     fractions: tuple[FractionRow, ...]
-    fraction_plot: Plot | None
+    fraction_plot: LinePlot | None
     ratios: tuple[tuple[str, str, str], ...]
-    ratio_plot: Plot | None
+    ratio_plot: LinePlot | None
     guards: tuple[tuple[bool, str], ...]
     notes: tuple[str, ...]
 
 
-def score_table(score: ScoreResult) -> ScoreTable:
-    """Everything of a score that stands on a page."""
+def score_view(score: ScoreResult) -> ScoreView:
+    """Texts and positions of all parts of a score."""
     low, high = _axis(score)
 
     def place(share: float | int) -> float:
         return round(100 * min(1.0, max(0.0, (share - low) / (high - low))), 2)
 
-    colours = arm_places([arm.arm for arm in score.arms])
+    colours = arm_colours([arm.arm for arm in score.arms])
     compared = {one.arm: one for one in score.comparisons if one.baseline == "real"}
     first = score.comparisons[0] if score.comparisons else None
     classes, class_ticks = _classes(first.classes if first else [])
-    return ScoreTable(
+    return ScoreView(
         headline=_HEADLINES[first.verdict] if first else "",
         verdict=first.verdict if first else "",
         answer=_answer(score),
-        # A sentence without a comparison has no verdict to colour it.
+        # A sentence without a comparison has no verdict.
         sentences=tuple(
             (score.comparisons[index].verdict if index < len(score.comparisons) else "", sentence)
             for index, sentence in enumerate(score.sentences)
@@ -158,7 +158,7 @@ def score_table(score: ScoreResult) -> ScoreTable:
             ScoreRow(
                 arm=arm.arm,
                 colour=colours[arm.arm],
-                words=arm_words(arm.arm),
+                words=arm_description(arm.arm),
                 synthetic=f"{arm.images:,}" if arm.images else "",
                 accuracy=percent(arm.accuracy.mean),
                 interval=interval(arm.accuracy.low, arm.accuracy.high),
@@ -193,11 +193,8 @@ def score_table(score: ScoreResult) -> ScoreTable:
     )  # fmt: skip
 
 
-# In words
-
-
 def _answer(score: ScoreResult) -> tuple[str, ...]:
-    """What was asked, with both accuracies; then whether the pose itself is what helps."""
+    """Both accuracies and their difference; then whether the pose itself helps."""
     if not score.comparisons:
         return ()
     first = score.comparisons[0]
@@ -209,23 +206,23 @@ def _answer(score: ScoreResult) -> tuple[str, ...]:
     )
     if {first.arm, first.baseline} <= accuracy.keys():
         asked = (
-            f"With them ({first.arm}) the classifier is right on {percent(accuracy[first.arm])} of {score.test:,} test "
-            f"images, without them ({first.baseline}) on {percent(accuracy[first.baseline])}: {asked}."
+            f"Accuracy on {score.test:,} test images: {percent(accuracy[first.arm])} with them ({first.arm}), "
+            f"{percent(accuracy[first.baseline])} without ({first.baseline}). Difference: {asked}."
         )
     control = next((one for one in score.comparisons if (one.arm, one.baseline) == (first.arm, "cutout")), None)
     return (asked,) if control is None else (asked, _about_pose(control))
 
 
 def _about_pose(control: Comparison) -> str:
-    """What the cut-out control says: it has the sources and the backgrounds, but not the references' poses."""
+    """Result of the cutout control, which has the same sources and backgrounds, but not the references' poses."""
     by = f"{signed(control.difference.mean)} points, {_signed_interval(control.difference)}"
     if control.verdict == "helps":
-        return f"The pose counts: {control.arm} leads the control that changes only the background (cutout) by {by}."
+        return f"The pose helps: {control.arm} beats the control that changes only the background (cutout) by {by}."
     if control.verdict == "harms":
-        return f"The pose does not help: the control that changes only the background (cutout) does better ({by})."
+        return f"The pose does not help: the control that changes only the background (cutout) is better ({by})."
     return (
-        f"Whether the pose counts is not shown: {control.arm} and the control that changes only the background "
-        f"(cutout) differ by {by}."
+        f"No evidence that the pose helps: {control.arm} differs from the control that changes only the background "
+        f"(cutout) by {by}."
     )
 
 
@@ -234,9 +231,9 @@ def _setting(score: ScoreResult) -> str:
     network = fit.get("name") if isinstance(fit, dict) else None
     seeds = max((len(arm.accuracies) for arm in score.arms), default=0)
     return (
-        f"{network or 'The same classifier'} from {seeds} seeds, {score.steps:,} steps in every arm; "
-        f"{score.real:,} real and {score.synthetic:,} synthetic training images, {score.synthetic_share:.0%} of a "
-        f"batch synthetic where there are any; {score.test:,} test images of {score.classes:,} classes."
+        f"{network or 'The same classifier'}, {seeds} seeds, {score.steps:,} steps in every arm; "
+        f"{score.real:,} real and {score.synthetic:,} synthetic training images, {score.synthetic_share:.0%} of each "
+        f"batch synthetic in arms that have any; {score.test:,} test images of {score.classes:,} classes."
     )
 
 
@@ -254,7 +251,7 @@ def _compared(one: Comparison) -> CompareRow:
 
 def _confusions(changes: Sequence[ConfusionChange], comparison: Comparison | None) -> tuple[str, ...]:
     known = [one.name for one in comparison.classes] if comparison else []
-    short = dict(zip(known, names_of(known), strict=True))
+    short = dict(zip(known, display_names(known), strict=True))
     return tuple(
         f"{short.get(one.truth, one.truth)} taken for {short.get(one.taken_for, one.taken_for)}: "
         f"{one.before:.0%} before, {one.after:.0%} now"
@@ -295,7 +292,7 @@ def _guards(score: ScoreResult) -> tuple[tuple[bool, str], ...]:
     if selector is not None:
         found.append((
             not selector.seen,
-            f"The classifiers that selected learned from {selector.learned:,} images; "
+            f"The judges were trained on {selector.learned:,} images; "
             f"{selector.seen or 'none'} of the {selector.test:,} test images "
             f"{'was' if selector.seen < 2 else 'were'} among them.",
         ))  # fmt: skip
@@ -306,11 +303,8 @@ def _signed_interval(estimate: ConfidenceInterval) -> str:
     return interval(estimate.low, estimate.high, sign=True)
 
 
-# On axes
-
-
 def _axis(score: ScoreResult) -> tuple[float, float]:
-    """Whole per cents round everything that is drawn, within 0 to 100%."""
+    """Ends of the accuracy axis: whole per cents around all values, within 0 to 100%."""
     drawn = [value for arm in score.arms for value in arm.accuracies]
     drawn += [value for arm in score.arms for value in (arm.accuracy.low, arm.accuracy.high)]
     low, high = min(drawn, default=0.0), max(drawn, default=1.0)
@@ -324,14 +318,14 @@ def _sure(classes: Sequence[ClassGain]) -> tuple[int, int]:
 
 
 def _classes(classes: Sequence[ClassGain]) -> tuple[tuple[ClassRow, ...], tuple[Tick, ...]]:
-    """Bars from the middle of an axis that spans the greatest interval, within ±100 points."""
+    """Rows and ticks of the gains; the axis is symmetric and spans the widest interval, at most ±100 points."""
     span = max((max(abs(one.difference.low), abs(one.difference.high)) for one in classes), default=0.0)
     span = min(1.0, span) or 1.0
 
     def place(gain: float | int) -> float:
         return round(50 + 50 * min(1.0, max(-1.0, gain / span)), 2)
 
-    names = names_of([one.name for one in classes])
+    names = display_names([one.name for one in classes])
     rows = tuple(
         ClassRow(
             name=name,
@@ -349,32 +343,32 @@ def _classes(classes: Sequence[ClassGain]) -> tuple[tuple[ClassRow, ...], tuple[
     return rows, tuple(Tick(place(gain), signed(gain, 0).replace("+0", "0")) for gain in ticks(-span, span))
 
 
-def _fraction_plot(points: Sequence[FractionPoint]) -> Plot | None:
+def _fraction_plot(points: Sequence[FractionPoint]) -> LinePlot | None:
     if len(points) < 2:
         return None
     counts = [point.real for point in points]
     without, with_synthetic = [point.without for point in points], [point.with_synthetic for point in points]
-    return plot(
+    return line_plot(
         "real training images (log scale)",
         [(float(count), f"{count:,}") for count in counts],
         [
-            Line("real", ARMS["real"], True, counts, [_ends(one) for one in without]),
-            Line("real + synthetic", ARMS["real+dagaug"], False, counts, [_ends(one) for one in with_synthetic]),
+            LineData("real", ARMS["real"], True, counts, [_ends(one) for one in without]),
+            LineData("real + synthetic", ARMS["real+dagaug"], False, counts, [_ends(one) for one in with_synthetic]),
         ],
         logarithmic=True,
     )
 
 
-def _ratio_plot(score: ScoreResult) -> Plot | None:
+def _ratio_plot(score: ScoreResult) -> LinePlot | None:
     if len(score.ratios) < 2:
         return None
     shares = [one.share for one in score.ratios]
     accuracies = [_ends(one.accuracy) for one in score.ratios]
-    lines = [Line("real + synthetic", ARMS["real+dagaug"], False, shares, accuracies)]
+    lines = [LineData("real + synthetic", ARMS["real+dagaug"], False, shares, accuracies)]
     real = next((arm.accuracy for arm in score.arms if arm.arm == "real"), None)
     if real is not None:
-        lines.insert(0, Line("real", ARMS["real"], True, [shares[0], shares[-1]], [_ends(real)] * 2))
-    return plot("synthetic share of a batch", [(share, percent(share, 0)) for share in shares], lines)
+        lines.insert(0, LineData("real", ARMS["real"], True, [shares[0], shares[-1]], [_ends(real)] * 2))
+    return line_plot("synthetic share of a batch", [(share, percent(share, 0)) for share in shares], lines)
 
 
 def _ends(estimate: ConfidenceInterval) -> tuple[float, float, float]:

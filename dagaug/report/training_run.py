@@ -1,4 +1,4 @@
-"""What the folder of a training run shows: its curves, sample sheets, attended regions and options."""
+"""Content of a run folder for the report: loss curves, sample sheets, attended regions and options."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from dagaug.data import image_files as imaging
-from dagaug.report import pictures
-from dagaug.report.svg_plots import Curve, draw, read_metrics
+from dagaug.report import images
+from dagaug.report.loss_curves import LossCurve, loss_curves, read_metrics
 from dagaug.runtime.errors import DataError, ImageError
 
-__all__ = ["Picture", "Training", "data_uri", "read_training", "run_options"]
+__all__ = ["EmbeddedImage", "TrainingView", "data_uri", "read_training", "run_options"]
 
 _SHEETS = 4
 
@@ -30,8 +30,8 @@ _QUALITIES = (88, 75, 60)
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture to embed, with its size in pixels."""
+class EmbeddedImage:
+    """An image embedded in the page, with its size in pixels."""
 
     caption: str
     uri: str
@@ -40,32 +40,32 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Training:
-    """What a run's folder shows of its training."""
+class TrainingView:
+    """Content of a run folder, ready for the page."""
 
-    curves: tuple[Curve, ...] = ()
+    curves: tuple[LossCurve, ...] = ()
     explained: str = ""
-    newest: Picture | None = None
-    earlier: tuple[Picture, ...] = ()
+    newest: EmbeddedImage | None = None
+    earlier: tuple[EmbeddedImage, ...] = ()
     sheets_total: int = 0
-    attention: Picture | None = None
+    attention: EmbeddedImage | None = None
 
 
-def read_training(run: Path) -> Training:
-    """Read what there is; a young run may have little of it.
+def read_training(run: Path) -> TrainingView:
+    """Read a run folder; files that do not exist yet are left out.
 
     Raises:
-        DataError: no such folder, or a file in it cannot be read.
+        DataError: the folder does not exist, or a file in it cannot be read.
     """
     if not run.is_dir():
         raise DataError(f"{run}: no such run; train one first: dagaug train DATA")
     sheets = sorted((run / "sheets").glob("*.png"))
-    shown = [sheets[place] for place in _evenly(len(sheets), _SHEETS)]
+    shown = [sheets[place] for place in _evenly_spaced(len(sheets), _SHEETS)]
     attention = run / "attention.png"
     try:
         pictures = [_picture(path, _step_of(path), _SHEETS_BYTES // _SHEETS) for path in shown]
         drawn, explained = _curves(run / "metrics.jsonl")
-        return Training(
+        return TrainingView(
             curves=drawn,
             explained=explained,
             newest=pictures[-1] if pictures else None,
@@ -79,47 +79,47 @@ def read_training(run: Path) -> Training:
         raise DataError(f"{error}; delete it, or train again") from error
 
 
-def _curves(path: Path) -> tuple[tuple[Curve, ...], str]:
+def _curves(path: Path) -> tuple[tuple[LossCurve, ...], str]:
     if not path.is_file():
         return (), ""
     metrics = read_metrics(path)
-    explained = "Each line is the mean over short stretches of steps, the band their smallest and largest values."
+    explained = "Line: mean over bins of steps. Band: smallest and largest value of each bin."
     if metrics.unreadable:
-        explained += f" Lines of metrics.jsonl that could not be read: {metrics.unreadable:,}."
-    return tuple(draw(metrics)), explained
+        explained += f" Unreadable lines of metrics.jsonl: {metrics.unreadable:,}."
+    return tuple(loss_curves(metrics)), explained
 
 
-def _evenly(count: int, most: int) -> list[int]:
-    """Up to ``most`` places among ``count``, the first and the last with them."""
+def _evenly_spaced(count: int, most: int) -> list[int]:
+    """Up to ``most`` evenly spaced indices below ``count``, including the first and the last."""
     if count <= most:
         return list(range(count))
     return sorted({round(place) for place in np.linspace(0, count - 1, most).tolist()})
 
 
 def _step_of(path: Path) -> str:
-    """``step-000500`` as people write it; another name as it is."""
+    """``step-000500`` as "step 500"; another name unchanged."""
     name, _, digits = path.stem.partition("-")
     return f"step {int(digits):,}" if name == "step" and digits.isdecimal() else path.stem
 
 
-def _picture(path: Path, caption: str, budget: int) -> Picture:
-    """Embed a picture; as good as the budget of bytes allows."""
+def _picture(path: Path, caption: str, budget: int) -> EmbeddedImage:
+    """Embed an image at the best quality that fits ``budget`` bytes."""
     image = imaging.decode(path)
     attempts = [(side, quality) for side in _SHEET_SIDES for quality in _QUALITIES]
-    for side, quality in attempts:  # the last stands where none fits
-        data = pictures.encoded_small(image, side, quality)
+    for side, quality in attempts:  # if none fits, the last one is used
+        data = images.encode_thumbnail(image, side, quality)
         if len(data) * 4 / 3 <= budget:
             break
     scale = min(1.0, side / max(image.shape[:2]))
     height, width = (max(1, round(length * scale)) for length in image.shape[:2])
-    return Picture(caption, data_uri(data), width, height)
+    return EmbeddedImage(caption, data_uri(data), width, height)
 
 
 def run_options(run: Path) -> Mapping[str, object]:
-    """The resolved options of the training; empty where there are none.
+    """The resolved options of a training; empty if the run has none yet.
 
     Raises:
-        DataError: their file cannot be read.
+        DataError: the options file cannot be read.
     """
     path = run / "options.json"
     if not path.is_file():
@@ -132,5 +132,5 @@ def run_options(run: Path) -> Mapping[str, object]:
 
 
 def data_uri(jpeg: bytes) -> str:
-    """A picture as an address that needs no file."""
+    """A JPEG image as a data URI."""
     return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()

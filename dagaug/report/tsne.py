@@ -1,4 +1,4 @@
-"""Features as points of a plane, near each other where the features are: scikit-learn's t-SNE."""
+"""Projection of features to two dimensions with scikit-learn's t-SNE."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from jaxtyping import Float, Float64
 
 __all__ = ["project"]
 
-_COMPONENTS = 50  # before t-SNE, as its authors do; noise is left behind
+_COMPONENTS = 50  # dimension before t-SNE, as its authors recommend; removes noise
 
 
 _PERPLEXITY = 30.0
 
 
-_FEWEST = 10  # points from which neighbours mean something
+_FEWEST = 10  # minimum number of points for t-SNE
 
 
 def project(features: Float[np.ndarray, "N D"], *, seed: int = 0) -> tuple[Float64[np.ndarray, "N 2"], str]:
-    """Lay features out on a plane; the same for the same features on the same machine.
+    """Project features to the plane; equal features give equal points on the same machine.
 
     Args:
-        features: of at least one image.
-        seed: of the little chance that is left, since t-SNE starts from the first two principal components.
+        features: at least one row.
+        seed: random seed; it matters little, because t-SNE starts from the first two principal components.
 
     Returns:
-        points in [0, 1], which they fill in the longer direction, and the method in words: t-SNE, but for fewer than
-        ten points and for equal ones the principal components themselves.
+        points in [0, 1], and a description of the method: t-SNE, or the first two principal components if there are
+        fewer than ten points or all points are equal.
     """
     components, share = _components(features.astype(np.float64))
     if len(features) < _FEWEST or not components.any():
@@ -40,7 +40,7 @@ def project(features: Float[np.ndarray, "N D"], *, seed: int = 0) -> tuple[Float
 
 
 def _components(features: Float64[np.ndarray, "N D"]) -> tuple[Float64[np.ndarray, "N C"], float]:
-    """Up to 50 principal components, two at least, each with its largest value positive; the share of the first two."""
+    """Up to 50 (at least 2) principal components, signs fixed; and the variance explained by the first two."""
     centred = features - features.mean(0)
     left, sizes, _ = np.linalg.svd(centred, full_matrices=False)
     found = left[:, :_COMPONENTS] * sizes[:_COMPONENTS]
@@ -53,13 +53,13 @@ def _components(features: Float64[np.ndarray, "N D"]) -> tuple[Float64[np.ndarra
 
 
 def _start(components: Float64[np.ndarray, "N C"]) -> Float[np.ndarray, "N 2"]:
-    """Where t-SNE starts: the first two components, small; starting at random would shuffle the clusters."""
+    """Initial positions: the first two components, scaled down; random ones would shuffle the clusters."""
     first = components[:, :2]
     return (1e-4 * first / (first[:, 0].std() or 1.0)).astype(np.float32)
 
 
 def _in_box(points: Float64[np.ndarray, "N 2"]) -> Float64[np.ndarray, "N 2"]:
-    """Moved and scaled alike in x and y so that they fill [0, 1] in the longer direction."""
+    """Shift and scale points, equally in x and y, so that the longer side fills [0, 1]."""
     low, high = points.min(0), points.max(0)
     side = float((high - low).max()) or 1.0
     return 0.5 + (points - (low + high) / 2) / side

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -14,18 +13,19 @@ from jaxtyping import UInt8
 from dagaug.data import image_files as imaging
 from dagaug.hdf5.reader import Store
 from dagaug.report import figures as figuring
-from dagaug.report import pictures
+from dagaug.report import images
 from dagaug.report.contact_sheets import Triple, triple_sheet
 from dagaug.report.data_cloud import Cloud
-from dagaug.report.figures import Form
+from dagaug.report.figures import FigureFormat
+from dagaug.report.images import MorphTable, OriginalImages
+from dagaug.report.loss_curves import read_metrics
 from dagaug.report.page import Page, installed_version, printable, render_page
-from dagaug.report.page_content import Look, cloud_plot, count_candidates, gallery_section, scatter_groups
-from dagaug.report.pictures import Morphs, Originals
-from dagaug.report.score_view import score_table
-from dagaug.report.svg_plots import read_metrics
-from dagaug.report.training_run import Training, read_training, run_options
-from dagaug.report.wording import names_of
+from dagaug.report.page_content import FindRegions, candidate_counts, cloud_scatter, cloud_section, morph_section
+from dagaug.report.score_view import score_view
+from dagaug.report.training_run import TrainingView, read_training, run_options
+from dagaug.report.wording import display_names
 from dagaug.runtime.errors import DataError, StoreError
+from dagaug.runtime.files import write_atomically
 from dagaug.score.results import read_score
 
 __all__ = ["sheet_of_store", "write_figures", "write_report", "write_run_report"]
@@ -46,18 +46,18 @@ def sheet_of_store(
     kept_only: bool = True,
     data: Path | None = None,
 ) -> None:
-    """Write a PNG of random morphs, evenly over the classes: source, reference, result with its confidence.
+    """Write a PNG contact sheet of random morphs, balanced over classes: source, reference, result, confidence.
 
     Args:
         path: HDF5 file of ``dagaug augment``.
-        out: PNG to write; replaced if it is there.
-        rows: how many morphs.
-        seed: which ones.
-        kept_only: only what the selection kept.
-        data: the data folder, for sources and references where the file has no real images.
+        out: PNG file to write; an existing one is replaced.
+        rows: number of morphs.
+        seed: random seed of the sample.
+        kept_only: show only morphs that the selection kept.
+        data: the data folder, for sources and references if the file has no real images.
 
     Raises:
-        StoreError: the file is missing, does not read, or holds no such morph.
+        StoreError: the file is missing, unreadable, or has no such morphs.
         DataError: ``out`` cannot be written.
     """
     sheet = _sheet(Path(path), rows=rows, seed=seed, kept_only=kept_only, data=data)
@@ -68,17 +68,17 @@ def _sheet(
     path: Path, *, rows: int, seed: int, kept_only: bool = True, data: Path | None
 ) -> UInt8[np.ndarray, "H W 3"]:
     with Store(path) as store:
-        morphs, names = Morphs.of(store), names_of(store.classes)
+        morphs, names = MorphTable.of(store), display_names(store.classes)
         among = np.flatnonzero(morphs.kept) if kept_only else np.arange(len(morphs))
         if not len(among):
             raise StoreError(f"{path}: no synthetic images to show; make some: dagaug augment DATA")
-        originals = Originals(store, data)
-        chosen = pictures.random_of_each_class(morphs, among, max(1, rows), seed)
+        originals = OriginalImages(store, data)
+        chosen = images.sample_of_each_class(morphs, among, max(1, rows), seed)
         triples = [_triple(store, originals, morphs, names, morph) for morph in chosen]
         return triple_sheet(triples)
 
 
-def _triple(store: Store, originals: Originals, morphs: Morphs, names: Sequence[str], morph: int) -> Triple:
+def _triple(store: Store, originals: OriginalImages, morphs: MorphTable, names: Sequence[str], morph: int) -> Triple:
     reference_label = int(morphs.reference_label[morph])
     confidence = morphs.confidence[morph]
     parts = [f"{confidence:.2f}" if np.isfinite(confidence) else "–"]
@@ -102,34 +102,34 @@ def write_report(
     run: Path | None = None,
     score: Path | None = None,
     data: Path | None = None,
-    attention: Look | None = None,
-    unattended: str = "",
+    attention: FindRegions | None = None,
+    attention_missing: str = "",
     cloud: Cloud | None = None,
-    unclouded: str = "",
+    cloud_missing: str = "",
 ) -> None:
-    """Write the report of an HDF5 file: one HTML file that needs nothing else.
+    """Write the report of an HDF5 file: one self-contained HTML file.
 
     Args:
         store: HDF5 file of ``dagaug augment``.
-        out: HTML file to write; replaced if it is there.
-        run: folder of the training run, for curves, sheets and attention.
-        score: JSON of ``dagaug score``.
-        data: the data folder, for sources and references where the file has no real images.
-        attention: finds the attended regions of pictures (:class:`dagaug.attention.Attention`).
-        unattended: why there is no ``attention``.
-        cloud: the data cloud (:func:`dagaug.cloud.cloud_of`).
-        unclouded: why there is none.
+        out: HTML file to write; an existing one is replaced.
+        run: run folder of the training, for curves, sample sheets and attended regions.
+        score: JSON file of ``dagaug score``.
+        data: the data folder, for sources and references if the file has no real images.
+        attention: returns attended regions, e.g. a :class:`~dagaug.report.attention.RegionFinder`.
+        attention_missing: reason if there is no ``attention``.
+        cloud: the data cloud (:func:`~dagaug.report.data_cloud.make_data_cloud`).
+        cloud_missing: reason if there is no ``cloud``.
 
     Raises:
-        StoreError: the HDF5 file is missing or does not read.
-        DataError: the run or the score is missing or no such thing, or ``out`` cannot be written.
+        StoreError: the HDF5 file is missing or unreadable.
+        DataError: the run or the score is missing or invalid, or ``out`` cannot be written.
     """
     store = Path(store)
     scored = None if score is None else read_score(score)
-    training = Training() if run is None else read_training(run)
+    training = TrainingView() if run is None else read_training(run)
     with Store(store) as opened:
-        header, morphs = opened.header, Morphs.of(opened)
-        names = names_of(header.classes)
+        header, morphs = opened.header, MorphTable.of(opened)
+        names = display_names(header.classes)
         made = f"{len(morphs):,} synthetic images of {len(names)} classes"
         options = [("Options of dagaug augment", _flat(header.options))]
         if run is not None:
@@ -141,11 +141,11 @@ def write_report(
             title=store.name,
             about=made + (f", made by {header.created_by}" if header.created_by else ""),
             version=installed_version(),
-            score=None if scored is None else score_table(scored),
-            counts=count_candidates(opened, morphs, names),
-            gallery=gallery_section(opened, morphs, names, data, attention, unattended),
-            cloud=None if cloud is None else cloud_plot(opened, names, cloud),
-            unclouded=unclouded,
+            score=None if scored is None else score_view(scored),
+            counts=candidate_counts(opened, morphs, names),
+            morphs=morph_section(opened, morphs, names, data, attention, attention_missing),
+            cloud=None if cloud is None else cloud_section(opened, names, cloud),
+            cloud_missing=cloud_missing,
             provenance=_store_provenance(opened, run, score),
             options=tuple((title, rows) for title, rows in options if rows),
             skipped=header.skipped[:_SKIPPED_ROWS],
@@ -158,7 +158,7 @@ def write_report(
 def write_figures(
     store: Path | str,
     folder: Path,
-    form: Form,
+    form: FigureFormat,
     *,
     run: Path | None = None,
     score: Path | None = None,
@@ -167,39 +167,39 @@ def write_figures(
     rows: int = 24,
     seed: int = 0,
 ) -> tuple[Path, ...]:
-    """Write each plot, and a contact sheet, to a file of its own, fit for a paper.
+    """Write each plot and a contact sheet as a figure for a paper, one file each.
 
     Args:
         store: HDF5 file of ``dagaug augment``.
-        folder: for the figures; made if it is not there, files of the same names are replaced.
+        folder: folder for the figures; created if missing; files of the same names are replaced.
         form: ``png`` or ``pdf``.
-        run: folder of the training run, for its curves.
+        run: run folder of the training, for its loss curves.
         score: JSON of ``dagaug score``, for its plots.
-        data: the data folder, for sources and references where the file has no real images.
-        cloud: the data cloud (:func:`dagaug.cloud.cloud_of`).
-        rows: morphs on the contact sheet.
-        seed: which ones.
+        data: the data folder, for sources and references if the file has no real images.
+        cloud: the data cloud (:func:`~dagaug.report.data_cloud.make_data_cloud`).
+        rows: number of morphs on the contact sheet.
+        seed: random seed of the sample.
 
     Returns:
-        The files.
+        the files.
 
     Raises:
-        StoreError: the HDF5 file is missing, does not read, or has no synthetic images.
-        DataError: the score is missing or no such thing, or the folder cannot be written.
+        StoreError: the HDF5 file is missing, unreadable, or has no synthetic images.
+        DataError: the score is missing or invalid, or the folder cannot be written.
     """
     figures = [] if score is None else list(figuring.score_figures(read_score(score), form))
     sheet = _sheet(Path(store), rows=rows, seed=seed, data=data)
     figures.append(("morphs", imaging.encode(sheet, "png") if form == "png" else figuring.picture_figure(sheet, form)))
     if cloud is not None:
         with Store(store) as opened:
-            figures.append(("cloud", figuring.cloud_figure(scatter_groups(cloud, names_of(opened.classes)), form)))
+            figures.append(("cloud", figuring.cloud_figure(cloud_scatter(cloud, display_names(opened.classes)), form)))
     curves = figuring.training_figure(read_metrics(run / "metrics.jsonl"), form) if run is not None else None
     if curves is not None:
         figures.append(("training", curves))
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DataError(f"{folder}: cannot be made ({error.strerror}); choose another --out") from error
+        raise DataError(f"{folder}: cannot be created ({error.strerror})", remedies={"out": None}) from error
     files = tuple(folder / f"{name}.{form}" for name, _ in figures)
     for file, (_, content) in zip(files, figures, strict=True):
         _write(file, content)
@@ -210,7 +210,7 @@ def write_run_report(run: Path | str, out: Path | str) -> None:
     """Write the report of a training run without an HDF5 file: curves, sheets, attention, options.
 
     Raises:
-        DataError: no such run, or ``out`` cannot be written.
+        DataError: the run does not exist, or ``out`` cannot be written.
     """
     run = Path(run)
     training, options = read_training(run), _flat(run_options(run))
@@ -219,18 +219,15 @@ def write_run_report(run: Path | str, out: Path | str) -> None:
     if model.is_file():
         provenance.append(("Checkpoint, SHA-256", _sha256(model)))
     page = Page(
-        kind="Training run",
+        kind="TrainingView run",
         title=run.resolve().name,
-        about="" if model.is_file() else "Not finished: no model.safetensors yet.",
+        about="" if model.is_file() else "Unfinished: no model.safetensors yet.",
         version=installed_version(),
         provenance=tuple(provenance),
         options=(("Options of dagaug train", options),) if options else (),
         training=training,
     )
     _write(Path(out), render_page(page))
-
-
-# Provenance
 
 
 def _store_provenance(store: Store, run: Path | None, score: Path | None) -> tuple[tuple[str, str], ...]:
@@ -250,7 +247,7 @@ def _store_provenance(store: Store, run: Path | None, score: Path | None) -> tup
 
 
 def _flat(options: Mapping[str, object], before: str = "") -> tuple[tuple[str, str], ...]:
-    """Nested options as (dotted name, value)."""
+    """Nested options as pairs (dotted name, value)."""
     return tuple(_flattened(options, before))
 
 
@@ -269,16 +266,7 @@ def _sha256(path: Path) -> str:
 
 
 def _write(out: Path, content: bytes) -> None:
-    """Write a file that appears under its name only when it is whole."""
-    temporary = out.with_name(out.name + ".tmp")
     try:
-        try:
-            with temporary.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(out)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_atomically(out, content)
     except OSError as error:
-        raise DataError(f"{out}: cannot be written ({error.strerror}); choose another --out") from error
+        raise DataError(f"{out}: cannot be written ({error.strerror})", remedies={"out": None}) from error

@@ -235,7 +235,7 @@ def test_attended_regions_are_drawn_on_request_where_they_are(browser: Browser, 
     write_report(store, tmp_path / "page.html", attention_missing="x.safetensors: no such checkpoint")
     browser.open(tmp_path / "page.html", "regions=on")
     assert browser.evaluate("document.querySelectorAll('.regions').length") == 0
-    assert "not at hand: x.safetensors: no such checkpoint." in browser.evaluate("document.body.innerText")
+    assert "not available: x.safetensors: no such checkpoint." in browser.evaluate("document.body.innerText")
 
 
 POINTED = "document.getElementById('pointed').innerText"

@@ -1,4 +1,4 @@
-"""The data cloud: only images that the judge did not learn from, the same each time, and why there is none."""
+"""The data cloud: it shows only images that the judge was not trained on, is reproducible, or says why not."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from dagaug.classifiers.fit import FitOptions
 from dagaug.data.dataset import Dataset
 from dagaug.data.layouts import read_dataset
 from dagaug.data.patches import Framing, read_patches
-from dagaug.hdf5.run import open_run
 from dagaug.hdf5.schema import Candidates, Header, Images
+from dagaug.hdf5.shard_folder import open_shard_folder
 from dagaug.hdf5.shards import ShardContent
 from dagaug.model.trained_model import JUDGES_FILE
 from dagaug.report import data_cloud as clouding
-from dagaug.report.data_cloud import KINDS, Cloud, cloud_of
+from dagaug.report.data_cloud import KINDS, Cloud, make_data_cloud
 
 CLASSES, TRAIN, TEST, REFS, SIDE = 3, 8, 6, 4, 32
 FRAMING = Framing(size=SIDE)
@@ -95,13 +95,13 @@ def write(folder: Path, data: Dataset, made: CrossFitted, **options: object) -> 
     encoded = [picture(int(one), 5000 + row).tobytes() for row, one in enumerate(label)]
     folder.mkdir(exist_ok=True)
     made.save(folder / JUDGES_FILE)
-    with open_run(folder / "file.h5", {}) as run:
+    with open_shard_folder(folder / "file.h5", {}) as run:
         run.write(0, ShardContent(encoded, table, candidates))
         return run.merge(header, 1)
 
 
 def found_of(store: Path, data: Dataset, seed: int = 0) -> Cloud:
-    found, why = cloud_of(store, data, seed=seed)
+    found, why = make_data_cloud(store, data, seed=seed)
     assert found is not None, why
     return found
 
@@ -119,7 +119,7 @@ def test_a_judge_shows_what_it_did_not_learn_from_and_morphs_of_that(tmp_path: P
     assert all(one.number % REFS < REFS - 1 for one in shown["synthetic"])  # kept ones alone
     assert len(shown["synthetic"]) == len(unseen) * (REFS - 1)
     assert not found.learned
-    assert "that it did not learn from" in found.explained
+    assert "that it was not trained on" in found.explained
     assert found.points.shape == (len(found.shown), 2)
     assert ((found.points >= 0) & (found.points <= 1)).all()
     for one, tile, label in zip(found.shown, found.tiles, found.label, strict=True):
@@ -137,7 +137,7 @@ def test_the_cloud_is_the_same_each_time_and_another_for_another_seed(
     assert np.bincount(first.kind).tolist() == [12, 6, 9]
     for place in range(len(KINDS)):
         counts = np.bincount(first.label[first.kind == place])
-        assert counts.max() - counts.min() <= 1  # evenly over the classes
+        assert counts.max() - counts.min() <= 1  # class_balanced_sample over the classes
 
 
 def test_many_classes_are_drawn_from_and_that_is_said(
@@ -152,7 +152,7 @@ def test_many_classes_are_drawn_from_and_that_is_said(
 def test_one_judge_for_all_shows_what_it_learned_and_says_so(tmp_path: Path, data: Dataset) -> None:
     found = found_of(write(tmp_path, data, judges_of(data, 1)), data)
     assert found.learned
-    assert "all of which it learned from" in found.explained
+    assert "that it was trained on" in found.explained
     assert (found.kind == KINDS.index("real training")).sum() == CLASSES * TRAIN
 
 
@@ -177,14 +177,14 @@ def test_a_judge_that_knows_the_classes_finds_them(tmp_path: Path, data: Dataset
 def test_why_there_is_no_cloud_is_told(tmp_path: Path, data: Dataset) -> None:
     judges = judges_of(data, 2)
     store = write(tmp_path / "a", data, judges)
-    assert cloud_of(store, None) == (None, "the data folder is not at hand; give it with --data")
+    assert make_data_cloud(store, None) == (None, "the data folder was not found")
     other = write(tmp_path / "b", data, judges, judges="others")
-    assert "are not the classifiers that selected for this file" in cloud_of(other, data)[1]
+    assert "are not the classifiers that selected for this file" in make_data_cloud(other, data)[1]
     unframed = write(tmp_path / "c", data, judges, framing={"size": "large"})
-    assert cloud_of(unframed, data)[1] == "the file does not say how its images were cut"
+    assert make_data_cloud(unframed, data)[1] == "the file does not say how its images were cut"
     renamed = replace(data, classes=tuple(reversed(data.classes)))
-    assert "are not those of the file" in cloud_of(store, renamed)[1]
+    assert "are not those of the file" in make_data_cloud(store, renamed)[1]
     (tmp_path / "a" / JUDGES_FILE).write_bytes(b"damaged")
-    assert "not a readable classifier" in cloud_of(store, data)[1]
+    assert "not a readable classifier" in make_data_cloud(store, data)[1]
     (tmp_path / "a" / JUDGES_FILE).unlink()
-    assert "not beside the file or its checkpoint" in cloud_of(store, data)[1]
+    assert "not beside the file or its checkpoint" in make_data_cloud(store, data)[1]

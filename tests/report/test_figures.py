@@ -13,9 +13,16 @@ import pytest
 from making_reports import a_cloud, write_run, write_store
 from making_scores import SCORE, a_score
 
-from dagaug.report.figures import FORMS, Form, cloud_figure, picture_figure, score_figures, training_figure
+from dagaug.report.figures import (
+    FIGURE_FORMATS,
+    FigureFormat,
+    cloud_figure,
+    picture_figure,
+    score_figures,
+    training_figure,
+)
+from dagaug.report.loss_curves import Metrics
 from dagaug.report.scatter import scatter
-from dagaug.report.svg_plots import Metrics
 from dagaug.report.write import write_figures
 from dagaug.runtime.errors import DataError
 
@@ -84,8 +91,8 @@ def test_a_cloud_is_drawn_with_every_name_whatever_it_is() -> None:
     assert cloud_figure(without, "png") != cloud_figure(drawn, "png")
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_a_sheet_keeps_its_pixels(form: Form) -> None:
+@pytest.mark.parametrize("form", FIGURE_FORMATS)
+def test_a_sheet_keeps_its_pixels(form: FigureFormat) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (40, 70, 3), dtype=np.uint8)
     content = picture_figure(pixels, form)
     if form == "png":
@@ -105,7 +112,7 @@ def test_every_plot_goes_to_a_file_of_the_folder(tmp_path: Path) -> None:
     assert names == [*of_score, "morphs.png", "cloud.png", "training.png"]
     assert sorted(path.name for path in (tmp_path / "a" / "figures").iterdir()) == sorted(names)
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="cannot be made"):
+    with pytest.raises(DataError, match="cannot be created"):
         write_figures(store, tmp_path / "file" / "figures", "png")
 
 

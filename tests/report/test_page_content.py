@@ -17,14 +17,14 @@ from making_reports import HOSTILE, a_cloud, write_run, write_store
 from making_stores import encode, header
 
 from dagaug.hdf5.reader import Store
-from dagaug.hdf5.run import open_run
 from dagaug.hdf5.schema import Images
+from dagaug.hdf5.shard_folder import open_shard_folder
 from dagaug.hdf5.shards import ShardContent
+from dagaug.report import images as report_images
+from dagaug.report import loss_curves as curves
 from dagaug.report import page_content as report
-from dagaug.report import pictures
-from dagaug.report import svg_plots as curves
 from dagaug.report.contact_sheets import GROUND, Triple, attention_overlay, contact_sheet, region_colours, triple_sheet
-from dagaug.report.wording import names_of
+from dagaug.report.wording import display_names
 from dagaug.report.write import sheet_of_store, write_report, write_run_report
 from dagaug.runtime.errors import DataError, StoreError
 
@@ -75,7 +75,7 @@ class Document(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
         if tag in ("script", "style"):
-            self._within.append({"gallery-data": "data", "cloud-data": "cloud"}.get(dict(attrs).get("id") or "", tag))
+            self._within.append({"morph-data": "data", "cloud-data": "cloud"}.get(dict(attrs).get("id") or "", tag))
 
     def handle_endtag(self, tag: str) -> None:
         if tag in ("script", "style"):
@@ -199,7 +199,7 @@ def test_run_is_shown(document: Document) -> None:
     assert shown[0] == "Sample sheet, step 3,500"  # the newest first
     assert shown[1] == "Sample sheet, step 500"
     assert len(shown) == 4 + 1  # with the attention
-    assert "4 of the run’s 7 sheets" in document.text
+    assert "4 of 7 sheets of the run" in document.text
     assert len(document.named("svg")) == 2 + 4  # with the cloud and the signs of its three kinds
     assert "could not be read: 1" in document.text
     assert "networks.instances" in document.text
@@ -214,12 +214,12 @@ def test_the_cloud_has_a_mark_and_a_line_for_each_image(document: Document) -> N
     assert cloud["files"][18:] == [[f"<i>{row}</i>.png"] for row in range(6)]
     assert cloud["sheet"].startswith("data:image/jpeg;base64,")
     assert "50% of the synthetic images and 25% of the real test images" in document.text
-    assert "3 test and 3 training images that it did not learn from, and 18 morphs" in document.text
+    assert "3 test and 3 training images that it was not trained on, and 18 morphs" in document.text
 
 
 def test_a_cloud_that_is_not_at_hand_is_explained(store: Path, tmp_path: Path) -> None:
-    write_report(store, tmp_path / "page.html", unclouded="no <judges> are there")
-    assert "Not at hand: no <judges> are there." in Document(tmp_path / "page.html").text
+    write_report(store, tmp_path / "page.html", cloud_missing="no <judges> are there")
+    assert "Not available: no <judges> are there." in Document(tmp_path / "page.html").text
 
 
 def test_equal_inputs_give_equal_pages(store: Path, tmp_path: Path) -> None:
@@ -233,8 +233,8 @@ def test_large_file_stays_small_and_says_how_many_are_shown(tmp_path: Path, monk
     path = write_store(tmp_path / "large.h5", per_class=40, size=64)
     whole = tmp_path / "whole.html"
     write_report(path, whole)
-    assert "All 123 of the file" in whole.read_text()
-    monkeypatch.setattr(report, "_GALLERY_BYTES", whole.stat().st_size // 4)
+    assert "All 123 morphs of the file" in whole.read_text()
+    monkeypatch.setattr(report, "_MORPHS_BYTES", whole.stat().st_size // 4)
     part = tmp_path / "part.html"
     write_report(path, part)
     assert part.stat().st_size < 0.6 * whole.stat().st_size
@@ -242,7 +242,7 @@ def test_large_file_stays_small_and_says_how_many_are_shown(tmp_path: Path, monk
     items, tabs = found.data["items"], found.data["tabs"]
     assert isinstance(items, list)
     assert isinstance(tabs, dict)
-    assert f"{len(items)} of the 123 in the file" in found.text
+    assert f"{len(items)} of the 123 morphs in the file" in found.text
     best = [items[place] for place in tabs["best"]]
     assert {item["label"] for item in best} == {0, 1, 2}
     assert min(item["confidence"] for item in best) > max(items[place]["confidence"] for place in tabs["worst"])
@@ -256,13 +256,13 @@ def test_thousand_images_of_noise_stay_under_five_megabytes(tmp_path: Path) -> N
     size = np.full(count, 96)
     table = Images.real(size, size, np.arange(count) % 3, np.zeros(count, int), np.arange(count) % 6)
     table = replace(table, synthetic=np.ones(count, bool), confidence=rng.random(count).astype(np.float32))
-    with open_run(tmp_path / "noise.h5", {}) as run:
+    with open_shard_folder(tmp_path / "noise.h5", {}) as run:
         run.write(0, ShardContent([encoded[row % 40] for row in range(count)], table))
         path = run.merge(replace(header("jpeg"), classes=HOSTILE), 1)
     out = tmp_path / "noise.html"
     write_report(path, out, cloud=a_cloud(path), run=write_run(tmp_path / "run"))
     assert out.stat().st_size < 5_000_000
-    assert re.search(r"\d+ of the 1,000 in the file", out.read_text())
+    assert re.search(r"\d+ of the 1,000 morphs in the file", out.read_text())
 
 
 def test_originals_come_from_the_data_folder_and_never_from_outside(tmp_path: Path) -> None:
@@ -276,7 +276,7 @@ def test_originals_come_from_the_data_folder_and_never_from_outside(tmp_path: Pa
     outside.write_bytes(cv2.imencode(".png", red)[1].tobytes())
     (data / "<i>1<" / "i>.png").symlink_to(outside)
     with Store(path) as opened:
-        originals = pictures.Originals(opened, data)
+        originals = report_images.OriginalImages(opened, data)
         found = originals.picture(0)
         assert found is not None
         assert found.shape == (20, 30, 3)
@@ -284,7 +284,7 @@ def test_originals_come_from_the_data_folder_and_never_from_outside(tmp_path: Pa
         assert originals.picture(1) is None
         assert originals.picture(2) is None
         assert originals.picture(-1) is None
-        assert pictures.Originals(opened).picture(0) is None
+        assert report_images.OriginalImages(opened).picture(0) is None
     write_report(path, tmp_path / "report.html")
     sheet_of_store(path, tmp_path / "sheet.png")
     items = Document(tmp_path / "report.html").data["items"]
@@ -305,7 +305,7 @@ def test_run_report_shows_the_run_alone(tmp_path: Path) -> None:
 def test_empty_run_makes_a_page(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     write_run_report(tmp_path / "run", tmp_path / "run.html")
-    assert "Not finished" in (tmp_path / "run.html").read_text()
+    assert "Unfinished" in (tmp_path / "run.html").read_text()
 
 
 def test_missing_and_broken_inputs_are_told_and_nothing_is_written(store: Path, tmp_path: Path) -> None:
@@ -350,14 +350,14 @@ def test_resumed_run_replaces_what_it_did_again(tmp_path: Path) -> None:
 
 def test_curve_spans_its_box(tmp_path: Path) -> None:
     steps = np.arange(1.0, 11.0)
-    (curve,) = curves.draw(curves.Metrics({"a": (steps, 20 - steps)}, 0))
+    (curve,) = curves.loss_curves(curves.Metrics({"a": (steps, 20 - steps)}, 0))
     points = [tuple(map(float, point.split())) for point in curve.line[1:].split("L")]
     assert points[0] == (0, 0)
     assert points[-1] == (curves.WIDTH, curves.HEIGHT)
     assert (curve.low, curve.high, curve.first, curve.last, curve.latest) == (10, 19, 1, 10, 10)
-    (spiked,) = curves.draw(curves.Metrics({"a": (steps, np.array([1e4] + [1.0] * 9))}, 0))
+    (spiked,) = curves.loss_curves(curves.Metrics({"a": (steps, np.array([1e4] + [1.0] * 9))}, 0))
     assert spiked.logarithmic
-    (flat,) = curves.draw(curves.Metrics({"a": (steps, np.zeros(10))}, 0))
+    (flat,) = curves.loss_curves(curves.Metrics({"a": (steps, np.zeros(10))}, 0))
     assert flat.low < 0 < flat.high
 
 
@@ -428,14 +428,14 @@ def test_sheet_of_store_spreads_over_classes_and_is_reproducible(store: Path, tm
     contents = [(tmp_path / f"{name}.png").read_bytes() for name in "abc"]
     assert contents[0] == contents[1] != contents[2]
     with Store(store) as opened:
-        morphs = pictures.Morphs.of(opened)
+        morphs = report_images.MorphTable.of(opened)
     kept = np.flatnonzero(morphs.kept)
     assert len(kept) == 15
-    drawn = pictures.random_of_each_class(morphs, kept, 6, seed=0)
+    drawn = report_images.sample_of_each_class(morphs, kept, 6, seed=0)
     assert np.bincount(morphs.label[drawn]).tolist() == [2, 2, 2]
     assert morphs.kept[drawn].all()
 
 
 def test_class_names_are_shortened_only_where_they_stay_different() -> None:
     names = ["001.Black_footed_Albatross", "002.Gull", "003.Gull", "004."]
-    assert names_of(names) == ["Black footed Albatross", "002.Gull", "003.Gull", "004."]
+    assert display_names(names) == ["Black footed Albatross", "002.Gull", "003.Gull", "004."]

@@ -8,20 +8,20 @@ from pathlib import Path
 import pytest
 from making_scores import SCORE, a_score
 
-from dagaug.report.palette import ARMS, PALETTE, arm_places
-from dagaug.report.score_view import ScoreTable, score_table
-from dagaug.report.svg_plots import ticks
+from dagaug.report.line_plots import ticks
+from dagaug.report.palette import ARMS, PALETTE, arm_colours
+from dagaug.report.score_view import ScoreView, score_view
 from dagaug.report.write import write_report
 from dagaug.score.results import read_score
 
 
 @pytest.fixture
-def table(tmp_path: Path) -> ScoreTable:
+def table(tmp_path: Path) -> ScoreView:
     (tmp_path / "score.json").write_text(json.dumps(SCORE))
-    return score_table(read_score(tmp_path / "score.json"))
+    return score_view(read_score(tmp_path / "score.json"))
 
 
-def test_rows_are_against_real_and_all_else_stands_apart(table: ScoreTable) -> None:
+def test_rows_are_against_real_and_all_else_stands_apart(table: ScoreView) -> None:
     assert [row.difference for row in table.rows] == ["", "+20.0", "+10.0"]
     assert [row.synthetic for row in table.rows] == ["", "1,234", "1,234"]
     assert [row.calibration for row in table.rows] == ["10.0", "", ""]
@@ -31,7 +31,7 @@ def test_rows_are_against_real_and_all_else_stands_apart(table: ScoreTable) -> N
     assert table.ratios == (("50%", "65.0%", "+5.0"),)
 
 
-def test_classes_are_bars_from_the_middle_the_greatest_gain_first(table: ScoreTable) -> None:
+def test_classes_are_bars_from_the_middle_the_greatest_gain_first(table: ScoreView) -> None:
     assert table.question == "real+dagaug"
     # ±40 points, the farthest end of an interval
     assert [(tick.place, tick.text) for tick in table.class_ticks] == [
@@ -47,43 +47,43 @@ def test_classes_are_bars_from_the_middle_the_greatest_gain_first(table: ScoreTa
     assert table.better == ("b taken for <i>a: 50% before, 25% now",)
 
 
-def test_the_answer_says_both_accuracies_and_what_the_control_says(table: ScoreTable) -> None:
-    assert (table.headline, table.verdict) == ("Yes, they help.", "helps")
+def test_the_answer_says_both_accuracies_and_what_the_control_says(table: ScoreView) -> None:
+    assert (table.headline, table.verdict) == ("Yes, they improve accuracy.", "helps")
     asked, control = table.answer
-    for text in ("70.0% of 30 test images", "on 60.0%", "+20.0 points (95% interval +10.0 to +30.0"):
+    for text in ("on 30 test images: 70.0% with", "60.0% without", "+20.0 points (95% interval +10.0 to +30.0"):
         assert text in asked
-    assert "does better (−30.0 points, −40.0 to −20.0)" in control
+    assert "is better (−30.0 points, −40.0 to −20.0)" in control
 
 
-def test_leaks_are_told(table: ScoreTable) -> None:
+def test_leaks_are_told(table: ScoreView) -> None:
     assert table.guards == ()
     alike = {"real": {"by_hash": 0, "by_features": 0}, "dagaug": {"by_hash": 1, "by_features": 3}}
     guards = {"alike": alike, "selector": {"learned": 200, "test": 30, "seen": 2}}
-    (_, near), (_, selector) = found = score_table(a_score(guards=guards)).guards
+    (_, near), (_, selector) = found = score_view(a_score(guards=guards)).guards
     assert [well for well, _ in found] == [False, False]
     assert "by features): 3 of dagaug." in near
     assert "2 of the 30 test images were among them" in selector
     usual = {"images": 1000, "by_hash": 0, "by_features": 520, "usual": 0.55, "suspicious": False}
     guards = {"alike": {"dagaug": usual}, "selector": None}
-    ((well, near),) = score_table(a_score(guards=guards)).guards
+    ((well, near),) = score_view(a_score(guards=guards)).guards
     assert well
     assert near.endswith("520 of 1,000 dagaug; of the test images, 55% look like another one.")
     alike = {"real": {"by_hash": 0, "by_features": None}, "dagaug": {"by_hash": 0, "by_features": None}}
     guards = {"alike": alike, "selector": {"learned": 200, "test": 30, "seen": 0}}
-    assert [well for well, _ in score_table(a_score(guards=guards)).guards] == [True] * 2
+    assert [well for well, _ in score_view(a_score(guards=guards)).guards] == [True] * 2
 
 
-def test_an_arm_keeps_its_colour_whoever_else_is_there(table: ScoreTable) -> None:
+def test_an_arm_keeps_its_colour_whoever_else_is_there(table: ScoreView) -> None:
     colours = {row.arm: row.colour for row in table.rows}
     assert len(set(colours.values())) == 3
-    alone = arm_places(["cutout"])
+    alone = arm_colours(["cutout"])
     assert alone["cutout"] == colours["cutout"]
-    many = arm_places([*ARMS, "mine"])
+    many = arm_colours([*ARMS, "mine"])
     assert len(set(many.values())) == len(many)
-    assert set(arm_places([f"arm {number}" for number in range(30)]).values()) == set(range(len(PALETTE)))
+    assert set(arm_colours([f"arm {number}" for number in range(30)]).values()) == set(range(len(PALETTE)))
 
 
-def test_marks_stand_on_the_axis_of_accuracies(table: ScoreTable) -> None:
+def test_marks_stand_on_the_axis_of_accuracies(table: ScoreView) -> None:
     # from 0.49 to 0.81: a per cent round all that is drawn
     first = table.rows[0]
     assert first.low == pytest.approx(100 * (0.50 - 0.49) / 0.32, abs=0.01)
@@ -91,7 +91,7 @@ def test_marks_stand_on_the_axis_of_accuracies(table: ScoreTable) -> None:
     assert [tick.text for tick in table.ticks] == ["50%", "60%", "70%", "80%"]
 
 
-def test_the_plot_against_real_images_has_marks_where_the_numbers_say(table: ScoreTable) -> None:
+def test_the_plot_against_real_images_has_marks_where_the_numbers_say(table: ScoreView) -> None:
     plot = table.fraction_plot
     assert plot is not None
     assert [tick.text for tick in plot.x_ticks] == ["100", "200"]
@@ -122,7 +122,7 @@ def test_everything_is_on_the_page_and_nothing_escapes(tmp_path: Path) -> None:
     (tmp_path / "score.json").write_text(json.dumps(SCORE))
     write_report(write_store(tmp_path / "s.h5"), tmp_path / "page.html", score=tmp_path / "score.json")
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
-    for text in ("one", "+30.0", "taken for", "beware", "real training images (log scale)", "50% of a batch: 65.0%"):
+    for text in ("one", "+30.0", "taken for", "beware", "real training images (log scale)", "50% of each batch: 65.0%"):
         assert text in page
     assert "<i>a" not in page
     assert page.index("Gain of each class") < page.index('id="h-counts"')

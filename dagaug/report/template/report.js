@@ -7,7 +7,7 @@ const make = (tag, className, text) => {
 };
 
 (() => {
-  const data = JSON.parse(document.getElementById("gallery-data").textContent);
+  const data = JSON.parse(document.getElementById("morph-data").textContent);
   const list = document.getElementById("cards");
   const count = document.getElementById("shown");
   const more = document.getElementById("more");
@@ -46,7 +46,7 @@ const make = (tag, className, text) => {
     const frame = make("div", "frame");
     const picture = item.pictures[place];
     if (picture < 0) {
-      frame.append(make("span", "", "no picture"));
+      frame.append(make("span", "", "no image"));
     } else {
       const image = make("img");
       image.src = data.pictures[picture];
@@ -72,7 +72,7 @@ const make = (tag, className, text) => {
     return figure;
   };
 
-  const MARKS = { random: "drawn at random", best: "among the surest", worst: "among the least sure" };
+  const MARKS = { random: "random sample", best: "high confidence", worst: "low confidence" };
 
   const card = (item, tab, boxes) => {
     const entry = make("li", "card");
@@ -88,7 +88,7 @@ const make = (tag, className, text) => {
       notes.push("rejected, " + data.verdicts[item.verdict] + (reason ? ": " + reason : ""));
     }
     if (item.predicted >= 0 && item.predicted !== item.label) {
-      notes.push("taken for " + data.classes[item.predicted]);
+      notes.push("predicted: " + data.classes[item.predicted]);
     }
     if (notes.length) entry.append(make("p", "note", notes.join(" · ")));
     return entry;

@@ -1,4 +1,4 @@
-"""Squares lie where the training's framing and the boxes say, also in mirror images and in morphs."""
+"""NetworkInputs lie where the training's framing and the boxes say, also in mirror images and in morphs."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from dagaug.data.dataset import Dataset, Sample
 from dagaug.data.patches import Framing
 from dagaug.data.regions import cut, region_of
 from dagaug.hdf5.reader import Store
-from dagaug.report.network_views import Squares
-from dagaug.report.pictures import Originals, Shown
+from dagaug.report.images import ImageRef, OriginalImages
+from dagaug.report.network_inputs import NetworkInputs
 
 BOX = (2.0, 3.0, 5.0, 4.0)
 FRAMING = Framing(size=32)
@@ -35,13 +35,13 @@ def dataset(store: Store) -> Dataset:
 
 def test_squares_are_cut_round_the_boxes_that_the_data_have(store: Path) -> None:
     with Store(store) as opened:
-        originals = Originals(opened)
-        squares = Squares(opened, originals, FRAMING, dataset(opened))
+        originals = OriginalImages(opened)
+        squares = NetworkInputs(opened, originals, FRAMING, dataset(opened))
         for file, box in ((0, None), (1, BOX)):
             image = originals.picture(file)
             assert image is not None
             height, width = image.shape[:2]
-            square, mirrored = squares.of(Shown("original", file)), squares.of(Shown("mirrored", file))
+            square, mirrored = squares.of(ImageRef("original", file)), squares.of(ImageRef("mirrored", file))
             assert square is not None
             assert mirrored is not None
             assert square.region == region_of(height, width, box=box, margin=FRAMING.margin, fit=FRAMING.fit)
@@ -49,15 +49,15 @@ def test_squares_are_cut_round_the_boxes_that_the_data_have(store: Path) -> None
             assert square.size == (height, width)
             left, top, side = square.region.pixels()
             assert mirrored.region.pixels() == (width - left - side, top, side)
-        assert squares.of(Shown("original", 5)) is not None
-        assert squares.of(Shown("original", -1)) is None
+        assert squares.of(ImageRef("original", 5)) is not None
+        assert squares.of(ImageRef("original", -1)) is None
 
 
 def test_a_morph_is_where_its_reference_was(store: Path) -> None:
     with Store(store) as opened:
-        squares = Squares(opened, Originals(opened), FRAMING, dataset(opened))
+        squares = NetworkInputs(opened, OriginalImages(opened), FRAMING, dataset(opened))
         rows = np.flatnonzero(opened.images.synthetic & (opened.images.reference == 1))
-        reference, morph = squares.of(Shown("original", 1)), squares.of(Shown("result", int(rows[0])))
+        reference, morph = squares.of(ImageRef("original", 1)), squares.of(ImageRef("result", int(rows[0])))
         assert reference is not None
         assert morph is not None
         assert morph.region == reference.region

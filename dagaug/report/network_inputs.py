@@ -1,6 +1,6 @@
-"""The squares that the networks saw of an HDF5 file's images, cut out again of the whole images.
+"""Network inputs: the square crops of an HDF5 file's images that the networks saw.
 
-Which square it was follows from the training's framing and the image's bounding box, which only the data folder has.
+The crop depends on the framing of the training and on the bounding box, which only the data folder has.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from dagaug.data.dataset import Box, Dataset
 from dagaug.data.patches import Framing
 from dagaug.data.regions import Region, cut, region_of
 from dagaug.hdf5.reader import Store
-from dagaug.report.pictures import Morphs, Originals, Shown
+from dagaug.report.images import ImageRef, MorphTable, OriginalImages
 
-__all__ = ["Square", "Squares"]
+__all__ = ["NetworkInput", "NetworkInputs"]
 
 
 @dataclass(frozen=True)
-class Square:
-    """What a network sees of a picture.
+class NetworkInput:
+    """Square crop of an image, as a network sees it.
 
     Attributes:
-        pixels: of the square.
-        region: where it lies in the picture.
-        size: height and width of the picture.
+        pixels: of the crop.
+        region: position of the crop in the image.
+        size: height and width of the image.
     """
 
     pixels: UInt8[np.ndarray, "S S 3"]
@@ -36,38 +36,38 @@ class Square:
     size: tuple[int, int]
 
 
-class Squares:
-    """Cuts squares out of the pictures of a file.
+class NetworkInputs:
+    """Crops the images of a file.
 
     Args:
         store: the file.
         originals: its sources and references.
-        framing: of the training.
-        dataset: the data that the file was made from; without it boxes are taken not to be there.
+        framing: framing of the training.
+        dataset: the data that the file was made from; without it, no bounding boxes are used.
     """
 
-    def __init__(self, store: Store, originals: Originals, framing: Framing, dataset: Dataset | None) -> None:
+    def __init__(self, store: Store, originals: OriginalImages, framing: Framing, dataset: Dataset | None) -> None:
         self._store, self._originals, self._framing, self._dataset = store, originals, framing, dataset
         self._cropped = store.header.provenance.frame == "crop"
 
-    def of(self, shown: Shown) -> Square | None:
-        """The square of a picture; None if the picture is not to be had."""
+    def of(self, shown: ImageRef) -> NetworkInput | None:
+        """The network input of an image; None if the image is not available."""
         if shown.kind == "result":
             return self._of_result(shown.number)
         mirrored = shown.kind == "mirrored"
         image = self._originals.picture(shown.number, mirrored=mirrored)
         return None if image is None else self._cut(image, shown.number, mirrored)
 
-    def _of_result(self, row: int) -> Square:
+    def _of_result(self, row: int) -> NetworkInput:
         image = self._store.image(row)
         if self._cropped:
             height, width = image.shape[:2]
             region = Region(0.0, 0.0, float(max(height, width)))
-            return Square(cut(image, region, self._framing.size), region, (height, width))
-        # A morph lies in a whole image where that image's own square lay.
+            return NetworkInput(cut(image, region, self._framing.size), region, (height, width))
+        # A morph was pasted into its background image at that image's own crop.
         return self._cut(image, int(self._backgrounds[row]), row in self._mirrored)
 
-    def _cut(self, image: UInt8[np.ndarray, "H W 3"], file: int, mirrored: bool) -> Square:
+    def _cut(self, image: UInt8[np.ndarray, "H W 3"], file: int, mirrored: bool) -> NetworkInput:
         height, width = image.shape[:2]
         framing = self._framing
         box = self._boxes.get(self._store.header.files[file]) if framing.crop == "box" and file >= 0 else None
@@ -75,7 +75,7 @@ class Squares:
         if mirrored:
             left, top, side = region.pixels()
             region = Region(float(width - left - side), float(top), float(side))
-        return Square(cut(image, region, framing.size), region, (height, width))
+        return NetworkInput(cut(image, region, framing.size), region, (height, width))
 
     @cached_property
     def _backgrounds(self) -> Int64[np.ndarray, " N"]:
@@ -83,8 +83,8 @@ class Squares:
 
     @cached_property
     def _mirrored(self) -> frozenset[int]:
-        """Rows of the morphs whose pose is that of a reference's mirror image."""
-        morphs = Morphs.of(self._store)
+        """Rows of the morphs in the pose of a mirrored reference."""
+        morphs = MorphTable.of(self._store)
         return frozenset(morphs.row[morphs.mirrored].tolist())
 
     @cached_property

@@ -1,4 +1,4 @@
-"""Pictures of morphs and originals, read from the HDF5 file and the data folder."""
+"""Morphs, sources and references: their tables and images, from the HDF5 file and the data folder."""
 
 from __future__ import annotations
 
@@ -19,42 +19,42 @@ from dagaug.runtime.errors import ImageError
 __all__ = [
     "KEPT",
     "MIRROR",
-    "Attended",
-    "Morphs",
-    "Originals",
-    "Picture",
-    "Shown",
-    "encoded_small",
-    "evenly",
-    "random_of_each_class",
-    "spread",
+    "AttendedRegions",
+    "ImageRef",
+    "MorphTable",
+    "OriginalImages",
+    "RGBImage",
+    "class_balanced_sample",
+    "encode_thumbnail",
+    "round_robin_by_class",
+    "sample_of_each_class",
 ]
 
 KEPT = "kept"
 
-Picture = UInt8[np.ndarray, "_ _ 3"]
+RGBImage = UInt8[np.ndarray, "_ _ 3"]
 
 
 MIRROR = "mirror"
-"""The variant whose pose is that of the reference's mirror image."""
+"""Variant in the pose of the mirrored reference."""
 
 
 @dataclass(frozen=True)
-class Morphs:
-    """The synthetic images of a file as columns, in the file's order.
+class MorphTable:
+    """Table of the synthetic images of a file, one array per column, in the order of the file.
 
     Attributes:
-        row: in the file's table of images.
+        row: row in the file's table of images.
         source, reference: rows in its table of files; reference -1 if there is none.
-        label: class that the morph is to show.
-        reference_label: class of the reference, -1 if there is none.
-        predicted: the classifier's first choice, -1 if unknown.
-        confidence: the classifier's p(label).
+        label: class of the source, which the morph should show.
+        reference_label: class of the reference; -1 if there is none.
+        predicted: class that the classifier predicts; -1 if unknown.
+        confidence: the classifier's p(label); NaN if unknown.
         background: row in the table of files of the image that gave the background, -1 if there is none.
         kind: name of the variant.
-        mirrored: whether pose and background are those of mirror images.
+        mirrored: whether pose and background come from mirror images.
         verdict: index into ``verdicts``.
-        verdicts: their names.
+        verdicts: names of the verdicts.
     """
 
     row: Int64[np.ndarray, " N"]
@@ -74,8 +74,8 @@ class Morphs:
         return len(self.row)
 
     @classmethod
-    def of(cls, store: Store) -> Morphs:
-        """Read the tables; a morph that stands for no candidate counts as kept."""
+    def of(cls, store: Store) -> MorphTable:
+        """Read the tables of a file. A morph without a candidate counts as kept."""
         table, header = store.images, store.header
         rows = np.flatnonzero(table.synthetic)
         verdicts = header.verdicts if KEPT in header.verdicts else (*header.verdicts, KEPT)
@@ -103,20 +103,20 @@ class Morphs:
 
     @property
     def kept(self) -> Bool[np.ndarray, " N"]:
-        """Which of them the selection kept."""
+        """Whether the selection kept each morph."""
         return self.verdict == self.verdicts.index(KEPT)
 
 
-class Originals:
-    """Sources and references by their row in the table of files: from the file itself or the data folder."""
+class OriginalImages:
+    """Source and reference images, by row in the table of files; from the HDF5 file, else from the data folder."""
 
     def __init__(self, store: Store, data: Path | None = None) -> None:
         self._store, self._data = store, data
         real = np.flatnonzero(~store.images.synthetic)
         self._rows = dict(zip(store.images.source[real].tolist(), real.tolist(), strict=True))
 
-    def picture(self, file: int, *, mirrored: bool = False) -> Picture | None:
-        """The image (or its mirror image), or None where there is none or it cannot be read."""
+    def picture(self, file: int, *, mirrored: bool = False) -> RGBImage | None:
+        """The image or its mirror image; None if it is missing or unreadable."""
         if mirrored:
             found = self.picture(file)
             return None if found is None else np.ascontiguousarray(found[:, ::-1])
@@ -128,7 +128,7 @@ class Originals:
             return None
         path = self._data / self._store.header.files[file]
         try:
-            # The file may be a stranger's: what lies outside the data folder is none of its business.
+            # A file from an untrusted source must not read images outside the data folder.
             if not path.resolve().is_relative_to(self._data.resolve()):
                 return None
             return imaging.decode(path)
@@ -136,20 +136,20 @@ class Originals:
             return None
 
 
-def random_of_each_class(morphs: Morphs, among: Integer[np.ndarray, " n"], count: int, seed: int) -> list[int]:
-    """Draw up to ``count`` of the morphs ``among``, evenly over their classes, in the order of the classes."""
-    chosen = among[evenly(morphs.label[among], count, seed)]
+def sample_of_each_class(morphs: MorphTable, among: Integer[np.ndarray, " n"], count: int, seed: int) -> list[int]:
+    """Sample up to ``count`` of the morphs ``among``, balanced over classes, sorted by class."""
+    chosen = among[class_balanced_sample(morphs.label[among], count, seed)]
     return chosen[np.lexsort((chosen, morphs.label[chosen]))].tolist()
 
 
-def evenly(labels: Integer[np.ndarray, " N"], count: int, seed: int) -> Int64[np.ndarray, " M"]:
-    """Draw up to ``count`` rows at random, evenly over the classes."""
+def class_balanced_sample(labels: Integer[np.ndarray, " N"], count: int, seed: int) -> Int64[np.ndarray, " M"]:
+    """Sample up to ``count`` rows at random, balanced over classes."""
     drawn = np.random.default_rng(seed).permutation(len(labels))
-    return drawn[spread(labels[drawn])[:count]]
+    return drawn[round_robin_by_class(labels[drawn])[:count]]
 
 
-def spread(labels: Integer[np.ndarray, " N"]) -> Int64[np.ndarray, " N"]:
-    """An order that takes the first of every class, then the second of every class, and so on."""
+def round_robin_by_class(labels: Integer[np.ndarray, " N"]) -> Int64[np.ndarray, " N"]:
+    """Order of rows that takes the first of every class, then the second of every class, and so on."""
     by_class = np.argsort(labels, kind="stable")
     grouped = labels[by_class]
     first = np.searchsorted(grouped, grouped)
@@ -159,9 +159,12 @@ def spread(labels: Integer[np.ndarray, " N"]) -> Int64[np.ndarray, " N"]:
 
 
 @dataclass(frozen=True)
-class Shown:
-    """A picture of a file: a ``result`` by its row in the table of images; an ``original`` or its ``mirrored`` image by
-    its row in the table of files.
+class ImageRef:
+    """Names an image of a file.
+
+    Attributes:
+        kind: ``result`` (a morph), ``original`` (a source or reference), or ``mirrored`` (its mirror image).
+        number: row in the table of images for a result, in the table of files otherwise.
     """
 
     kind: Literal["result", "original", "mirrored"]
@@ -169,13 +172,13 @@ class Shown:
 
 
 @dataclass(frozen=True)
-class Attended:
-    """The attended regions (eqs. 1, 2) of a picture.
+class AttendedRegions:
+    """The attended regions (eqs. 1 and 2) of an image.
 
     Attributes:
-        size: height and width of the picture.
-        centres: x and y in its pixels.
-        half: half the side of a region's box, in its pixels.
+        size: height and width of the image.
+        centres: x and y in pixels.
+        half: half the side of a region's box, in pixels.
     """
 
     size: tuple[int, int]
@@ -183,8 +186,8 @@ class Attended:
     half: float
 
 
-def encoded_small(image: Picture, side: int, quality: int) -> bytes:
-    """JPEG of an image, shrunk so that its longer side has at most ``side`` pixels."""
+def encode_thumbnail(image: RGBImage, side: int, quality: int) -> bytes:
+    """Encode an image as JPEG, shrunk so that its longer side has at most ``side`` pixels."""
     height, width = image.shape[:2]
     scale = side / max(height, width)
     if scale < 1:
