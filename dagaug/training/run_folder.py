@@ -92,7 +92,7 @@ def claim_run(run: Path, identity: dict[str, Any], overwrite: bool, progress: Pr
             versions = dict(before.pop("versions", {}))
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise OutputExistsError(
-                f"{options}: not a readable options file of a run", remedies={"out": None, "overwrite": True}
+                f"{options}: not a readable options file of a run", remedies={"overwrite": True, "out": None}
             ) from error
         now = {name: value for name, value in identity.items() if name != "versions"}
         _refuse_difference(run, before, now)
@@ -113,7 +113,7 @@ def _refuse_difference(run: Path, before: Mapping[str, Any], now: Mapping[str, A
         if before.get(name) != now.get(name):
             raise OutputExistsError(
                 f"{run}: holds a run with {name} {before.get(name)}, but now it is {now.get(name)}",
-                remedies={"out": None, "overwrite": True},
+                remedies={"overwrite": True, "out": None},
             )
 
 

@@ -143,7 +143,7 @@ def test_no_checkpoint(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert "no such checkpoint" in refused(1, "augment", world / "birds", "--checkpoint", "nowhere")
     shutil.copytree(world / "runs" / "run", tmp_path / "runs" / "half")
     (tmp_path / "runs" / "half" / "model.safetensors").rename(tmp_path / "runs" / "half" / "state.safetensors")
-    assert "its training is not finished; run the same" in refused(1, "augment", world / "birds")
+    assert "the training is not finished; run the same" in refused(1, "augment", world / "birds")
 
 
 @pytest.mark.usefixtures("world")
@@ -159,7 +159,7 @@ def test_a_checkpoint_with_other_networks_inside(world: Path, tmp_path: Path) ->
     tensors = tensors_of(file)
     tensors.pop(sorted(tensors)[0])
     checkpoint.save(tmp_path / "model.safetensors", tensors, checkpoint.load(file)[1])
-    assert "holds other networks" in refused(1, "augment", world / "birds", "--checkpoint", tmp_path)
+    assert "holds networks of other shapes" in refused(1, "augment", world / "birds", "--checkpoint", tmp_path)
 
 
 @pytest.mark.usefixtures("world")
@@ -218,7 +218,7 @@ def test_an_output_that_exists_needs_overwrite(world: Path) -> None:
     assert "--overwrite" in refused(1, "export", "morphs.h5", "--out", "birds")
     line = refused(1, "train", "birds", "--out", "runs/run", *FEW, "--seed", 9)
     assert "runs/run: holds a run with " in line
-    assert line.endswith("choose another --out, or --overwrite")
+    assert line.endswith("; try --overwrite or another --out")
     assert (world / "morphs.h5").stat().st_size > 0
 
 
@@ -228,7 +228,7 @@ def test_the_option_that_differs_is_named_with_both_values() -> None:
     line = refused(
         1, "train", "birds", "--out", "runs/run", "--steps", wanted.steps, "--size", 32, "--batch-size", 8
     )  # fmt: skip
-    assert "holds a run with batch_size 4, now it is 8" in line
+    assert "holds a run with batch_size 4, but now it is 8" in line
 
 
 @pytest.mark.usefixtures("world")

@@ -59,7 +59,7 @@ def test_a_run_of_other_versions_is_refused_with_both_versions(birds: Dataset, t
     run = begun(tmp_path / "run", now | {"versions": now["versions"] | {"torch": "1.0"}})
     with pytest.raises(OutputExistsError, match=r"holds a run with torch 1\.0, but now it is") as caught:
         claim_run(run, now, overwrite=False)
-    assert caught.value.remedies == {"out": None, "overwrite": True}
+    assert caught.value.remedies == {"overwrite": True, "out": None}
     assert claim_run(run, now, overwrite=True) == {"identity": now}
 
 

@@ -210,7 +210,7 @@ def test_other_options_on_the_same_folder_are_refused_with_the_option_and_both_v
     birds_run: Path, birds: Dataset, changes: dict[str, Any], told: str
 ) -> None:
     before = (birds_run / "options.json").read_bytes()
-    with pytest.raises(OutputExistsError, match=rf"holds a run with {told}; try another out or overwrite=True"):
+    with pytest.raises(OutputExistsError, match=rf"holds a run with {told}; try overwrite=True or another out"):
         train(birds, birds_run, **changes)
     assert (birds_run / "options.json").read_bytes() == before
 
