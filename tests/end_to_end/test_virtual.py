@@ -40,7 +40,7 @@ def virtual(tmp_path: Path) -> Path:
     return made(tmp_path / "x.h5")
 
 
-def test_it_holds_what_the_whole_file_holds_and_no_image_twice(tmp_path: Path) -> None:
+def test_it_has_the_content_of_the_plain_file_and_no_image_twice(tmp_path: Path) -> None:
     copy, virtual = made(tmp_path / "copy.h5", "copy"), made(tmp_path / "virtual.h5")
     with Store(copy) as whole, Store(virtual) as pieces:
         assert pieces.content_sha256() == whole.content_sha256()
@@ -61,7 +61,7 @@ def test_other_programs_read_the_images_too(virtual: Path) -> None:
         assert file["images/data"][()].tobytes() == expected
 
 
-def test_it_may_be_moved_and_renamed_with_its_folder_and_not_without(virtual: Path, tmp_path: Path) -> None:
+def test_it_can_be_moved_and_renamed_together_with_its_folder_only(virtual: Path, tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     shutil.copytree(shards_of(virtual), tmp_path / "there" / shards_of(virtual).name)
     verify(shutil.copy(virtual, tmp_path / "there" / "renamed.h5"))
@@ -82,7 +82,7 @@ def test_a_data_set_over_it_pickles_and_reads_batches_over_shards(virtual: Path)
             assert label == store.images.label[row]
 
 
-def test_replacing_it_takes_its_old_shards_away_and_keeps_the_new_ones(virtual: Path) -> None:
+def test_replacing_it_removes_its_old_shards_and_keeps_the_new_ones(virtual: Path) -> None:
     before = shards_of(virtual)
     made(virtual, overwrite=True, encoding="jpeg")
     assert shards_of(virtual) != before  # and there is but one
@@ -91,7 +91,7 @@ def test_replacing_it_takes_its_old_shards_away_and_keeps_the_new_ones(virtual: 
     assert [path.name for path in virtual.parent.iterdir()] == ["x.h5"]
 
 
-def test_a_merge_that_was_cut_off_is_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_merge_is_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = tmp_path / "x.h5"
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", lambda self, other: (_ for _ in ()).throw(KeyboardInterrupt))
@@ -104,7 +104,7 @@ def test_a_merge_that_was_cut_off_is_done_again(tmp_path: Path, monkeypatch: pyt
 # ---- hostile files
 
 
-def rewired(virtual: Path, name: str, *, gap: int = 0, dataset: str = "images/data") -> Path:
+def with_sources(virtual: Path, name: str, *, gap: int = 0, dataset: str = "images/data") -> Path:
     """The same file with its first source under another name, or with a gap."""
     hostile = virtual.with_name("hostile.h5")
     with h5py.File(virtual) as old, h5py.File(hostile, "w", libver="v110") as new:
@@ -126,8 +126,8 @@ def rewired(virtual: Path, name: str, *, gap: int = 0, dataset: str = "images/da
     return hostile
 
 
-def test_the_same_wiring_written_by_another_program_is_read(virtual: Path) -> None:
-    hostile = rewired(virtual, f"{shards_of(virtual).name}/index-00000.h5")
+def test_the_same_sources_written_by_another_program_are_read(virtual: Path) -> None:
+    hostile = with_sources(virtual, f"{shards_of(virtual).name}/index-00000.h5")
     with Store(hostile) as one, Store(virtual) as other:
         assert one.encoded(0) == other.encoded(0)
 
@@ -137,13 +137,13 @@ def test_the_same_wiring_written_by_another_program_is_read(virtual: Path) -> No
 )
 def test_sources_anywhere_else_are_refused_when_it_is_opened(virtual: Path, name: str) -> None:
     with pytest.raises(StoreError, match=r"/images/data links to .*, not to a shard; refused"):
-        Store(rewired(virtual, name))
+        Store(with_sources(virtual, name))
 
 
 @pytest.mark.parametrize("change", [{"gap": 1}, {"dataset": "images/label"}])
-def test_other_wirings_are_refused(virtual: Path, change: dict[str, object]) -> None:
+def test_other_virtual_datasets_are_refused(virtual: Path, change: dict[str, object]) -> None:
     with pytest.raises(StoreError, match="refused"):
-        Store(rewired(virtual, f"{shards_of(virtual).name}/index-00000.h5", **change))  # type: ignore[arg-type]
+        Store(with_sources(virtual, f"{shards_of(virtual).name}/index-00000.h5", **change))  # type: ignore[arg-type]
 
 
 def _linked_file(folder: Path) -> None:

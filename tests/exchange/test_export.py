@@ -55,7 +55,7 @@ def test_raw_images_become_png_of_the_same_pixels(tmp_path: Path) -> None:
         np.testing.assert_array_equal(cv2.imread(str(out / row["path"]))[..., ::-1], picture(seed))
 
 
-def test_provenance_lists_every_file_with_what_the_store_says_of_it(tmp_path: Path) -> None:
+def test_provenance_csv_lists_every_file_as_the_store_describes_it(tmp_path: Path) -> None:
     out, _ = exported(tmp_path)
     rows = table(out)
     assert tuple(rows[0]) == PROVENANCE_COLUMNS
@@ -85,9 +85,7 @@ def test_names_say_source_reference_and_variant(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("options", "count"), [({"synthetic_only": True}, 8), ({"split": "train"}, 12)])
-def test_images_of_one_split_stand_in_class_folders_alone(
-    tmp_path: Path, options: dict[str, object], count: int
-) -> None:
+def test_images_of_one_split_need_no_split_folders(tmp_path: Path, options: dict[str, object], count: int) -> None:
     write(tmp_path / "x.h5", classes=CLASSES)
     result = export(tmp_path / "x.h5", tmp_path / "out", **options)  # type: ignore[arg-type]
     assert {row["path"].partition("/")[0] for row in table(tmp_path / "out")} == {"robin", "wren"}
@@ -147,7 +145,7 @@ def test_an_existing_export_is_replaced_only_when_told_to(tmp_path: Path) -> Non
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "x.h5"]
 
 
-def test_an_empty_folder_is_filled_and_one_of_other_things_never_replaced(tmp_path: Path) -> None:
+def test_an_empty_folder_is_used_and_a_folder_of_other_files_is_never_replaced(tmp_path: Path) -> None:
     write(tmp_path / "x.h5")
     (tmp_path / "empty").mkdir()
     assert export(tmp_path / "x.h5", tmp_path / "empty").images == TOTAL
@@ -169,7 +167,7 @@ def test_an_export_that_holds_the_store_is_not_replaced(tmp_path: Path) -> None:
     assert (out / "x.h5").exists()
 
 
-def test_what_a_killed_export_left_is_cleared(tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_export_are_removed(tmp_path: Path) -> None:
     left = tmp_path / ".out.dagaug-export"
     left.mkdir()
     (left / "half").write_text("x")
@@ -218,14 +216,14 @@ def test_a_failing_last_rename_gives_the_earlier_export_back(tmp_path: Path, mon
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "x.h5"]
 
 
-def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+def test_a_folder_without_write_permission_is_reported_in_one_line(tmp_path: Path) -> None:
     write(tmp_path / "x.h5")
     (tmp_path / "file").write_text("x")
     with pytest.raises(StoreError, match="cannot be written"):
         export(tmp_path / "x.h5", tmp_path / "file" / "out")
 
 
-def test_a_damaged_image_is_not_passed_on(tmp_path: Path) -> None:
+def test_a_damaged_image_is_not_exported(tmp_path: Path) -> None:
     write(tmp_path / "x.h5", classes=CLASSES)
     content = bytearray((tmp_path / "x.h5").read_bytes())
     at = content.index(encode(picture(3), "png"))

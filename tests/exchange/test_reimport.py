@@ -62,7 +62,7 @@ def rows_of(path: Path) -> tuple[list[bytes], Images, list[int]]:
     ("options", "first", "last"),
     [({"synthetic_only": True}, REAL, TOTAL), ({"split": "test"}, REAL - 2, REAL)],
 )
-def test_a_part_comes_back_with_what_the_file_said_of_it(
+def test_a_partial_export_comes_back_with_its_metadata(
     tmp_path: Path, form: Format, options: dict[str, object], first: int, last: int
 ) -> None:
     out = exported(tmp_path, form, **options)
@@ -81,7 +81,7 @@ def test_a_part_comes_back_with_what_the_file_said_of_it(
 
 
 @pytest.mark.parametrize("form", ["imagefolder", "csv"])
-def test_deleted_images_are_left_out_and_their_candidates_say_so(tmp_path: Path, form: Format) -> None:
+def test_deleted_images_are_left_out_and_their_candidates_get_a_verdict(tmp_path: Path, form: Format) -> None:
     out = exported(tmp_path, form)
     names = [name.decode() for name in read_manifest(out).columns["images/path"].tolist()]
     gone = [1, REAL, REAL + 2, TOTAL - 1]
@@ -104,7 +104,7 @@ def test_deleted_images_are_left_out_and_their_candidates_say_so(tmp_path: Path,
         assert new.header.verdicts == (*old.header.verdicts, REMOVED)
 
 
-def test_what_was_chosen_by_hand_can_be_exported_and_chosen_from_again(tmp_path: Path) -> None:
+def test_a_selection_by_hand_can_be_exported_and_reduced_again(tmp_path: Path) -> None:
     folder = exported(tmp_path)
     for number in range(2):
         names = [name.decode() for name in read_manifest(folder).columns["images/path"].tolist()]
@@ -118,7 +118,7 @@ def test_what_was_chosen_by_hand_can_be_exported_and_chosen_from_again(tmp_path:
         assert int((store.candidates.verdict == store.header.verdicts.index(REMOVED)).sum()) == 2
 
 
-def test_an_export_of_which_nothing_is_left_is_an_error(tmp_path: Path) -> None:
+def test_an_export_without_images_is_an_error(tmp_path: Path) -> None:
     out = exported(tmp_path, "webdataset")
     for path in out.glob("*.tar"):
         path.unlink()
@@ -218,7 +218,7 @@ def test_a_hostile_manifest_reads_no_other_files_and_writes_none(
 # What is there already, and what goes wrong
 
 
-def test_a_file_that_is_there_is_replaced_only_when_told_to(tmp_path: Path) -> None:
+def test_an_existing_file_is_replaced_only_with_overwrite(tmp_path: Path) -> None:
     out = exported(tmp_path)
     (tmp_path / "back.h5").write_text("mine")
     with pytest.raises(OutputExistsError, match="try overwrite=True or another out"):
@@ -285,7 +285,7 @@ def test_two_imports_to_one_file_are_refused(tmp_path: Path) -> None:
     reimport(out, tmp_path / "back.h5")
 
 
-def test_leaving_images_out_keeps_every_link_between_them_and_candidates(tmp_path: Path) -> None:
+def test_leaving_out_images_keeps_the_links_to_candidates(tmp_path: Path) -> None:
     columns = read_manifest(exported(tmp_path)).columns
     for seed in range(5):
         chosen = np.random.default_rng(seed).random(TOTAL) < 0.5

@@ -1,12 +1,12 @@
+"""The shard folder: resuming, identity, locks, leftovers."""
+
 from __future__ import annotations
 
-import dataclasses
 import errno
 import os
 import signal
 import subprocess
 import sys
-import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +16,8 @@ from making_stores import MORPHS, REAL, SHARDS, header, shard, write
 
 from dagaug.hdf5 import shard_folder
 from dagaug.hdf5.layout import ByteWriter
-from dagaug.hdf5.merge import merge
-from dagaug.hdf5.schema import Candidates, Images
 from dagaug.hdf5.shard_folder import open_shard_folder, remove_leftovers
-from dagaug.hdf5.shards import ShardContent, finished_shards, parts_folder, write_shard
+from dagaug.hdf5.shards import finished_shards, parts_folder
 from dagaug.hdf5.verify import verify
 from dagaug.runtime.errors import LockedError, OutputExistsError, StoreError
 
@@ -29,7 +27,7 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return finished(tmp_path_factory.mktemp("straight") / "x.h5")
 
 
-def test_the_target_appears_when_it_is_whole_and_the_shards_go(tmp_path: Path, straight: bytes) -> None:
+def test_the_target_appears_complete_and_the_shard_folder_is_removed(tmp_path: Path, straight: bytes) -> None:
     target = tmp_path / "new" / "x.h5"
     with open_shard_folder(target, IDENTITY) as run:
         for index in range(SHARDS):
@@ -75,7 +73,7 @@ finished(Path(sys.argv[2]))
 
 
 @pytest.mark.parametrize("writes", [3, 40, 70])  # within the first shard, the second, and merging
-def test_a_killed_run_is_whole_after_one_more_call(tmp_path: Path, straight: bytes, writes: int) -> None:
+def test_one_more_call_completes_a_killed_run(tmp_path: Path, straight: bytes, writes: int) -> None:
     target = tmp_path / "x.h5"
     command = [sys.executable, "-c", KILLED, str(Path(__file__).parents[1] / "support"), str(target), str(writes)]
     assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
@@ -98,7 +96,7 @@ def left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     "gone", [(), ("manifest.json",), ("manifest.json", "index-*.h5"), ("*.json", "index-*.h5"), ("*",)]
 )
-def test_what_a_run_left_that_was_killed_when_its_target_was_whole_is_cleared(
+def test_the_leftover_folder_of_a_finished_target_is_removed(
     left: Path, straight: bytes, gone: tuple[str, ...]
 ) -> None:
     noted = "*.json" not in gone and "*" not in gone
@@ -110,7 +108,7 @@ def test_what_a_run_left_that_was_killed_when_its_target_was_whole_is_cleared(
     assert remove_leftovers(left) is None
 
 
-def test_an_unfinished_run_that_is_to_replace_its_target_is_not_taken_for_what_was_left(
+def test_the_folder_of_a_run_that_will_replace_its_target_is_no_leftover(
     tmp_path: Path, left: Path, straight: bytes
 ) -> None:
     other = write(tmp_path / "y.h5", "jpeg")
@@ -123,30 +121,12 @@ def test_an_unfinished_run_that_is_to_replace_its_target_is_not_taken_for_what_w
         assert finished(target, overwrite=True) == straight
 
 
-def test_what_another_run_is_beginning_is_not_cleared(tmp_path: Path) -> None:
+def test_the_folder_of_a_running_process_is_not_removed(tmp_path: Path) -> None:
     target = write(tmp_path / "x.h5", "jpeg")
     with open_shard_folder(target, IDENTITY, overwrite=True):
         (parts_folder(target) / "manifest.json").unlink()
         with pytest.raises(LockedError):
             remove_leftovers(target)
-
-
-def test_memory_of_merging_is_that_of_one_shard_not_of_all(tmp_path: Path) -> None:
-    big = ShardContent(
-        [os.urandom(1 << 20)] * 4, dataclasses.replace(shard(0).images, **columns(shard(0).images, slice(4)))
-    )
-    with open_shard_folder(tmp_path / "x.h5", {}) as run:
-        for index in range(6):
-            run.write(index, big)
-        tracemalloc.start()
-        run.merge(header(), 6)
-        peak = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-    assert peak < 10 << 20
-
-
-def columns(images: Images, rows: slice) -> dict[str, np.ndarray]:
-    return {field.name: getattr(images, field.name)[rows] for field in dataclasses.fields(Images)}
 
 
 def test_another_identity_is_refused_with_both_values(tmp_path: Path) -> None:
@@ -160,7 +140,7 @@ def test_another_identity_is_refused_with_both_values(tmp_path: Path) -> None:
         assert run.finished == {0}
 
 
-def test_overwrite_begins_anew_with_another_identity_and_goes_on_with_the_same(tmp_path: Path) -> None:
+def test_overwrite_restarts_with_another_identity_and_resumes_with_the_same(tmp_path: Path) -> None:
     target = written(tmp_path / "x.h5", count=1)
     with open_shard_folder(target, {"seed": 4}, overwrite=True) as run:
         assert run.finished == frozenset()
@@ -169,7 +149,7 @@ def test_overwrite_begins_anew_with_another_identity_and_goes_on_with_the_same(t
         assert run.finished == {0}
 
 
-def test_a_finished_target_stays_until_overwritten_by_a_whole_one(tmp_path: Path, straight: bytes) -> None:
+def test_a_finished_target_stays_until_the_new_one_is_complete(tmp_path: Path, straight: bytes) -> None:
     target = write(tmp_path / "x.h5", "jpeg")
     before = target.read_bytes()
     with pytest.raises(OutputExistsError, match="exists; try overwrite=True or another out"):
@@ -181,7 +161,7 @@ def test_a_finished_target_stays_until_overwritten_by_a_whole_one(tmp_path: Path
     assert finished(target, overwrite=True) == straight
 
 
-def test_an_unreadable_manifest_is_told_and_overwritten(tmp_path: Path) -> None:
+def test_an_unreadable_manifest_is_reported_and_overwritten(tmp_path: Path) -> None:
     target = written(tmp_path / "x.h5", count=1)
     (parts_folder(target) / "manifest.json").write_text("{")
     with pytest.raises(OutputExistsError, match="unreadable manifest"):
@@ -197,7 +177,7 @@ def test_two_runs_on_one_target_are_refused_until_the_first_ends(tmp_path: Path)
     open_shard_folder(target, IDENTITY).close()
 
 
-def test_files_of_others_in_the_folder_are_left_alone(tmp_path: Path) -> None:
+def test_other_files_in_the_folder_stay(tmp_path: Path) -> None:
     target = tmp_path / "x.h5"
     parts_folder(target).mkdir()
     (parts_folder(target) / "thesis.tex").write_text("mine")
@@ -205,7 +185,7 @@ def test_files_of_others_in_the_folder_are_left_alone(tmp_path: Path) -> None:
     assert [path.name for path in parts_folder(target).iterdir()] == ["thesis.tex"]
 
 
-def test_a_shard_that_was_cut_off_is_done_again(tmp_path: Path, straight: bytes) -> None:
+def test_a_truncated_shard_is_made_again(tmp_path: Path, straight: bytes) -> None:
     target = written(tmp_path / "x.h5")
     path = parts_folder(target) / "index-00001.h5"
     path.write_bytes(path.read_bytes()[:-1000])
@@ -214,30 +194,8 @@ def test_a_shard_that_was_cut_off_is_done_again(tmp_path: Path, straight: bytes)
     assert finished(target) == straight
 
 
-@pytest.mark.parametrize("place", ["data", "table"])
-def test_a_shard_whose_content_changed_is_removed_when_merging(tmp_path: Path, straight: bytes, place: str) -> None:
-    target = written(tmp_path / "x.h5")
-    path = parts_folder(target) / "index-00001.h5"
-    content = bytearray(path.read_bytes())
-    piece = shard(1).encoded[2] if place == "data" else shard(1).candidates.confidence.tobytes()
-    content[content.index(piece) + 5] ^= 1
-    path.write_bytes(content)
-    with open_shard_folder(target, IDENTITY) as run, pytest.raises(StoreError, match=r"index-00001\.h5: was damaged"):
-        run.merge(header(), SHARDS)
-    assert not target.exists()
-    assert finished_shards(parts_folder(target)) == {0, 2}
-    assert finished(target) == straight
-
-
-def test_a_missing_shard_is_named(tmp_path: Path) -> None:
-    target = written(tmp_path / "x.h5", count=2)
-    with pytest.raises(StoreError, match=r"index-00002\.h5: no such file"):
-        merge(parts_folder(target), target, header(), 3)
-    assert not target.exists()
-
-
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
-def test_a_full_disk_is_told_and_finished_shards_are_kept(
+def test_a_full_disk_is_reported_and_finished_shards_are_kept(
     tmp_path: Path, straight: bytes, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     target = written(tmp_path / "x.h5", count=2)
@@ -260,84 +218,9 @@ def test_a_full_disk_is_told_and_finished_shards_are_kept(
     assert finished(target) == straight
 
 
-LIMITED = """
-import resource, sys
-sys.path.insert(0, sys.argv[1])
-from pathlib import Path
-from dagaug.runtime.errors import StoreError
-from dagaug.hdf5.shards import write_shard
-from making_stores import shard
-
-for limit in (10, 3000, 6000, 9000, 1 << 20):
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
-    try:
-        write_shard(Path(sys.argv[2]), 1, shard(1))
-        print("written")
-    except StoreError as error:
-        print(error)
-"""
-
-
-def test_a_write_that_fails_anywhere_within_hdf5_is_told_in_one_line(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", LIMITED, str(Path(__file__).parents[1] / "support"), str(tmp_path)]
-    result = subprocess.run(command, check=False, capture_output=True, text=True)
-    lines = result.stdout.splitlines()
-    assert result.returncode == 0, result.stderr
-    assert len(lines) == 5
-    assert all("index-00001.h5: cannot be written (" in line for line in lines[:3])
-    assert lines[-1] == "written"
-    assert [path.name for path in tmp_path.iterdir()] == ["index-00001.h5"]
-
-
-def test_a_folder_that_cannot_be_written_is_told_in_one_line(tmp_path: Path) -> None:
+def test_a_folder_without_write_permission_is_reported_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match=r"cannot be written .*; try another out"):
         open_shard_folder(tmp_path / "file" / "x.h5", IDENTITY)
     with pytest.raises(StoreError, match="is a folder; name a file"):
         open_shard_folder(tmp_path, IDENTITY)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"classes": ("a", "b\0c")}, r"classes: 'b\\x00c' contains a NUL"),
-        ({"classes": ("a", "\ud800")}, r"classes: '\\ud800' is not Unicode"),
-        ({"classes": ("a",)}, "/files_label has values outside 0 to 0"),
-        ({"encoding": "raw"}, "does not fit height × width × 3"),
-    ],
-)
-def test_a_header_that_does_not_fit_gives_no_file(tmp_path: Path, change: dict[str, object], message: str) -> None:
-    target = written(tmp_path / "x.h5")
-    with open_shard_folder(target, IDENTITY) as run, pytest.raises(StoreError, match=message):
-        run.merge(header(**change), SHARDS)
-    assert not target.exists()
-    assert finished_shards(parts_folder(target)) == set(range(SHARDS))
-
-
-def test_content_that_does_not_fit_together_is_refused(tmp_path: Path) -> None:
-    good = shard(1)
-    rows = len(good.encoded)
-
-    def with_images(**columns: np.ndarray) -> ShardContent:
-        return dataclasses.replace(good, images=dataclasses.replace(good.images, **columns))
-
-    for content, message in (
-        (dataclasses.replace(good, encoded=good.encoded[1:]), "images/height has shape"),
-        (dataclasses.replace(good, encoded=[b"", *good.encoded[1:]]), "image 0 of the shard has no bytes"),
-        (with_images(label=np.full(rows, 1 << 40)), "images/label has values that int32 cannot hold"),
-        (with_images(variant=np.full(rows, -1)), "images/variant has values that uint8 cannot hold"),
-        (with_images(candidate=np.arange(rows)), "disagree"),
-        (dataclasses.replace(good, candidates=Candidates.none()), "disagree"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            write_shard(tmp_path, 0, content)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_shard_of_nothing_merges(tmp_path: Path) -> None:
-    nothing = np.zeros(0, np.int64)
-    with open_shard_folder(tmp_path / "x.h5", {}) as run:
-        run.write(0, shard(0))
-        run.write(1, ShardContent([], Images.real(nothing, nothing, nothing, nothing, nothing)))
-        run.merge(header(), 2)
-    assert verify(tmp_path / "x.h5").images == REAL

@@ -1,4 +1,4 @@
-"""Small shards and files that the tests of store, shards and flatfile share."""
+"""Small shards and files that the tests of hdf5 and exchange share."""
 
 from __future__ import annotations
 
