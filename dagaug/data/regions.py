@@ -12,7 +12,7 @@ from jaxtyping import Float32, UInt8
 from dagaug.data.dataset import Box
 from dagaug.runtime.errors import UsageError
 
-__all__ = ["Fit", "Region", "cut", "cut_mask", "paste", "region_of"]
+__all__ = ["Fit", "Region", "cut", "cut_mask", "letterboxed", "paste", "region_of"]
 
 Fit = Literal["letterbox", "crop"]
 """How a whole image becomes square: padded to its longer side, or cropped to its shorter one."""
@@ -101,6 +101,11 @@ def cut(image: UInt8[np.ndarray, "H W 3"], region: Region, size: int) -> UInt8[n
     )
     around = ((rows.before, size - rows.before - rows.length), (columns.before, size - columns.before - columns.length))
     return np.pad(inner, (*around, (0, 0)), mode="edge")
+
+
+def letterboxed(image: UInt8[np.ndarray, "H W 3"], size: int) -> UInt8[np.ndarray, "{size} {size} 3"]:
+    """The whole image in a square of ``size`` pixels."""
+    return cut(image, region_of(*image.shape[:2], box=None, fit="letterbox"), size)
 
 
 class _AxisCrop(NamedTuple):

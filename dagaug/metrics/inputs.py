@@ -16,13 +16,13 @@ from dagaug.classifiers.cross_fit import cross_fit
 from dagaug.classifiers.fit import FitOptions
 from dagaug.data.dataset import Dataset, class_mismatch
 from dagaug.data.patches import Framing, Patches
-from dagaug.data.regions import cut, region_of
+from dagaug.data.regions import letterboxed
 from dagaug.hdf5.provenance import Provenance
 from dagaug.hdf5.reader import Store
 from dagaug.runtime.errors import DataError, StoreError
 from dagaug.runtime.progress import Progress
 
-__all__ = ["BATCH", "batches_of", "check_fits", "framing_of", "letterboxed", "stored_images", "train_judge"]
+__all__ = ["BATCH", "batches_of", "check_fits", "framing_of", "stored_images", "train_judge"]
 
 BATCH = 256
 """Images in the networks at a time."""
@@ -68,11 +68,6 @@ def stored_images(store: Store, rows: Int64[np.ndarray, " N"], size: int) -> Ite
     for start in range(0, len(rows), BATCH):
         images = store.read(rows[start : start + BATCH].tolist())
         yield np.stack([letterboxed(image, size) for image in images])
-
-
-def letterboxed(image: UInt8[np.ndarray, "H W 3"], size: int) -> UInt8[np.ndarray, "S S 3"]:
-    """The whole image in a square of ``size`` pixels."""
-    return cut(image, region_of(*image.shape[:2], box=None, fit="letterbox"), size)
 
 
 def batches_of(images: UInt8[np.ndarray, "N S S 3"]) -> Iterator[UInt8[np.ndarray, "B S S 3"]]:

@@ -25,10 +25,10 @@ from dagaug.data.foreground import fill_background
 from dagaug.data.image_files import decode
 from dagaug.data.layouts import read_dataset
 from dagaug.data.patches import Framing, read_patches
-from dagaug.data.regions import Region, cut, cut_mask, region_of
+from dagaug.data.regions import Region, cut, cut_mask, letterboxed, region_of
 from dagaug.hdf5.reader import Store
 from dagaug.metrics.answer_table import TrueAnswerLookup, read_true_answers
-from dagaug.metrics.inputs import check_fits, framing_of, letterboxed, train_judge
+from dagaug.metrics.inputs import check_fits, framing_of, train_judge
 from dagaug.runtime.errors import DataError, ImageError, UsageError
 from dagaug.runtime.progress import SILENT, Progress
 

@@ -28,6 +28,7 @@ from dagaug.data import image_files as imaging
 from dagaug.data.dataset import Dataset
 from dagaug.data.foreground import cut_out
 from dagaug.data.patches import Patches, read_patches
+from dagaug.data.regions import letterboxed
 from dagaug.hdf5.reader import Store
 from dagaug.hdf5.schema import Header, Images
 from dagaug.model.checkpoint import MODEL_FILE, sha256
@@ -35,7 +36,6 @@ from dagaug.model.trained_model import TrainedModel, load_model
 from dagaug.model.translators import ReferenceTranslator
 from dagaug.runtime.errors import CheckpointError, DataError
 from dagaug.runtime.progress import SILENT, Progress
-from dagaug.score.image_sets import letterboxed
 from dagaug.score.options import Control
 
 __all__ = ["Controls", "find_checkpoint"]

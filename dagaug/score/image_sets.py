@@ -11,13 +11,14 @@ from jaxtyping import Int64, Integer, UInt8
 
 from dagaug.augment.provenance import backgrounds_of
 from dagaug.classifiers.classifier import hash_images
-from dagaug.data import loading, regions
+from dagaug.data import loading
 from dagaug.data.dataset import Dataset, class_mismatch, is_image_name
+from dagaug.data.regions import letterboxed
 from dagaug.hdf5.reader import Store
 from dagaug.runtime.errors import DataError
 from dagaug.runtime.progress import SILENT, Progress
 
-__all__ = ["ImageSet", "TracedImageSet", "letterboxed", "load_folder", "load_other", "load_real", "load_store"]
+__all__ = ["ImageSet", "TracedImageSet", "load_folder", "load_other", "load_real", "load_store"]
 
 
 @dataclass(frozen=True)
@@ -49,11 +50,6 @@ class TracedImageSet(ImageSet):
     """
 
     origins: tuple[tuple[str, ...], ...]
-
-
-def letterboxed(image: UInt8[np.ndarray, "H W 3"], size: int) -> UInt8[np.ndarray, "S S 3"]:
-    """The whole image in a square, as the classifiers see it."""
-    return regions.cut(image, regions.region_of(*image.shape[:2], box=None, fit="letterbox"), size)
 
 
 def load_real(
