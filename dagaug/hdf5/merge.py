@@ -142,7 +142,7 @@ def _merge(path: Path, parts: Path, count: int, header: Header, folder: Path | N
             shift["candidates/image"] += shard.rows("images/label")
             shift["images/offset"] += shard.rows("images/data")
             task.advance()
-        digests = {name: whole.digest() for name, whole in hashes.items()}
+        digests = {name: total.digest() for name, total in hashes.items()}
         append("content_sha256", np.frombuffer(digest(attributes, digests, extents), np.uint8))
 
 
