@@ -151,7 +151,7 @@ def find_judges(file: Path, checkpoint: str) -> Path | None:
 
     Args:
         file: the HDF5 file.
-        options: the options stored in it.
+        checkpoint: path of the checkpoint that the file names; may be empty.
 
     Returns:
         None if neither folder has the file.
