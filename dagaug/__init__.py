@@ -1,7 +1,7 @@
 """Data augmentation for fine-grained images: redraw each image in the pose of another (DA-GAN).
 
-Names are imported on first use, so that ``import dagaug`` is fast. ``augment`` and ``score`` are not among them, because
-they are also names of packages: use ``from dagaug.augment import augment``.
+Names are imported on first use, so that ``import dagaug`` is fast. ``augment`` and ``score`` are not among them: they
+are also names of packages. Use ``from dagaug.augment import augment``.
 """
 
 from __future__ import annotations

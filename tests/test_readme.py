@@ -1,4 +1,4 @@
-"""The README tells of every command, its examples are true, and the names it imports are there."""
+"""The README names every command, its examples are valid, and the links of all pages work."""
 
 from __future__ import annotations
 
@@ -124,7 +124,44 @@ def test_the_examples_of_python_are_python_and_import_what_there_is(readme: str)
                 assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == []
 
 
-def test_files_that_the_readme_shows_are_there(readme: str) -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", readme):
-        if "://" not in target:
-            assert (README.parent / target).exists(), target
+# ---- links
+
+PAGES = [README, *sorted((README.parent / "examples").glob("*.md"))]
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+
+
+def without_code(page: str) -> str:
+    """The text of a page without its code blocks and inline code."""
+    return re.sub(r"`[^`\n]*`", "", re.sub(r"^```.*?^```", "", page, flags=re.MULTILINE | re.DOTALL))
+
+
+def anchors_of(page: Path) -> set[str]:
+    """Anchors of a page's headings, as GitHub makes them."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    found: set[str] = set()
+    for heading in re.findall(r"^#+ +(.+?) *$", text, re.MULTILINE):
+        shown = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading).lower()
+        anchor = re.sub(r"[^\w\- ]", "", shown).replace(" ", "-")
+        repeated = sum(re.fullmatch(rf"{re.escape(anchor)}(-\d+)?", known) is not None for known in found)
+        found.add(f"{anchor}-{repeated}" if repeated else anchor)
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_relative_links_and_anchors_of_pages_exist(page: Path) -> None:
+    if not page.is_file():
+        pytest.skip("there is no README.md beside the tests")
+    broken = []
+    for target in LINK.findall(without_code(page.read_text(encoding="utf-8"))):
+        if "://" in target or target.startswith("mailto:"):
+            continue
+        name, _, anchor = target.partition("#")
+        file = (page.parent / name).resolve() if name else page
+        if not file.exists() or (anchor and file.suffix == ".md" and anchor not in anchors_of(file)):
+            broken.append(target)
+    assert broken == []
+
+
+def test_pages_have_links_to_check() -> None:
+    assert any("#" in target or target.endswith(".md") for page in PAGES if page.is_file()
+               for target in LINK.findall(page.read_text(encoding="utf-8")))  # fmt: skip

@@ -131,7 +131,7 @@ def flags_of_other_programs(page: str) -> set[str]:
 def flags_of_examples() -> set[str]:
     """Flags of the scripts in ``examples/``."""
     scripts = (ROOT.parent / "examples").glob("*.py")
-    return {text for path in scripts for text in strings(path) if FLAG.fullmatch(text)}
+    return {name for path in scripts for name in FLAG.findall(path.read_text(encoding="utf-8"))}
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
