@@ -59,12 +59,12 @@ class BatchTranslator:
 
     def __call__(self, patches: UInt8[np.ndarray, "B S S 3"]) -> UInt8[np.ndarray, "B S S 3"]:
         """Translate a batch of RGB patches; if memory runs out, in parts."""
+        parts = split_to_fit(lambda start, stop: self._translate(patches[start:stop]), 0, len(patches), self.device)
+        return np.concatenate(parts)
 
-        def translate(start: int, stop: int) -> UInt8[np.ndarray, "P S S 3"]:
-            with torch.inference_mode():
-                return to_pixels(self.translator(to_tensor(patches[start:stop], self.device)))
-
-        return np.concatenate(split_to_fit(translate, 0, len(patches), self.device))
+    @torch.inference_mode()
+    def _translate(self, patches: UInt8[np.ndarray, "P S S 3"]) -> UInt8[np.ndarray, "P S S 3"]:
+        return to_pixels(self.translator(to_tensor(patches, self.device)))
 
 
 class FolderReader:
