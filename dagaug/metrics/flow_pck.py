@@ -1,0 +1,174 @@
+"""PCK of the flow: does a morph take each part of the reference from the same part of the source?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float32, Int64
+from torch import Tensor
+from torch.nn import functional as F
+
+from dagaug.compute.tensors import to_tensor
+from dagaug.data.dataset import Dataset, Split
+from dagaug.data.patches import Patches, read_patches
+from dagaug.model.trained_model import TrainedModel
+from dagaug.runtime.errors import DataError, UsageError
+from dagaug.runtime.progress import SILENT, Progress
+
+__all__ = ["FlowPck", "measure_flow", "part_positions"]
+
+_LEAST_PARTS = 3  # common visible parts of a pair
+_BATCH = 8
+
+
+@dataclass(frozen=True)
+class FlowPck:
+    """Percentage of correct key points of a model's flow, as shares in [0, 1].
+
+    Attributes:
+        pck: share of parts whose flow ends within 0.1 of the larger side of the source's box from the same part.
+        pck_fine: the same within 0.05.
+        in_place: the same as ``pck`` for a flow that leaves every part where it is.
+        inside: share of visible parts inside the mask (above 0.5).
+        area: mean share of the patch that the mask covers.
+        pairs: image pairs.
+        parts: parts visible in both images of a pair, over all pairs.
+        images: images whose masks were measured.
+        split: of the images.
+    """
+
+    pck: float
+    pck_fine: float
+    in_place: float
+    inside: float
+    area: float
+    pairs: int
+    parts: int
+    images: int
+    split: Split
+
+
+def part_positions(patches: Patches) -> tuple[Float32[np.ndarray, "N P 2"], Bool[np.ndarray, "N P"]]:
+    """Where the annotated parts are in the patches (x, y in [0, 1], anything where unseen), and which are visible."""
+    numbers = sorted({number for sample in patches.samples for number, _, _ in sample.parts})
+    place = {number: column for column, number in enumerate(numbers)}
+    positions = np.zeros((len(patches.samples), len(numbers), 2), np.float32)
+    visible = np.zeros(positions.shape[:2], bool)
+    for row, (sample, region) in enumerate(zip(patches.samples, patches.regions, strict=True)):
+        left, top, side = region.pixels()
+        for number, x, y in sample.parts:
+            positions[row, place[number]] = (x - left) / side, (y - top) / side
+            visible[row, place[number]] = True
+    return positions, visible & (positions >= 0).all(-1) & (positions < 1).all(-1)
+
+
+def measure_flow(
+    model: TrainedModel,
+    dataset: Dataset,
+    *,
+    split: Split = "test",
+    pairs: int = 300,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    workers: int | None = None,
+    progress: Progress = SILENT,
+) -> FlowPck:
+    """Measure the flow of random pairs of images of any classes, and the masks of all images of a split.
+
+    Args:
+        model: morphs poses (mode ``reference``).
+        dataset: has part points, as CUB-200-2011 has.
+        split: of the images.
+        pairs: number of pairs (source, reference), drawn from ``seed``; both have at least 3 visible parts in common.
+
+    Raises:
+        UsageError: the model does not morph poses.
+        DataError: the data have no part points, or no pair has enough of them in common.
+    """
+    if model.card.mode != "reference":
+        raise UsageError(f"{model.path}: does not morph poses; its flow cannot be measured")
+    samples = [sample for sample in dataset.samples if sample.split == split and sample.parts]
+    if len(samples) < 2:
+        raise DataError(f"{dataset.root}: has no part points (parts/part_locs.txt) in its {split} images")
+    patches = read_patches(dataset, samples, model.card.framing, workers=workers, progress=progress)
+    positions, visible = part_positions(patches)
+    chosen = _draw_pairs(visible, pairs, seed)
+    if not len(chosen):
+        raise DataError(f"{dataset.root}: no two {split} images have {_LEAST_PARTS} visible parts in common")
+    scales = np.array([max(box[2:]) if box is not None else 1.0 for box in patches.boxes()])
+    distances: list[np.ndarray] = []
+    stay: list[np.ndarray] = []
+    with progress.task("Measuring the flow", len(chosen), "pairs") as task:
+        for first in range(0, len(chosen), _BATCH):
+            part = chosen[first : first + _BATCH]
+            found = _carried_parts(model, patches, part, positions, torch.device(device))
+            for (source, reference), ends in zip(part, found, strict=True):
+                both = visible[source] & visible[reference]
+                truth = positions[source, both]
+                distances.append(np.linalg.norm(ends[both] - truth, axis=-1) / scales[source])
+                stay.append(np.linalg.norm(positions[reference, both] - truth, axis=-1) / scales[source])
+            task.advance(len(part))
+    all_distances = np.concatenate(distances)
+    inside, area = _measure_masks(model, patches, positions, visible, torch.device(device), progress)
+    return FlowPck(
+        pck=float((all_distances <= 0.1).mean()),
+        pck_fine=float((all_distances <= 0.05).mean()),
+        in_place=float((np.concatenate(stay) <= 0.1).mean()),
+        inside=inside,
+        area=area,
+        pairs=len(chosen),
+        parts=len(all_distances),
+        images=len(patches.samples),
+        split=split,
+    )
+
+
+def _draw_pairs(visible: Bool[np.ndarray, "N P"], count: int, seed: int) -> Int64[np.ndarray, "M 2"]:
+    rng = np.random.default_rng(seed)
+    common = visible.astype(np.int64) @ visible.T
+    np.fill_diagonal(common, 0)
+    possible = np.argwhere(common >= _LEAST_PARTS)
+    return possible[rng.permutation(len(possible))[:count]]
+
+
+def _carried_parts(
+    model: TrainedModel,
+    patches: Patches,
+    pairs: Int64[np.ndarray, "B 2"],
+    positions: Float32[np.ndarray, "N P 2"],
+    device: torch.device,
+) -> Float32[np.ndarray, "B P 2"]:
+    """Where in the sources the flow takes the references' parts from, x and y in [0, 1]."""
+    translator = model.translator.to(device)
+    with torch.inference_mode():
+        source, appearance = translator.read(to_tensor(patches.images[pairs[:, 0]], device))
+        reference, _ = translator.read(to_tensor(patches.images[pairs[:, 1]], device))
+        flow: Tensor = translator(appearance, source, reference).flow.permute(0, 3, 1, 2).float()
+        where = torch.from_numpy(positions[pairs[:, 1]]).to(device)[:, None] * 2 - 1  # B 1 P 2
+        ends = F.grid_sample(flow, where, padding_mode="border", align_corners=False)[:, :, 0].mT
+    return ((ends + 1) / 2).cpu().numpy()
+
+
+def _measure_masks(
+    model: TrainedModel,
+    patches: Patches,
+    positions: Float32[np.ndarray, "N P 2"],
+    visible: Bool[np.ndarray, "N P"],
+    device: torch.device,
+    progress: Progress,
+) -> tuple[float, float]:
+    """Share of visible parts inside the masks, and the masks' mean share of the patches."""
+    dae, side = model.translator.to(device).dae, patches.images.shape[1]
+    hits, area = [], []
+    with torch.inference_mode(), progress.task("Measuring the masks", len(patches.images), "images") as task:
+        for first in range(0, len(patches.images), _BATCH):
+            images = patches.images[first : first + _BATCH]
+            masks = dae.structure(to_tensor(images, device))[0].object[:, 0].cpu().numpy() > 0.5
+            for row, mask in enumerate(masks, start=first):
+                x, y = (positions[row, visible[row]] * side).astype(np.int64).T
+                hits.append(mask[y, x])
+                area.append(mask.mean())
+            task.advance(len(images))
+    return float(np.concatenate(hits).mean()), float(np.mean(area))
