@@ -17,6 +17,7 @@ from dagaug.report import morph_selection
 from dagaug.report.contact_sheets import region_colours
 from dagaug.report.data_cloud import KINDS, Cloud
 from dagaug.report.images import KEPT, AttendedRegions, ImageRef, MorphTable, OriginalImages
+from dagaug.report.morph_selection import SelectedMorphs
 from dagaug.report.scatter import COLUMNS, Group, Scatter, scatter, tile_sheet
 from dagaug.report.training_run import data_uri
 from dagaug.report.wording import percent, reason
@@ -205,24 +206,7 @@ def morph_section(
         most=_MOST_MORPHS,
         budget=_MORPHS_BYTES,
     )
-    files = store.header.files
-    items: list[dict[str, object]] = []
-    for (morph, *shown), rank in zip(chosen.items, chosen.ranks, strict=True):
-        source, reference = int(morphs.source[morph]), int(morphs.reference[morph])
-        confidence = float(morphs.confidence[morph])
-        items.append(
-            {
-                "pictures": shown,
-                "label": int(morphs.label[morph]),
-                "reference_label": int(morphs.reference_label[morph]),
-                "predicted": int(morphs.predicted[morph]),
-                "confidence": round(confidence, 4) if np.isfinite(confidence) else None,
-                "verdict": int(morphs.verdict[morph]),
-                "kind": morphs.kind[morph],
-                "rank": rank,
-                "files": [files[source], files[reference] if reference >= 0 else ""],
-            }
-        )
+    items = _morph_items(chosen, morphs, store.header.files)
     regions, count = _regions(attention, chosen.shown)
     in_file = np.bincount(morphs.verdict, minlength=len(morphs.verdicts))
     judged = np.bincount(store.candidates.verdict, minlength=len(morphs.verdicts))
@@ -260,6 +244,28 @@ def morph_section(
             "kept": morphs.verdicts.index(KEPT),
         },
     )
+
+
+def _morph_items(chosen: SelectedMorphs, morphs: MorphTable, files: Sequence[str]) -> list[dict[str, object]]:
+    """One record per selected morph, for the script of the page."""
+    items: list[dict[str, object]] = []
+    for (morph, *shown), rank in zip(chosen.items, chosen.ranks, strict=True):
+        source, reference = int(morphs.source[morph]), int(morphs.reference[morph])
+        confidence = float(morphs.confidence[morph])
+        items.append(
+            {
+                "pictures": shown,
+                "label": int(morphs.label[morph]),
+                "reference_label": int(morphs.reference_label[morph]),
+                "predicted": int(morphs.predicted[morph]),
+                "confidence": round(confidence, 4) if np.isfinite(confidence) else None,
+                "verdict": int(morphs.verdict[morph]),
+                "kind": morphs.kind[morph],
+                "rank": rank,
+                "files": [files[source], files[reference] if reference >= 0 else ""],
+            }
+        )
+    return items
 
 
 def _regions(attention: FindRegions | None, shown: Sequence[ImageRef]) -> tuple[list[list[float] | None], int]:

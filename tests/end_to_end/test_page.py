@@ -76,8 +76,8 @@ def test_filters_of_the_address_choose_what_is_shown(browser: Browser, page: Pat
     assert shown == sorted(shown)
     browser.open(page, "show=best&verdict=1&class=2")
     (card,) = browser.evaluate(CARDS + ".map((card) => card.innerText)")
-    assert "rejected, mislabelled: the classifier takes it for another class" in card
-    assert "among the surest" in card
+    assert "rejected, mislabelled: the classifier predicts another class" in card
+    assert "high confidence" in card
     browser.open(page, "show=nonsense&class=99")
     assert browser.evaluate(CARDS + ".length") == 18
 
@@ -91,9 +91,9 @@ def test_every_card_says_how_it_was_chosen_and_its_place_among_all(browser: Brow
             "[...document.querySelectorAll('[data-tab]:not([hidden])')].map((note) => note.dataset.tab)"
         )
         assert notes == [tab]
-    assert marks["best"][0] == "among the surest: no. 1 of 18 by confidence"
-    assert marks["worst"][0].startswith("among the least sure: no. 1")
-    assert all(mark.startswith("drawn at random: no. ") for mark in marks["random"])
+    assert marks["best"][0] == "high confidence: no. 1 of 18 by confidence"
+    assert marks["worst"][0].startswith("low confidence: no. 1")
+    assert all(mark.startswith("random sample: no. ") for mark in marks["random"])
 
 
 def test_filters_work_by_keyboard_alone_and_focus_is_seen(browser: Browser, page: Path) -> None:

@@ -179,12 +179,12 @@ def test_why_there_is_no_cloud_is_told(tmp_path: Path, data: Dataset) -> None:
     store = write(tmp_path / "a", data, judges)
     assert make_data_cloud(store, None) == (None, "the data folder was not found")
     other = write(tmp_path / "b", data, judges, judges="others")
-    assert "are not the classifiers that selected for this file" in make_data_cloud(other, data)[1]
+    assert "does not hold the judges of this file" in make_data_cloud(other, data)[1]
     unframed = write(tmp_path / "c", data, judges, framing={"size": "large"})
-    assert make_data_cloud(unframed, data)[1] == "the file does not say how its images were cut"
+    assert make_data_cloud(unframed, data)[1] == "the file does not record how its images were cropped"
     renamed = replace(data, classes=tuple(reversed(data.classes)))
     assert "are not those of the file" in make_data_cloud(store, renamed)[1]
     (tmp_path / "a" / JUDGES_FILE).write_bytes(b"damaged")
     assert "not a readable classifier" in make_data_cloud(store, data)[1]
     (tmp_path / "a" / JUDGES_FILE).unlink()
-    assert "not beside the file or its checkpoint" in make_data_cloud(store, data)[1]
+    assert "not found beside the file or its checkpoint" in make_data_cloud(store, data)[1]

@@ -201,7 +201,7 @@ def test_run_is_shown(document: Document) -> None:
     assert len(shown) == 4 + 1  # with the attention
     assert "4 of 7 sheets of the run" in document.text
     assert len(document.named("svg")) == 2 + 4  # with the cloud and the signs of its three kinds
-    assert "could not be read: 1" in document.text
+    assert "Unreadable lines of metrics.jsonl: 1" in document.text
     assert "networks.instances" in document.text
 
 
