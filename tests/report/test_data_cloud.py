@@ -185,6 +185,6 @@ def test_why_there_is_no_cloud_is_told(tmp_path: Path, data: Dataset) -> None:
     renamed = replace(data, classes=tuple(reversed(data.classes)))
     assert "are not those of the file" in make_data_cloud(store, renamed)[1]
     (tmp_path / "a" / JUDGES_FILE).write_bytes(b"damaged")
-    assert "not a readable classifier" in make_data_cloud(store, data)[1]
+    assert "not a readable" in make_data_cloud(store, data)[1]
     (tmp_path / "a" / JUDGES_FILE).unlink()
     assert "not found beside the file or its checkpoint" in make_data_cloud(store, data)[1]
