@@ -59,7 +59,7 @@ def test_without_ray_the_error_names_the_install_command(
 
 def test_options_of_ray_without_it_are_refused(birds_run: Path, birds_folder: Path, tmp_path: Path) -> None:
     told = dagaug("augment", birds_folder, "--refs", 1, "--checkpoint", birds_run, "--ray-workers", 2)
-    assert (told.code, "only with --engine ray" in told.err) == (2, True)
+    assert (told.code, "used only with a Ray cluster" in told.err) == (2, True)
 
 
 # ---- a cluster of two workers on this machine
