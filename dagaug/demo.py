@@ -13,7 +13,7 @@ from dagaug.classifiers.fit import FitOptions
 from dagaug.compute.devices import pick_device
 from dagaug.data.layouts import read_dataset
 from dagaug.model.trained_model import JUDGES_FILE, load_model
-from dagaug.report.attention import find_attention
+from dagaug.report.attended_regions import find_attention
 from dagaug.report.data_cloud import make_data_cloud
 from dagaug.report.write import sheet_of_store, write_report
 from dagaug.runtime.progress import SILENT, Progress

@@ -28,10 +28,10 @@ from dagaug.compute.tensors import to_pixels
 from dagaug.data.patches import Framing
 from dagaug.model import checkpoint
 from dagaug.model.networks import Structure
-from dagaug.model.presets import PRESETS
+from dagaug.model.random_warps import jitter_colours
+from dagaug.model.task_presets import PRESETS
 from dagaug.model.trained_model import ModelCard, save_model
 from dagaug.model.translators import ReferenceTranslator, composite
-from dagaug.model.warps import jitter_colours
 from dagaug.training import losses
 from dagaug.training.creatures import CreaturePairs, creature_pairs
 from dagaug.training.pairs import step_generator, warped_pairs

@@ -38,7 +38,7 @@ from dagaug.data.foreground import fill_background
 from dagaug.data.image_files import decode
 from dagaug.data.layouts import read_dataset
 from dagaug.data.patches import Patches, read_patches
-from dagaug.data.regions import cut, cut_mask
+from dagaug.data.square_crops import cut, cut_mask
 from dagaug.model.trained_model import load_model
 from dagaug.model.translators import ReferenceTranslator, composite
 

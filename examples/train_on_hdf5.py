@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import DataLoader, WeightedRandomSampler
 
 from dagaug import AugmentedDataset
-from dagaug.data.regions import cut, region_of
+from dagaug.data.square_crops import cut, region_of
 
 
 class ToTensor:

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from dagaug.augment.plan import ORIENTATION_OF, ORIENTATIONS
+from dagaug.augment.morph_plan import ORIENTATION_OF, ORIENTATIONS
 from dagaug.data.dataset import Dataset
 from dagaug.data.image_files import decode
 from dagaug.data.patches import Patches
-from dagaug.data.regions import Region, paste
+from dagaug.data.square_crops import Region, paste
 from dagaug.hdf5.provenance import OutputFrame
 from dagaug.runtime.errors import DataError, ImageError
 
@@ -43,7 +43,7 @@ class Compositor:
             patch: RGB.
             cover: opacity of the patch over the background image's own patch, 0 to 255.
             background_row: the image that gives the background, an index into the patches.
-            variant: index into :data:`~dagaug.augment.plan.VARIANTS`.
+            variant: index into :data:`~dagaug.augment.morph_plan.VARIANTS`.
 
         Raises:
             DataError: the background image has become unreadable.

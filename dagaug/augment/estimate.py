@@ -12,9 +12,9 @@ import numpy as np
 
 from dagaug.augment.engine import Engine
 from dagaug.augment.job import Job, Shard
-from dagaug.augment.judging import untrained_judge
+from dagaug.augment.judges import untrained_judge
+from dagaug.augment.morph_plan import ORIENTATIONS, random_plan
 from dagaug.augment.options import AugmentOptions
-from dagaug.augment.plan import ORIENTATIONS, random_plan
 from dagaug.augment.shard_content import ShardMaker
 from dagaug.compute.devices import pick_device
 from dagaug.data.dataset import Dataset

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from dagaug.augment.checks import check_classes
+from dagaug.augment.checkpoint_checks import check_classes
 from dagaug.augment.engine import Engine
+from dagaug.augment.morph_plan import VARIANTS, MorphPlan, pairs_from_csv, random_plan
 from dagaug.augment.options import AugmentOptions
-from dagaug.augment.plan import VARIANTS, MorphPlan, pairs_from_csv, random_plan
 from dagaug.augment.selection import VERDICTS, check_bounds
 from dagaug.classifiers.cross_fit import CrossFitted
 from dagaug.data.dataset import Dataset, Sample

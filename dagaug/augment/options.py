@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from dagaug.augment.compositing import OutputFrame
-from dagaug.augment.plan import DEFAULT_VARIANTS, Background, Variant, variant_name
+from dagaug.augment.morph_plan import DEFAULT_VARIANTS, Background, Variant, variant_name
 from dagaug.augment.selection import Keep
 
 __all__ = ["AugmentOptions"]
@@ -22,7 +22,7 @@ class AugmentOptions(BaseModel):
         variants: candidates of each reference: ``morph`` (the source in its pose), ``mirror`` (in its mirrored pose),
             ``cutout`` (the source unchanged on its background).
         background: whose background candidates have: the ``reference``'s, the ``source``'s, or that of an ``other``
-            training image (:func:`~dagaug.augment.plan.background_rows`).
+            training image (:func:`~dagaug.augment.morph_plan.background_rows`).
         keep: ``per-reference`` (best candidate of each reference), ``per-image`` (best candidate of each source, the
             paper's rule), ``all``.
         allow_mislabelled: keep candidates whose top-1 prediction is not the source's label.

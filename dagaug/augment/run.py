@@ -16,11 +16,11 @@ import numpy as np
 
 from dagaug.augment.estimate import suitable_batch_size
 from dagaug.augment.job import DEFAULT_SHARD_SIZES, Job, ShardSizes
-from dagaug.augment.judging import Judges, prepare_judges
+from dagaug.augment.judges import Judges, prepare_judges
 from dagaug.augment.local_executor import Executor, LocalExecutor
 from dagaug.augment.options import AugmentOptions
-from dagaug.augment.previous_file import PreviousFile
 from dagaug.augment.selection import verdict_counts
+from dagaug.augment.shard_reuse import PreviousFile
 from dagaug.compute.devices import pick_device
 from dagaug.data.dataset import Dataset
 from dagaug.data.image_files import Skipped

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dagaug.cli.parameters import (
+from dagaug.cli.shared import build_options
+from dagaug.cli.shared_options import (
     CANDIDATES,
     CLASSIFIER,
     DATA,
@@ -34,7 +35,6 @@ from dagaug.cli.parameters import (
     Weights,
     Workers,
 )
-from dagaug.cli.shared import build_options
 from dagaug.runtime.errors import UsageError
 
 if TYPE_CHECKING:

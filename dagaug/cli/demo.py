@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from dagaug.cli.parameters import Device, Json, Quiet, Seed
+from dagaug.cli.shared_options import Device, Json, Quiet, Seed
 from dagaug.cli.train import write_snapshot
 
 __all__ = ["demo"]
@@ -35,7 +35,7 @@ def demo(
     """Run everything on the built-in birds: data, train, augment, score, report. About 11 minutes on two cores."""
     import json
 
-    from dagaug.cli.tables import score_lines, score_table
+    from dagaug.cli.result_text import score_lines, score_table
     from dagaug.cli.terminal import Terminal
     from dagaug.demo import run_demo
 

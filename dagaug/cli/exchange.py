@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from dagaug.cli.parameters import ExportChoice, Json, Overwrite, Quiet, StoreFile
+from dagaug.cli.shared_options import ExportChoice, Json, Overwrite, Quiet, StoreFile
 
 __all__ = ["export", "import_"]
 

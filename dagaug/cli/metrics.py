@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from dagaug.cli.parameters import (
+from dagaug.cli.shared import data_folder, read_stored_dataset
+from dagaug.cli.shared_options import (
     CLASSIFIER,
     Classifier,
     Device,
@@ -18,7 +19,6 @@ from dagaug.cli.parameters import (
     StoreFile,
     Workers,
 )
-from dagaug.cli.shared import data_folder, read_stored_dataset
 from dagaug.runtime.errors import UsageError
 
 __all__ = ["metrics"]
@@ -118,7 +118,7 @@ def metrics(
     """Measure how realistic, diverse and recognisable synthetic images are, or how correct morphs of known pairs."""
     import os
 
-    from dagaug.cli.tables import metrics_lines, metrics_table, pairs_lines, pairs_table
+    from dagaug.cli.result_text import metrics_lines, metrics_table, pairs_lines, pairs_table
     from dagaug.cli.terminal import Terminal
     from dagaug.compute.devices import pick_device
     from dagaug.hdf5.reader import Store
@@ -130,7 +130,7 @@ def metrics(
     on = pick_device(device)
     writable = os.access(file.resolve().parent, os.W_OK)  # else the trained classifier is not cached
     if pairs is not None:
-        from dagaug.metrics.true_answers import evaluate_pairs
+        from dagaug.metrics.answer_comparison import evaluate_pairs
 
         compared = evaluate_pairs(
             file, dataset, pairs,

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from dagaug.cli.parameters import Json, PoseBandChoice, Quiet, Seed
+from dagaug.cli.shared_options import Json, PoseBandChoice, Quiet, Seed
 
 __all__ = ["sample_data"]
 

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from dagaug.cli.parameters import (
+from dagaug.cli.shared import data_folder, newest_store, read_stored_dataset
+from dagaug.cli.shared_options import (
     CLASSIFIER,
     EXPERIMENT,
     MACHINE,
@@ -19,7 +20,6 @@ from dagaug.cli.parameters import (
     Seed,
     Weights,
 )
-from dagaug.cli.shared import data_folder, newest_store, read_stored_dataset
 from dagaug.runtime.errors import DataError, UsageError
 
 __all__ = ["score"]
@@ -176,7 +176,7 @@ def score(
 
     from dagaug.classifiers.backbones import LITE0, network_for
     from dagaug.classifiers.fit import FitOptions
-    from dagaug.cli.tables import score_lines, score_table
+    from dagaug.cli.result_text import score_lines, score_table
     from dagaug.cli.terminal import Terminal
     from dagaug.compute.devices import pick_device, pick_devices
     from dagaug.hdf5.reader import Store

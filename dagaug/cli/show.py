@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dagaug.cli.parameters import Json, Seed, ShowChoice
 from dagaug.cli.shared import newest_store, read_stored_dataset
+from dagaug.cli.shared_options import Json, Seed, ShowChoice
 from dagaug.runtime.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def _inputs_of(store: Path, data: Path | None, terminal: "Terminal") -> _Inputs:
 
 def _show_page(store: Path, out: Path | None, data: Path | None, rows: int, seed: int, terminal: "Terminal") -> None:
     from dagaug.compute.devices import pick_device
-    from dagaug.report.attention import find_attention
+    from dagaug.report.attended_regions import find_attention
     from dagaug.report.data_cloud import make_data_cloud
     from dagaug.report.write import sheet_of_store, write_report
 

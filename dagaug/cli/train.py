@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dagaug.cli.parameters import (
+from dagaug.cli.shared import build_options
+from dagaug.cli.shared_options import (
     DATA,
     MACHINE,
     NETWORKS,
@@ -23,7 +24,6 @@ from dagaug.cli.parameters import (
     Strict,
     Workers,
 )
-from dagaug.cli.shared import build_options
 
 if TYPE_CHECKING:
     from dagaug.training.modes import Snapshot
@@ -214,7 +214,7 @@ def train(
 ) -> None:
     """Train DA-GAN on a folder of labelled images. The same command again resumes a stopped run."""
     from dagaug.cli.terminal import Terminal
-    from dagaug.data.domains import read_domains
+    from dagaug.data.domains_layout import read_domains
     from dagaug.data.layouts import read_dataset
     from dagaug.data.patches import Framing
     from dagaug.training.options import TrainOptions

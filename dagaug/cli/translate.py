@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dagaug.cli.parameters import (
+from dagaug.cli.shared_options import (
     MACHINE,
     STORAGE,
     Checkpoint,

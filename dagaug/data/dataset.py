@@ -1,6 +1,6 @@
 """Records of data sets: labelled images with their split, and pairs of unpaired domains.
 
-The readers in :mod:`dagaug.data.layouts` and :mod:`dagaug.data.domains` make these records from folders and list
+The readers in :mod:`dagaug.data.layouts` and :mod:`dagaug.data.domains_layout` make these records from folders and list
 files. They decode no image.
 """
 

@@ -14,7 +14,7 @@ from jaxtyping import Int64, UInt8
 
 from dagaug.data.dataset import Box
 from dagaug.data.image_files import WHITE, Skipped, decode
-from dagaug.data.regions import Fit, Region, cut, region_of
+from dagaug.data.square_crops import Fit, Region, cut, region_of
 from dagaug.runtime.errors import DataError, ImageError, UsageError
 from dagaug.runtime.prefetch import map_ahead
 from dagaug.runtime.progress import SILENT, Progress

@@ -14,7 +14,7 @@ from dagaug.data.dataset import Dataset, Sample
 from dagaug.data.foreground import PatchBox
 from dagaug.data.image_files import Skipped
 from dagaug.data.loading import load
-from dagaug.data.regions import Region
+from dagaug.data.square_crops import Region
 from dagaug.runtime.progress import SILENT, Progress
 
 __all__ = ["Framing", "Patches", "read_patches"]

@@ -1,7 +1,7 @@
 """Export of an HDF5 file for other tools: class folders, a table with image files, or tar shards.
 
-:mod:`dagaug.exchange.formats` lists which tools read which format. JPEG and PNG images are written byte for byte, raw
-images as PNG with the same pixels, each after a check of its hash. Class names and file names are not trusted: exported
+:mod:`dagaug.exchange.format_writers` lists which tools read which format. JPEG and PNG images are written byte for
+byte, raw images as PNG with the same pixels, each after a check of its hash. Class names and file names are not trusted: exported
 files get unique names that are safe on every file system; the original names stand in the tables. The file
 ``.dagaug-export`` (:mod:`dagaug.exchange.manifest`) has all other content of the HDF5 file, so that ``dagaug import``
 can restore it. The folder is written under a hidden name beside OUT and renamed when it is complete.
@@ -23,7 +23,14 @@ import numpy as np
 from jaxtyping import Bool, Int64
 
 from dagaug.data.image_files import encode
-from dagaug.exchange.formats import FORMAT_WRITERS, SHARD_IMAGES, ExportedImage, ExportPlan, FormatWriter, ImageLocation
+from dagaug.exchange.format_writers import (
+    FORMAT_WRITERS,
+    SHARD_IMAGES,
+    ExportedImage,
+    ExportPlan,
+    FormatWriter,
+    ImageLocation,
+)
 from dagaug.exchange.manifest import MANIFEST, select_images, write_manifest
 from dagaug.hdf5.reader import Store
 from dagaug.hdf5.schema import ATTRIBUTES, SCHEMA
@@ -88,7 +95,7 @@ def export(
     Args:
         store: the HDF5 file.
         out: folder to write; missing parent folders are created.
-        to: the format; see :mod:`dagaug.exchange.formats`.
+        to: the format; see :mod:`dagaug.exchange.format_writers`.
         synthetic_only: leave out the real images.
         split: export only the images of this split.
         shard_images: number of images in one tar of a ``webdataset``; None for :data:`SHARD_IMAGES`.

@@ -90,7 +90,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float, Integer
 
-from dagaug.hdf5.layout import UTF8, Extent
+from dagaug.hdf5.byte_positions import UTF8, Extent
 from dagaug.hdf5.provenance import Provenance
 
 __all__ = [

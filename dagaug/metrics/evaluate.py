@@ -23,8 +23,8 @@ from dagaug.data.dataset import Dataset
 from dagaug.data.patches import Patches, read_patches
 from dagaug.hdf5.reader import Store
 from dagaug.metrics import measures
+from dagaug.metrics.attention_pck import KeypointAccuracy, keypoint_accuracy, model_of_file
 from dagaug.metrics.inputs import BATCH, batches_of, check_fits, framing_of, stored_images, train_judge
-from dagaug.metrics.keypoints import KeypointAccuracy, keypoint_accuracy, model_of_file
 from dagaug.metrics.lpips import FILES, Lpips, find_weights
 from dagaug.metrics.measures import MeanStd
 from dagaug.runtime.errors import DataError, MissingExtraError, UsageError

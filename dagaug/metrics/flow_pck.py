@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from dagaug.compute.tensors import to_tensor
 from dagaug.data.dataset import Dataset, Split
 from dagaug.data.patches import Patches, read_patches
 from dagaug.model.trained_model import TrainedModel
+from dagaug.model.translators import ReferenceTranslator
 from dagaug.runtime.errors import DataError, UsageError
 from dagaug.runtime.progress import SILENT, Progress
 
@@ -88,7 +90,7 @@ def measure_flow(
         DataError: the data have no part points, or no pair has enough of them in common.
     """
     if model.card.mode != "reference":
-        raise UsageError(f"{model.path}: does not morph poses; its flow cannot be measured")
+        raise UsageError(f"{model.path}: does not morph poses, so it has no flow to measure")
     samples = [sample for sample in dataset.samples if sample.split == split and sample.parts]
     if len(samples) < 2:
         raise DataError(f"{dataset.root}: has no part points (parts/part_locs.txt) in its {split} images")
@@ -141,7 +143,7 @@ def _carried_parts(
     device: torch.device,
 ) -> Float32[np.ndarray, "B P 2"]:
     """Where in the sources the flow takes the references' parts from, x and y in [0, 1]."""
-    translator = model.translator.to(device)
+    translator = cast(ReferenceTranslator, model.translator).to(device)
     with torch.inference_mode():
         source, appearance = translator.read(to_tensor(patches.images[pairs[:, 0]], device))
         reference, _ = translator.read(to_tensor(patches.images[pairs[:, 1]], device))

@@ -16,7 +16,7 @@ from dagaug.classifiers.cross_fit import cross_fit
 from dagaug.classifiers.fit import FitOptions
 from dagaug.data.dataset import Dataset, class_mismatch
 from dagaug.data.patches import Framing, Patches
-from dagaug.data.regions import letterboxed
+from dagaug.data.square_crops import letterboxed
 from dagaug.hdf5.provenance import Provenance
 from dagaug.hdf5.reader import Store
 from dagaug.runtime.errors import DataError, StoreError

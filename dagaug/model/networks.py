@@ -23,8 +23,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dagaug.model.presets import AttentionSettings
-from dagaug.model.warps import identity_grid
+from dagaug.model.random_warps import identity_grid
+from dagaug.model.task_presets import AttentionSettings
 
 __all__ = [
     "Appearance",

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dagaug.data.patches import Framing
 from dagaug.model import checkpoint
-from dagaug.model.presets import AttentionSettings, Mode
+from dagaug.model.task_presets import AttentionSettings, Mode
 from dagaug.model.translators import PaperTranslator, ReferenceTranslator
 from dagaug.runtime.errors import CheckpointError
 

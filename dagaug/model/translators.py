@@ -25,8 +25,8 @@ from dagaug.model.networks import (
     stacked,
     upsample,
 )
-from dagaug.model.presets import AttentionSettings
-from dagaug.model.warps import identity_grid, sample
+from dagaug.model.random_warps import identity_grid, sample
+from dagaug.model.task_presets import AttentionSettings
 
 __all__ = [
     "Morph",

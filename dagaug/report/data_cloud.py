@@ -24,8 +24,8 @@ from dagaug.data.dataset import Dataset, Sample
 from dagaug.data.patches import Framing, Patches, read_patches
 from dagaug.hdf5.reader import Store
 from dagaug.model.trained_model import find_judges
-from dagaug.report.images import ImageRef, MorphTable, OriginalImages, class_balanced_sample
-from dagaug.report.network_inputs import NetworkInputs
+from dagaug.report.morph_images import ImageRef, MorphTable, OriginalImages, class_balanced_sample
+from dagaug.report.network_crops import NetworkInputs
 from dagaug.report.tsne import project
 from dagaug.runtime.errors import CheckpointError, DataError
 

@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from dagaug.hdf5.reader import Store
-from dagaug.report import morph_selection
+from dagaug.report import shown_morphs as morph_selection
 from dagaug.report.contact_sheets import region_colours
 from dagaug.report.data_cloud import KINDS, Cloud
-from dagaug.report.images import KEPT, AttendedRegions, ImageRef, MorphTable, OriginalImages
-from dagaug.report.morph_selection import SelectedMorphs
+from dagaug.report.morph_images import KEPT, AttendedRegions, ImageRef, MorphTable, OriginalImages
 from dagaug.report.scatter import COLUMNS, Group, Scatter, scatter, tile_sheet
+from dagaug.report.shown_morphs import SelectedMorphs
 from dagaug.report.training_run import data_uri
 from dagaug.report.wording import percent, reason
 

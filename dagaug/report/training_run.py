@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from dagaug.data import image_files as imaging
-from dagaug.report import images
+from dagaug.report import morph_images as images
 from dagaug.report.loss_curves import LossCurve, loss_curves, read_metrics
 from dagaug.runtime.errors import DataError, ImageError
 

@@ -12,15 +12,15 @@ from jaxtyping import UInt8
 
 from dagaug.data import image_files as imaging
 from dagaug.hdf5.reader import Store
-from dagaug.report import figures as figuring
-from dagaug.report import images
+from dagaug.report import morph_images as images
+from dagaug.report import paper_figures as figuring
 from dagaug.report.contact_sheets import Triple, triple_sheet
 from dagaug.report.data_cloud import Cloud
-from dagaug.report.figures import FigureFormat
-from dagaug.report.images import MorphTable, OriginalImages
 from dagaug.report.loss_curves import read_metrics
+from dagaug.report.morph_images import MorphTable, OriginalImages
 from dagaug.report.page import Page, installed_version, printable, render_page
 from dagaug.report.page_content import FindRegions, candidate_counts, cloud_scatter, cloud_section, morph_section
+from dagaug.report.paper_figures import FigureFormat
 from dagaug.report.score_view import score_view
 from dagaug.report.training_run import TrainingView, read_training, run_options
 from dagaug.report.wording import display_names
@@ -115,7 +115,7 @@ def write_report(
         run: run folder of the training, for curves, sample sheets and attended regions.
         score: JSON file of ``dagaug score``.
         data: the data folder, for sources and references if the file has no real images.
-        attention: returns attended regions, e.g. a :class:`~dagaug.report.attention.RegionFinder`.
+        attention: returns attended regions, e.g. a :class:`~dagaug.report.attended_regions.RegionFinder`.
         attention_missing: reason if there is no ``attention``.
         cloud: the data cloud (:func:`~dagaug.report.data_cloud.make_data_cloud`).
         cloud_missing: reason if there is no ``cloud``.

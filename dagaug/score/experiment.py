@@ -22,15 +22,15 @@ from dagaug.hdf5.reader import Store
 from dagaug.runtime.errors import UsageError
 from dagaug.runtime.progress import SILENT, Progress
 from dagaug.runtime.versions import library_versions
-from dagaug.score.controls import Controls
+from dagaug.score.control_images import Controls
 from dagaug.score.image_sets import ImageSet, TracedImageSet, load_other, load_real, load_store
 from dagaug.score.leak_checks import check_leaks
 from dagaug.score.notes import notes_of
 from dagaug.score.options import CONTROLS, MIXED, Arm, ScoreOptions
 from dagaug.score.results import ScoreResult, StepCandidate
 from dagaug.score.run_log import RunLog, ScoreRun
-from dagaug.score.run_table import RunTable
 from dagaug.score.step_search import choose_steps
+from dagaug.score.summaries import RunTable
 from dagaug.score.sweeps import fraction_points, ratio_points, sweep_trainings, swept_arm, with_steps
 from dagaug.score.trainings import SharedSettings, TrainingSpec, run_all
 

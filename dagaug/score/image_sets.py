@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int64, Integer, UInt8
 
-from dagaug.augment.provenance import backgrounds_of
+from dagaug.augment.background_sources import backgrounds_of
 from dagaug.classifiers.classifier import hash_images
 from dagaug.data import loading
 from dagaug.data.dataset import Dataset, class_mismatch, is_image_name
-from dagaug.data.regions import letterboxed
+from dagaug.data.square_crops import letterboxed
 from dagaug.hdf5.reader import Store
 from dagaug.runtime.errors import DataError
 from dagaug.runtime.progress import SILENT, Progress

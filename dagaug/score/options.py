@@ -28,7 +28,7 @@ Regime = Literal["scratch", "finetune", "linear-probe"]
 """How a classifier is trained: all weights from random ones, all from pretrained ones, or only a linear layer."""
 
 Control = Literal["cutout", "cutwarp", "random"]
-"""A control: synthetic images that lack one ingredient of the morphs (:mod:`dagaug.score.controls`)."""
+"""A control: synthetic images that lack one ingredient of the morphs (:mod:`dagaug.score.control_images`)."""
 
 CONTROLS: tuple[Control, ...] = ("cutout", "cutwarp", "random")
 

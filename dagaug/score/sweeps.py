@@ -12,7 +12,7 @@ from dagaug.runtime.errors import UsageError
 from dagaug.score.image_sets import ImageSet, TracedImageSet
 from dagaug.score.options import Arm, ScoreOptions
 from dagaug.score.results import FractionPoint, RatioPoint
-from dagaug.score.run_table import RunTable
+from dagaug.score.summaries import RunTable
 from dagaug.score.trainings import TrainingSpec
 
 __all__ = ["fraction_points", "ratio_points", "sweep_trainings", "swept_arm", "with_steps"]

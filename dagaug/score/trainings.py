@@ -15,7 +15,7 @@ from jaxtyping import Float32
 
 from dagaug.classifiers.fit import FitOptions, fit, fit_identity
 from dagaug.classifiers.linear_probe import LinearProbe
-from dagaug.compute.process_pool import run_jobs
+from dagaug.compute.device_jobs import run_jobs
 from dagaug.runtime.progress import Progress
 from dagaug.score.image_sets import ImageSet
 from dagaug.score.options import Regime

@@ -1,6 +1,6 @@
 """Training modes: the images in memory, batches, objective and sample images of ``reference`` and of ``paper`` mode.
 
-:class:`dagaug.training.trainer.Trainer` is the same for both; it calls a :class:`TrainingMode` in every step.
+:class:`dagaug.training.optimisation.Trainer` is the same for both; it calls a :class:`TrainingMode` in every step.
 """
 
 from __future__ import annotations

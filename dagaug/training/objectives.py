@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dagaug.model.networks import Appearance, Structure
+from dagaug.model.random_warps import jitter_colours
 from dagaug.model.translators import PaperTranslator, ReferenceTranslator, composite
-from dagaug.model.warps import jitter_colours
 from dagaug.training import losses
 from dagaug.training.distances import Distance
 from dagaug.training.pairs import PairBatch

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from dagaug.data.patches import Framing
-from dagaug.model.presets import PRESETS, AttentionSettings, Mode
+from dagaug.model.task_presets import PRESETS, AttentionSettings, Mode
 from dagaug.model.trained_model import GENERAL, SCRATCH
 from dagaug.runtime.errors import UsageError
 from dagaug.training.objectives import Ablation
@@ -48,7 +48,7 @@ class TrainOptions(BaseModel):
         learning_rate: peak learning rate of Adam.
         seed: seed of all random numbers.
         without: parts that are switched off (Table 1a).
-        regions, half_size, sharpness: the attended regions, see :class:`dagaug.model.presets.AttentionSettings`.
+        regions, half_size, sharpness: the attended regions, see :class:`dagaug.model.task_presets.AttentionSettings`.
         distance: d of Table 4: ``resblock``, ``l2`` or ``timm:NAME``.
         weights: file of weights for the timm network of d.
         consistency, symmetry: α and β of eq. 9.

@@ -27,7 +27,7 @@ from dagaug.runtime.errors import ImageError, OutputExistsError, UsageError
 from dagaug.runtime.files import explain_write_errors, locked, write_atomically
 from dagaug.runtime.progress import SILENT, Progress, Task
 from dagaug.runtime.signals import Interrupted, Stop, stop_on_signals
-from dagaug.translate.batches import BatchTranslator, FolderReader, check_positive
+from dagaug.translate.batched_translation import BatchTranslator, FolderReader, check_positive
 from dagaug.translate.source_folder import SourceFolder, SourceImage, count_images, images_below
 
 __all__ = ["MANIFEST", "Translated", "translate"]

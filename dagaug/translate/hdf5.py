@@ -32,7 +32,7 @@ from dagaug.runtime.errors import ImageError
 from dagaug.runtime.progress import SILENT, Progress, Task
 from dagaug.runtime.signals import Interrupted, Stop, stop_on_signals
 from dagaug.runtime.versions import library_versions
-from dagaug.translate.batches import BatchTranslator, FolderReader, check_positive
+from dagaug.translate.batched_translation import BatchTranslator, FolderReader, check_positive
 from dagaug.translate.folder import Translated
 from dagaug.translate.source_folder import SourceFolder, SourceImage, count_images, images_below
 

@@ -14,7 +14,7 @@ from dagaug.data.dataset import IMAGE_SUFFIXES, is_image_name
 from dagaug.data.image_files import Skipped, decode
 from dagaug.data.image_headers import MAX_PIXELS
 from dagaug.data.patches import Framing
-from dagaug.data.regions import Region, cut, paste, region_of
+from dagaug.data.square_crops import Region, cut, paste, region_of
 from dagaug.runtime.errors import DataError, ImageError
 
 __all__ = ["SourceFolder", "SourceImage", "count_images", "images_below"]

@@ -14,14 +14,14 @@ from making_runs import SIZE
 from torch import nn
 
 from dagaug.augment.engine import Engine, MorphBatch
-from dagaug.augment.plan import DEFAULT_VARIANTS, VARIANTS, random_plan
+from dagaug.augment.morph_plan import DEFAULT_VARIANTS, VARIANTS, random_plan
 from dagaug.classifiers.cross_fit import CrossFitted
 from dagaug.compute import devices
 from dagaug.compute.tensors import to_pixels, to_tensor
 from dagaug.data.dataset import Dataset
+from dagaug.model.random_warps import identity_grid
 from dagaug.model.trained_model import load_model
 from dagaug.model.translators import Morph, ReferenceTranslator
-from dagaug.model.warps import identity_grid
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,8 @@ from making_augmentations import (
 )
 from making_runs import FRAMING, SPECIES, TRAINING_IMAGES
 
+from dagaug.augment.morph_plan import DEFAULT_VARIANTS, VARIANTS
 from dagaug.augment.options import AugmentOptions
-from dagaug.augment.plan import DEFAULT_VARIANTS, VARIANTS
 from dagaug.augment.run import Augmented
 from dagaug.augment.selection import VERDICTS
 from dagaug.data.dataset import Dataset

@@ -17,8 +17,8 @@ import torch
 from making_runs import Listener, dagaug, interrupt_at, write_judge
 
 from dagaug.augment.job import ShardSizes
+from dagaug.augment.morph_plan import VARIANTS
 from dagaug.augment.options import AugmentOptions
-from dagaug.augment.plan import VARIANTS
 from dagaug.augment.ray_executor import RayExecutor
 from dagaug.data.dataset import Dataset
 from dagaug.data.layouts import read_dataset

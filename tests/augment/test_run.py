@@ -21,8 +21,8 @@ from making_augmentations import (
 from making_runs import SPECIES, TRAINING_IMAGES, Killed, Listener, interrupt_at
 
 from dagaug.augment.engine import Engine
+from dagaug.augment.morph_plan import DEFAULT_VARIANTS, VARIANTS
 from dagaug.augment.options import AugmentOptions
-from dagaug.augment.plan import DEFAULT_VARIANTS, VARIANTS
 from dagaug.augment.run import Augmented
 from dagaug.data.dataset import Dataset
 from dagaug.data.layouts import read_dataset

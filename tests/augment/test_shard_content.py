@@ -16,8 +16,8 @@ from making_augmentations import (
 )
 from making_runs import SPECIES, TRAINING_IMAGES
 
+from dagaug.augment.morph_plan import VARIANTS
 from dagaug.augment.options import AugmentOptions
-from dagaug.augment.plan import VARIANTS
 from dagaug.augment.selection import VERDICTS
 from dagaug.data.dataset import Dataset
 from dagaug.data.image_files import decode

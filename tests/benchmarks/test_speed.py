@@ -24,8 +24,8 @@ import torch
 from making_runs import quick
 from torch.utils.data import DataLoader
 
+from dagaug.augment.morph_plan import random_plan
 from dagaug.augment.options import AugmentOptions
-from dagaug.augment.plan import random_plan
 from dagaug.augment.run import augment
 from dagaug.birds.dataset import write_flock
 from dagaug.classifiers.classifier import Classifier
@@ -38,7 +38,7 @@ from dagaug.data.foreground import fill_background
 from dagaug.data.image_files import decode, encode
 from dagaug.data.layouts import read_dataset
 from dagaug.data.patches import Framing, read_patches
-from dagaug.data.regions import paste
+from dagaug.data.square_crops import paste
 from dagaug.hdf5.reader import Store
 from dagaug.hdf5.schema import Header, Images
 from dagaug.hdf5.shard_folder import open_shard_folder

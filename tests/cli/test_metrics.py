@@ -12,7 +12,7 @@ from making_runs import dagaug
 from dagaug.birds.dataset import true_morph
 from dagaug.data.dataset import Dataset, Sample
 from dagaug.data.image_files import decode
-from dagaug.metrics.true_answers import ANSWERS
+from dagaug.metrics.answer_comparison import ANSWERS
 
 
 @pytest.fixture(scope="module")

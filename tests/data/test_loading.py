@@ -8,7 +8,7 @@ import pytest
 from making_images import RGB, encoded
 
 from dagaug.data.loading import load
-from dagaug.data.regions import Region, cut
+from dagaug.data.square_crops import Region, cut
 from dagaug.runtime.errors import DataError, ImageError
 
 

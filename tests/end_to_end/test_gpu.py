@@ -14,8 +14,8 @@ from dagaug.augment.run import augment
 from dagaug.data.dataset import Dataset
 from dagaug.hdf5.reader import Store
 from dagaug.model.checkpoint import MODEL_FILE
+from dagaug.model.random_warps import jitter_colours
 from dagaug.model.trained_model import load_model
-from dagaug.model.warps import jitter_colours
 from dagaug.training import train as training
 
 pytestmark = pytest.mark.gpu

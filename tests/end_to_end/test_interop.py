@@ -19,7 +19,7 @@ from torchvision.datasets import ImageFolder
 
 from dagaug.data.layouts import read_dataset
 from dagaug.exchange.export import export
-from dagaug.exchange.formats import FORMAT_WRITERS
+from dagaug.exchange.format_writers import FORMAT_WRITERS
 from dagaug.hdf5.reader import Store
 
 TOTAL = REAL + 2 * MORPHS

@@ -15,7 +15,7 @@ from making_scores import SCORE
 from making_stores import header
 
 from dagaug.hdf5.shard_folder import open_shard_folder
-from dagaug.report.images import AttendedRegions, ImageRef
+from dagaug.report.morph_images import AttendedRegions, ImageRef
 from dagaug.report.write import write_report, write_run_report
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")

@@ -12,7 +12,7 @@ import pytest
 from making_stores import MORPHS, REAL, Encoding, encode, header, picture, write
 
 from dagaug.exchange.export import Exported, Format, export
-from dagaug.exchange.formats import FORMAT_WRITERS, PROVENANCE_COLUMNS
+from dagaug.exchange.format_writers import FORMAT_WRITERS, PROVENANCE_COLUMNS
 from dagaug.exchange.manifest import MANIFEST
 from dagaug.hdf5.reader import Store
 from dagaug.runtime.errors import DataError, LockedError, OutputExistsError, StoreError, UsageError

@@ -10,10 +10,10 @@ import pytest
 from making_stores import MORPHS, REAL, Encoding, write
 
 from dagaug.exchange.export import Format, export
-from dagaug.exchange.formats import FORMAT_WRITERS
+from dagaug.exchange.format_writers import FORMAT_WRITERS
 from dagaug.exchange.manifest import MANIFEST, read_manifest, select_images, write_manifest
 from dagaug.exchange.reimport import REMOVED, reimport
-from dagaug.hdf5 import layout
+from dagaug.hdf5 import byte_positions
 from dagaug.hdf5.reader import Store
 from dagaug.hdf5.schema import Images
 from dagaug.hdf5.verify import verify
@@ -264,10 +264,10 @@ def test_a_full_disk_is_one_line_and_leaves_the_file_that_was_there(
     out = exported(tmp_path)
     (tmp_path / "back.h5").write_text("mine")
 
-    def full(self: layout.ByteWriter, start: int, array: np.ndarray) -> None:
+    def full(self: byte_positions.ByteWriter, start: int, array: np.ndarray) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(layout.ByteWriter, "write", full)
+    monkeypatch.setattr(byte_positions.ByteWriter, "write", full)
     with pytest.raises(StoreError, match="disk is full; nothing was imported") as caught:
         reimport(out, tmp_path / "back.h5", overwrite=True)
     assert "\n" not in str(caught.value)

@@ -15,7 +15,7 @@ from making_shards import IDENTITY, finished, written
 from making_stores import MORPHS, REAL, SHARDS, header, shard, write
 
 from dagaug.hdf5 import shard_folder
-from dagaug.hdf5.layout import ByteWriter
+from dagaug.hdf5.byte_positions import ByteWriter
 from dagaug.hdf5.shard_folder import open_shard_folder, remove_leftovers
 from dagaug.hdf5.shards import finished_shards, parts_folder
 from dagaug.hdf5.verify import verify
@@ -54,11 +54,11 @@ KILLED = """
 import os, signal, sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
-from dagaug.hdf5 import layout
+from dagaug.hdf5 import byte_positions
 from making_shards import finished
 
 left = int(sys.argv[3])
-write = layout.ByteWriter.write
+write = byte_positions.ByteWriter.write
 
 def dying(self, start, array):
     global left
@@ -67,7 +67,7 @@ def dying(self, start, array):
         os.kill(os.getpid(), signal.SIGKILL)
     write(self, start, array)
 
-layout.ByteWriter.write = dying
+byte_positions.ByteWriter.write = dying
 finished(Path(sys.argv[2]))
 """
 

@@ -18,7 +18,7 @@ from making_stores import (
 )
 from torch.utils.data import DataLoader, WeightedRandomSampler
 
-from dagaug.hdf5 import layout
+from dagaug.hdf5 import byte_positions
 from dagaug.hdf5.torch_dataset import AugmentedDataset
 from dagaug.runtime.errors import StoreError
 
@@ -94,13 +94,13 @@ def test_it_pickles_small_and_refuses_a_file_that_was_changed_since(files: dict[
 
 def test_neighbouring_images_are_read_with_one_call(files: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
-    read = layout.ByteReader.read
+    read = byte_positions.ByteReader.read
 
-    def counted(self: layout.ByteReader, start: int, count: int) -> np.ndarray:
+    def counted(self: byte_positions.ByteReader, start: int, count: int) -> np.ndarray:
         calls.append(count)
         return read(self, start, count)
 
     data = AugmentedDataset(files["raw"], split="all")
-    monkeypatch.setattr(layout.ByteReader, "read", counted)
+    monkeypatch.setattr(byte_positions.ByteReader, "read", counted)
     data.__getitems__(np.random.default_rng(0).permutation(TOTAL).tolist())
     assert calls == [TOTAL * SIZE * (SIZE + 2) * 3]

@@ -25,8 +25,8 @@ from dagaug.model.networks import (
     resize,
     upsample,
 )
-from dagaug.model.presets import AttentionSettings
-from dagaug.model.warps import identity_grid
+from dagaug.model.random_warps import identity_grid
+from dagaug.model.task_presets import AttentionSettings
 
 
 @pytest.fixture(autouse=True)

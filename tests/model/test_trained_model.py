@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from dagaug.data.patches import Framing
 from dagaug.model import checkpoint
-from dagaug.model.presets import AttentionSettings, Mode
+from dagaug.model.task_presets import AttentionSettings, Mode
 from dagaug.model.trained_model import ModelCard, build_translator, load_model, save_model
 from dagaug.model.translators import PaperTranslator, ReferenceTranslator
 from dagaug.runtime.errors import CheckpointError

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dagaug.model.networks import Appearance, Structure
-from dagaug.model.presets import AttentionSettings
+from dagaug.model.random_warps import identity_grid, sample
+from dagaug.model.task_presets import AttentionSettings
 from dagaug.model.translators import (
     Morph,
     Morpher,
@@ -22,7 +23,6 @@ from dagaug.model.translators import (
     as_sharp_as,
     composite,
 )
-from dagaug.model.warps import identity_grid, sample
 
 SIZE = 32
 SIDE = SIZE // 4

@@ -20,8 +20,8 @@ from dagaug.hdf5.reader import Store
 from dagaug.hdf5.schema import Images
 from dagaug.hdf5.shard_folder import open_shard_folder
 from dagaug.hdf5.shards import ShardContent
-from dagaug.report import images as report_images
 from dagaug.report import loss_curves as curves
+from dagaug.report import morph_images as report_images
 from dagaug.report import page_content as report
 from dagaug.report.contact_sheets import GROUND, Triple, attention_overlay, contact_sheet, region_colours, triple_sheet
 from dagaug.report.wording import display_names

@@ -212,7 +212,7 @@ def test_a_file_of_morphs_of_other_data() -> None:
 
 def test_an_output_that_exists_needs_overwrite(world: Path) -> None:
     line = refused(1, "augment", "birds", "--refs", 1, "--out", "morphs.h5", *JUDGE)
-    assert line == "morphs.h5 exists; --overwrite replaces it"
+    assert line == "morphs.h5 exists; try --overwrite or another --out"
     assert "not empty" in refused(1, "sample-data", "one")
     assert "is a file" in refused(1, "sample-data", "file")
     assert "--overwrite" in refused(1, "export", "morphs.h5", "--out", "birds")

@@ -10,8 +10,8 @@ import pytest
 from making_runs import SPECIES, TEST_PER_CLASS, TRAINING_IMAGES, Killed
 
 from dagaug.augment.job import ShardSizes
+from dagaug.augment.morph_plan import DEFAULT_VARIANTS
 from dagaug.augment.options import AugmentOptions
-from dagaug.augment.plan import DEFAULT_VARIANTS
 from dagaug.augment.run import Augmented, augment
 from dagaug.augment.selection import VERDICTS
 from dagaug.data.dataset import Dataset

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from dagaug.augment.engine import Engine, MorphBatch
-from dagaug.augment.plan import DEFAULT_VARIANTS, random_plan
+from dagaug.augment.morph_plan import DEFAULT_VARIANTS, random_plan
 from dagaug.classifiers.cross_fit import CrossFitted
 from dagaug.model.trained_model import load_model
 from dagaug.model.translators import ReferenceTranslator

@@ -15,7 +15,7 @@ from dagaug.hdf5.schema import Candidates, Images
 from dagaug.hdf5.shard_folder import open_shard_folder
 from dagaug.hdf5.shards import ShardContent
 from dagaug.report.data_cloud import Cloud
-from dagaug.report.images import ImageRef
+from dagaug.report.morph_images import ImageRef
 
 HOSTILE = ("<script>alert(1)</script>", "</script><img src=x onerror=alert(1)>", "\"'&<b>bold $x$ \\u2028")
 

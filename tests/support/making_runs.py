@@ -27,9 +27,9 @@ from dagaug.model import checkpoint
 from dagaug.runtime.progress import SILENT
 from dagaug.training import modes
 from dagaug.training import train as training
+from dagaug.training.optimisation import Trainer
 from dagaug.training.options import TrainOptions
 from dagaug.training.train import Schedule, Trained
-from dagaug.training.trainer import Trainer
 
 SIZE = 32
 FRAMING = Framing(size=SIZE)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dagaug.data.patches import Framing
-from dagaug.model.presets import AttentionSettings, Mode
+from dagaug.model.task_presets import AttentionSettings, Mode
 from dagaug.model.trained_model import ModelCard, TrainedModel, build_translator, load_model, save_model
 from dagaug.model.translators import PaperTranslator
 

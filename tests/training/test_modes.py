@@ -15,9 +15,9 @@ from making_runs import FRAMING, SIZE, TRAINING_IMAGES
 
 from dagaug.compute.tensors import to_pixels
 from dagaug.data.dataset import Dataset, Domains
-from dagaug.data.domains import read_domains
+from dagaug.data.domains_layout import read_domains
 from dagaug.data.patches import read_patches
-from dagaug.model.presets import AttentionSettings
+from dagaug.model.task_presets import AttentionSettings
 from dagaug.model.trained_model import build_translator
 from dagaug.model.translators import PaperTranslator, ReferenceTranslator
 from dagaug.report.contact_sheets import contact_sheet

@@ -10,9 +10,9 @@ import torch
 from jaxtyping import TypeCheckError
 from torch import Tensor, nn
 
-from dagaug.model.presets import AttentionSettings
+from dagaug.model.random_warps import identity_grid
+from dagaug.model.task_presets import AttentionSettings
 from dagaug.model.translators import PaperTranslator, ReferenceTranslator
-from dagaug.model.warps import identity_grid
 from dagaug.training.distances import BackboneDistance, Distance, ResidualDistance, SquaredDistance
 from dagaug.training.objectives import Ablation, Fakes, PaperObjective, Phase, ReferenceObjective
 from dagaug.training.pairs import PairBatch, PairSampler, TrainingData

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from making_runs import options
 
-from dagaug.model.presets import PRESETS
+from dagaug.model.task_presets import PRESETS
 from dagaug.model.trained_model import GENERAL, SCRATCH
 from dagaug.runtime.errors import UsageError
 from dagaug.training.options import TrainOptions

@@ -37,9 +37,9 @@ from making_trainers import new_trainer
 from torch import Tensor
 
 from dagaug.data.dataset import Dataset
-from dagaug.data.domains import read_domains
+from dagaug.data.domains_layout import read_domains
 from dagaug.model import checkpoint
-from dagaug.model.presets import PRESETS
+from dagaug.model.task_presets import PRESETS
 from dagaug.model.trained_model import GENERAL_FILE, Translator, build_translator, load_model
 from dagaug.model.translators import ReferenceTranslator
 from dagaug.runtime.errors import DataError, OutputExistsError, TrainingError, UsageError

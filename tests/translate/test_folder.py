@@ -19,7 +19,7 @@ from torch import Tensor
 from dagaug.compute.tensors import to_pixels, to_tensor
 from dagaug.data.image_files import decode
 from dagaug.data.patches import Framing
-from dagaug.data.regions import cut, region_of
+from dagaug.data.square_crops import cut, region_of
 from dagaug.model.trained_model import TrainedModel
 from dagaug.runtime import files as outputs
 from dagaug.runtime.errors import (

@@ -1,0 +1,145 @@
+"""Preparation of the classifiers that judge morphs: given, trained by cross-fitting, or those of a finished file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int64
+
+from dagaug.augment.job import Job
+from dagaug.augment.practice_images import practice_images
+from dagaug.augment.shard_reuse import PreviousFile
+from dagaug.classifiers.backbones import network_for
+from dagaug.classifiers.classifier import Classifier, untrained
+from dagaug.classifiers.cross_fit import TRUSTED_ACCURACY, CrossFitted, SyntheticImages, cross_fit, judge_from_weights
+from dagaug.classifiers.fit import FitOptions
+from dagaug.runtime.errors import CheckpointError
+from dagaug.runtime.progress import Progress
+
+__all__ = ["Judges", "prepare_judges", "single_judge", "untrained_judge"]
+
+
+@dataclass(frozen=True)
+class Judges:
+    """Classifiers that are ready to judge the morphs of a job.
+
+    Attributes:
+        classifiers: one for each cross-validation fold.
+        rows: for each patch its row among the classifiers' images; -1 if no classifier was trained on it.
+        sha256: hash of the classifiers, in hexadecimal.
+        min_confidence: smallest confidence that the selection accepts, in [0, 1].
+    """
+
+    classifiers: CrossFitted
+    rows: Int64[np.ndarray, " N"]
+    sha256: str
+    min_confidence: float
+
+
+def prepare_judges(job: Job, cache: Path | None, progress: Progress, *, previous: PreviousFile | None = None) -> Judges:
+    """Load or train the judges of a job.
+
+    Args:
+        job: gives patches, options and device.
+        cache: file that keeps trained classifiers; None trains without it.
+        progress: receives the steps of the trainings.
+        previous: a finished file; the classifiers that selected its morphs are used, and no others.
+
+    Raises:
+        CheckpointError: those classifiers are no longer in the cache, or the given weights do not fit.
+        TrainingError: the classifiers cannot be trained.
+    """
+    given = _given_classifier(job)
+    if given is not None:
+        progress.say(f"{job.options.weights}: used as the judge without training")
+        classifiers, rows = single_judge(given.to(job.device)), np.zeros(len(job.patches.samples), np.int64)
+    else:
+        rows = _training_order(job)
+        if previous is not None and cache is not None and cache.exists():
+            classifiers = CrossFitted.load(cache, job.device)
+        else:
+            classifiers = _trained(job, cache, progress)
+    sha256 = classifiers.sha256()
+    if previous is not None:
+        if sha256 != previous.judges_sha256:
+            raise CheckpointError(
+                f"{job.options.weights or cache}: not the classifiers that selected the morphs of {previous.path}",
+                remedies={"overwrite": True},
+            )
+        if given is None and cache is not None:
+            classifiers = _with_new_images(job, classifiers, previous, cache)
+    return Judges(classifiers, rows, sha256, _min_confidence(job, classifiers.accuracy))
+
+
+def _min_confidence(job: Job, accuracy: float) -> float:
+    """The option or, by default, the chance level; 0 if the classifiers are unreliable or nothing would pass."""
+    if job.options.min_confidence is not None:
+        return job.options.min_confidence
+    chance = 1 / len(job.dataset.classes)
+    return 0.0 if accuracy < TRUSTED_ACCURACY or chance >= job.options.max_confidence else chance
+
+
+def _network(job: Job) -> str:
+    return network_for(job.options.classifier, job.model.card.framing.size)
+
+
+def _given_classifier(job: Job) -> Classifier | None:
+    """The classifier in the weights file; None without one, or if the weights are only a start for training."""
+    if job.options.weights is None:
+        return None
+    size = job.model.card.framing.size
+    return judge_from_weights(_network(job), job.dataset.classes, size=size, weights=job.options.weights)
+
+
+def single_judge(classifier: Classifier) -> CrossFitted:
+    """One classifier that judges all images; its accuracy is unknown (NaN)."""
+    return CrossFitted([classifier], np.zeros(1, np.int64), np.zeros(1, bool), float("nan"))
+
+
+def untrained_judge(job: Job) -> CrossFitted:
+    """A classifier with random weights and the cost of the real one, for measurements."""
+    size = job.model.card.framing.size
+    return single_judge(untrained(_network(job), job.dataset.classes, size=size).to(job.device))
+
+
+def _training_order(job: Job) -> Int64[np.ndarray, " N"]:
+    rows = np.full(len(job.patches.samples), -1, np.int64)
+    rows[job.training_rows] = np.arange(len(job.training_rows))
+    return rows
+
+
+def _trained(job: Job, cache: Path | None, progress: Progress) -> CrossFitted:
+    options = job.options
+    fit = FitOptions(name=_network(job), size=job.model.card.framing.size, weights=options.weights)
+    images, labels = job.patches.images[job.training_rows], job.patches.labels[job.training_rows]
+
+    def practice() -> SyntheticImages:
+        return practice_images(
+            job.translator, images, labels.astype(np.int64), seed=options.seed, device=job.device, progress=progress
+        )
+
+    return cross_fit(
+        images, labels, job.dataset.classes, fit, folds=options.folds, seed=options.seed, device=job.device,
+        cache=cache, progress=progress, synthetic=practice, synthetic_identity=job.model.sha256,
+    )  # fmt: skip
+
+
+def _with_new_images(job: Job, classifiers: CrossFitted, previous: PreviousFile, cache: Path) -> CrossFitted:
+    """Let trained classifiers judge the images, too, that were unreadable when they were trained."""
+    files = [str(job.dataset.file(job.patches.samples[row])) for row in job.training_rows]
+    known = np.array([file not in previous.skipped for file in files], bool)
+    if len(classifiers.fold_of) == len(known):  # done by an earlier call that was stopped
+        return classifiers
+    fold_of, held_out = np.zeros(len(known), np.int64), np.zeros(len(known), bool)
+    try:
+        fold_of[known], held_out[known] = classifiers.fold_of, classifiers.held_out
+    except ValueError as error:
+        raise CheckpointError(
+            f"{cache}: the classifiers were trained on other images than those of {previous.path}",
+            remedies={"overwrite": True},
+        ) from error
+    extended = CrossFitted(classifiers.classifiers, fold_of, held_out, classifiers.accuracy)
+    extended.save(cache)
+    return extended

@@ -1,0 +1,179 @@
+"""Encoder of references: computes structures and inpainted backgrounds once and stores them in a table.
+
+Images are always encoded in the same blocks. So the stored bits do not depend on who encodes a block, or when.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Int64, UInt8
+
+from dagaug.augment.morph_plan import ORIENTATION_OF, ORIENTATIONS, MorphPlan
+from dagaug.augment.structure_table import Encodings, record_type
+from dagaug.compute.devices import autocast, split_to_fit
+from dagaug.compute.tensors import to_tensor
+from dagaug.data.foreground import fill_background
+from dagaug.model.networks import Structure
+from dagaug.model.translators import ReferenceTranslator
+from dagaug.runtime.files import explain_write_errors
+from dagaug.runtime.prefetch import map_ahead
+from dagaug.runtime.progress import SILENT, Progress
+
+__all__ = ["ImageEncoder", "object_masks"]
+
+_Encoded = tuple[int, UInt8[np.ndarray, "B S S 3"], Structure]
+"""Index of the first record, patches, structures."""
+
+
+class ImageEncoder:
+    """Encodes images in both orientations.
+
+    Args:
+        translator: the networks, in evaluation mode, on ``device``.
+        patches: all images that a plan may name, RGB.
+        device: where to compute.
+        scratch: folder for the table, or the name of a table that other processes use, too.
+        block_size: images computed at a time.
+    """
+
+    def __init__(
+        self,
+        translator: ReferenceTranslator,
+        patches: UInt8[np.ndarray, "N S S 3"],
+        *,
+        device: torch.device,
+        scratch: Path,
+        block_size: int = 64,
+    ) -> None:
+        self.translator, self.patches, self.block_size = translator, patches, block_size
+        self._device, self._scratch = device, scratch
+
+    @cached_property
+    def table(self) -> Encodings:
+        """The table; its file is made at the first use."""
+        with torch.inference_mode():
+            structure, _ = self.translator.dae.structure(to_tensor(self.patches[:1], self._device))
+        record = record_type(structure, self.patches.shape[1])
+        return Encodings(record, len(ORIENTATIONS) * len(self.patches), self._scratch)
+
+    # encoding
+
+    def blocks(self, plan: MorphPlan, parts: Sequence[slice]) -> list[int]:
+        """Numbers of the blocks that parts of a plan need, for :meth:`encode`."""
+        needed = [np.zeros(0, np.int64)]
+        for part in parts:
+            orientation = ORIENTATION_OF[plan.variant[part]]
+            needed += [self._record(plan.source[part], 0), self._record(plan.reference[part], orientation)]
+            if plan.background is not None:
+                needed.append(self._record(plan.background[part], orientation))
+        records = np.unique(np.concatenate(needed))
+        orientation, row = np.divmod(records, len(self.patches))
+        return np.unique(orientation * self._block_count + row // self.block_size).tolist()
+
+    @property
+    def _block_count(self) -> int:
+        """Blocks of each orientation."""
+        return -(-len(self.patches) // self.block_size)
+
+    def _record(self, row: np.ndarray, orientation: np.ndarray | int) -> np.ndarray:
+        return np.asarray(np.asarray(orientation, np.int64) * len(self.patches) + row)
+
+    def encode(self, progress: Progress = SILENT, blocks: Sequence[int] | None = None) -> None:
+        """Encode blocks; None encodes every image in both orientations.
+
+        Raises:
+            StoreError: the table cannot be written.
+        """
+        chosen = range(len(ORIENTATIONS) * self._block_count) if blocks is None else blocks
+        with explain_write_errors(self._scratch, "finished shards are kept"):
+            for number in chosen:
+                first, patches = self._patches_of(number)
+                self.table.reserve(first, len(patches))
+        encoded = (self._encode(number) for number in chosen)
+        with (
+            ThreadPoolExecutor(1) as writer,
+            progress.task("Encoding", sum(map(self.block_length, chosen)), "images") as task,
+        ):
+            for count in map_ahead(self._write, encoded, writer, ahead=1):
+                task.advance(count)
+
+    def encode_block(self, number: int) -> int:
+        """Encode one block; returns its number of images.
+
+        Raises:
+            OSError: the table cannot be written.
+        """
+        return self._write(self._encode(number))
+
+    def block_length(self, number: int) -> int:
+        """Number of images in a block."""
+        return len(self._patches_of(number)[1])
+
+    def _patches_of(self, number: int) -> tuple[int, UInt8[np.ndarray, "B S S 3"]]:
+        """Index of a block's first record, and its patches."""
+        orientation, block = divmod(number, self._block_count)
+        first = block * self.block_size
+        patches = self.patches[first : first + self.block_size]
+        if ORIENTATIONS[orientation] == "mirrored":
+            patches = patches[:, :, ::-1]
+        return int(self._record(np.array(first), orientation)), patches
+
+    def _encode(self, number: int) -> _Encoded:
+        first, patches = self._patches_of(number)
+        # The last block is padded: the number of images computed at a time may change the last bits of a structure.
+        padded = patches[np.minimum(np.arange(self.block_size), len(patches) - 1)]
+
+        def compute(start: int, stop: int) -> Structure:
+            with autocast(self._device):
+                return self.translator.dae.structure(to_tensor(padded[start:stop], self._device))[0]
+
+        with torch.inference_mode():
+            structure = Structure.joined(split_to_fit(compute, 0, self.block_size, self._device))
+        return first, patches, structure[torch.arange(len(patches), device=self._device)]
+
+    def _write(self, encoded: _Encoded) -> int:
+        """Inpaint the objects of a block, write its records, return their number."""
+        first, patches, structure = encoded
+        masks = structure.object[:, 0].cpu().numpy()
+        filled = [
+            fill_background(np.ascontiguousarray(patch), mask) for patch, mask in zip(patches, masks, strict=True)
+        ]
+        self.table.write(
+            first, structure, np.stack([image for image, _ in filled]), np.stack([area for _, area in filled])
+        )
+        return len(patches)
+
+    # reading
+
+    def records(self, rows: Int64[np.ndarray, " B"], variant: UInt8[np.ndarray, " B"]) -> np.ndarray:
+        """Records of images in the orientations that variants need. The blocks must be encoded.
+
+        Raises:
+            OSError: a record was not written.
+        """
+        return self.table.read(self._record(rows, ORIENTATION_OF[variant]))
+
+    def original_records(self, rows: Int64[np.ndarray, " B"]) -> np.ndarray:
+        """Records of images that are not mirrored."""
+        return self.table.read(self._record(rows, 0))
+
+    def backgrounds(
+        self, rows: Int64[np.ndarray, " B"], variant: UInt8[np.ndarray, " B"]
+    ) -> tuple[UInt8[np.ndarray, "B S S 3"], UInt8[np.ndarray, "B S S"]]:
+        """Images without their objects, RGB, in the orientations of variants, and the inpainted area (255)."""
+        return Encodings.backgrounds(self.records(rows, variant))
+
+    def objects(self, rows: Int64[np.ndarray, " B"]) -> Float32[np.ndarray, "B S S"]:
+        """Learned object masks, in [0, 1]."""
+        return object_masks(Encodings.structure(self.original_records(rows), torch.device("cpu")))
+
+
+def object_masks(structure: Structure) -> Float32[np.ndarray, "B S S"]:
+    """Object masks of structures, in [0, 1]."""
+    return structure.object[:, 0].clamp(0, 1).float().cpu().numpy()

@@ -1,0 +1,156 @@
+"""What the command line prints of a score and of other measurements: tables and sentences."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Literal
+
+from rich.markup import escape
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from dagaug.metrics.answer_comparison import PairsEvaluation
+    from dagaug.metrics.evaluate import Evaluation
+    from dagaug.score.results import ScoreResult
+    from dagaug.score.statistics import ConfidenceInterval
+
+__all__ = ["metrics_lines", "metrics_table", "pairs_lines", "pairs_table", "score_lines", "score_table"]
+
+
+def score_table(result: ScoreResult) -> Table:
+    """Accuracy of each arm, and its difference from real images alone."""
+    from rich import box
+
+    from dagaug.report.wording import p_value
+
+    title = f"Accuracy on {result.test:,} test images, {result.classes} classes, per cent ± 95% interval"
+    table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("arm", overflow="fold", min_width=13)
+    for name in ("synthetic", "accuracy", "difference\nfrom real", "p", "ECE"):
+        table.add_column(name, justify="right", no_wrap=True)
+    compared = {comparison.arm: comparison for comparison in result.comparisons if comparison.baseline == "real"}
+    for arm in result.arms:
+        row = [escape(arm.arm), f"{arm.images:,}" if arm.images else "", _with_reach(arm.accuracy, "")]
+        if arm.arm in compared:
+            row += [_with_reach(compared[arm.arm].difference, "+"), p_value(compared[arm.arm].p)]
+        else:
+            row += ["", ""]
+        table.add_row(*row, f"{100 * arm.calibration_error.mean:.1f}" if arm.calibration_error else "")
+    return table
+
+
+def _with_reach(one: ConfidenceInterval, sign: Literal["", "+"]) -> str:
+    """A mean and half its interval, which is as wide on either side, in per cent."""
+    return f"{100 * one.mean:{sign}.1f} ± {50 * (one.high - one.low):.1f}"
+
+
+def score_lines(result: ScoreResult) -> list[str]:
+    """What a score found, in sentences."""
+    fit = result.options["fit"]
+    network = fit["name"] if isinstance(fit, dict) else ""
+    lines = list(result.sentences)
+    for point in result.fractions:
+        worth = f", as much as {point.worth:.0f} real images alone" if point.worth is not None else ""
+        lines.append(
+            f"{point.real} real images: {point.without.mean:.1%} without, {point.with_synthetic.mean:.1%} with "
+            f"{point.synthetic} synthetic ones{worth}"
+        )
+    for share in result.ratios:
+        lines.append(f"{share.share:.0%} of a batch synthetic: {share.accuracy.mean:.1%}")
+    if result.comparisons:
+        first = result.comparisons[0]
+        gains = sorted(first.classes, key=lambda one: one.difference.mean)
+        sure = [f"{one.name} {100 * one.difference.mean:+.0f}" for one in gains if one.sure]
+        lines.append(f"Classes of which the change by {first.arm} is sure: {', '.join(sure) or 'none'}")
+        for what, changes in (("rarer", first.better), ("more frequent", first.worse)):
+            pairs = [f"{one.truth} for {one.taken_for} {one.before:.0%} → {one.after:.0%}" for one in changes[:3]]
+            lines.append(f"Confusions that became {what}: {'; '.join(pairs) or 'none'}")
+    steps = f"{result.steps} steps of {network} in every arm"
+    if result.validated:
+        chosen = ", ".join(f"{one.arm} {one.steps}" for one in result.validated if one.chosen)
+        steps = f"steps of {network}, chosen on held-out training images: {chosen}"
+    alike = {name: found for name, found in result.guards.alike.items() if found.by_hash or found.by_features}
+    usual = {name: found for name, found in alike.items() if not found.suspicious}
+    if not alike:
+        how = "its perceptual hash or its features" if result.guards.features else "its perceptual hash"
+        lines.append(f"No training image looks like a test image by {how}.")
+    elif usual:
+        counts = ", ".join(f"{found.by_features} of {found.images} {name}" for name, found in usual.items())
+        often = max(found.usual or 0.0 for found in usual.values())
+        lines.append(
+            f"Training images that look like a test image by their features alone: {counts}; {often:.0%} of the test "
+            "images look like another one, so that this is no more than usual."
+        )
+    return [
+        *lines,
+        *result.notes,
+        f"{result.real} real and {result.synthetic} synthetic training images ({result.synthetic_share:.0%} of a "
+        f"batch), {steps}.",
+    ]
+
+
+def metrics_table(result: Evaluation) -> Table:
+    """Synthetic images beside real ones, measure by measure."""
+    table = Table(title=f"Synthetic images beside real ones, {result.classes} classes")
+    table.add_column("measure")
+    judged = {one.images: one for one in result.judged}
+    against = {one.images: one for one in result.compared if one.against == "test"}
+    sets = ("synthetic", "training", "test")
+    for name in sets:
+        table.add_column(name if name == "synthetic" else f"real {name}", justify="right")
+    rows = [judged[name] for name in sets]
+    table.add_row("images", *(f"{one.count}" for one in rows))
+    table.add_row("top-1 accuracy", *(f"{one.accuracy:.1%}" for one in rows))
+    table.add_row("inception score (eq. 11)", *(f"{one.inception.mean:.2f} ± {one.inception.std:.2f}" for one in rows))
+    table.add_row("missing classes", *(f"{one.missing}" for one in rows))
+    table.add_row("feature diversity of a source, of a real class", *(f"{one.diversity:.3g}" for one in rows))
+    if result.lpips:
+        table.add_row(f"LPIPS ({result.lpips}) within a source, a real class", *(f"{one.lpips:.3f}" for one in rows))
+    both = [against[name] for name in sets[:2]]
+    table.add_row("FID against test", *(f"{one.fid:.4g}" for one in both))
+    table.add_row("KID against test", *(f"{one.kid.mean:.3g} ± {one.kid.std:.2g}" for one in both))
+    for name in ("precision", "recall", "density", "coverage"):
+        table.add_row(f"{name} against test", *(f"{getattr(one, name):.3f}" for one in both))
+    return table
+
+
+def metrics_lines(result: Evaluation) -> list[str]:
+    """What belongs to the measures, in sentences."""
+    synthetic, test = result.judged[0], result.judged[1]
+    lines = [
+        f"A classifier ({result.classifier}) trained on the real training images is right about "
+        f"{synthetic.accuracy:.1%} of the synthetic and {test.accuracy:.1%} of the real test images.",
+        f"Features: {result.features}.",
+    ]
+    if result.attended is not None:
+        found = result.attended
+        lines.append(
+            f"Attention: {found.matched} of {found.regions} regions stand for one of {found.parts} parts each; "
+            f"{found.pck:.1%} of these lie within {found.alpha:g} of the box's larger side of their region's centre "
+            f"(PCK, {found.images} test images; a part's mean place: {found.of_mean_place:.1%})."
+        )
+    return [*lines, *result.remarks]
+
+
+def pairs_table(result: PairsEvaluation) -> Table:
+    """Kinds of answers beside the truth."""
+    table = Table(title="Answers beside the truth, mean ± standard error")
+    for name in ("answer", "pairs", "error inside", "identity", "mask overlap"):
+        table.add_column(name, justify="left" if name == "answer" else "right")
+    for one in result.scores:
+        values = [
+            "–" if math.isnan(mean.value) else f"{mean.value:.3f} ± {mean.error:.3f}"
+            for mean in (one.error, one.identity, one.overlap)
+        ]
+        name = one.answer if one.images == "all" else f"{one.answer}, {one.images}"
+        table.add_row(name, str(one.pairs), *values)
+    return table
+
+
+def pairs_lines(result: PairsEvaluation) -> list[str]:
+    """What must be known to read the answers' measures."""
+    lines = ["Error: mean absolute difference in [0, 1]; pixels alone reward plain grey, so read all three together."]
+    if result.oracle:
+        right = "" if math.isnan(result.oracle_accuracy) else f"{result.oracle_accuracy:.1%} right"
+        lines.append(f"The oracle: {result.oracle}; on real test images that it did not learn from: {right or 'none'}.")
+    return [*lines, *result.remarks]

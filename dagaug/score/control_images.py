@@ -1,0 +1,264 @@
+"""Controls: synthetic images that lack one ingredient of the morphs, in equal number.
+
+- ``cutout`` is the source's object, unmorphed, on the morph's background. A gain over it is due to the pose.
+- ``cutwarp`` is that cut-out under a random articulated warp. A gain over it is due to the reference.
+- ``random`` is a random choice of candidates, kept or not. A gain over it is due to the selection.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, Int64, Integer, UInt8
+from torch import Tensor
+
+from dagaug.augment.background_sources import backgrounds_of
+from dagaug.augment.compositing import Compositor
+from dagaug.augment.engine import Engine
+from dagaug.augment.morph_plan import VARIANTS, MorphPlan, variant_name
+from dagaug.augment.practice_images import warp_objects
+from dagaug.classifiers.cross_fit import CrossFitted
+from dagaug.data import image_files as imaging
+from dagaug.data.dataset import Dataset
+from dagaug.data.foreground import cut_out
+from dagaug.data.patches import Patches, read_patches
+from dagaug.data.square_crops import letterboxed
+from dagaug.hdf5.reader import Store
+from dagaug.hdf5.schema import Header, Images
+from dagaug.model.checkpoint import MODEL_FILE, sha256
+from dagaug.model.trained_model import TrainedModel, load_model
+from dagaug.model.translators import ReferenceTranslator
+from dagaug.runtime.errors import CheckpointError, DataError
+from dagaug.runtime.progress import SILENT, Progress
+from dagaug.score.options import Control
+
+__all__ = ["Controls", "find_checkpoint"]
+
+_BATCH = 64
+
+_CHUNK = 512  # candidates in memory at a time
+
+
+def find_checkpoint(path: Path, header: Header, given: Path | None = None) -> Path:
+    """Find the checkpoint that made an HDF5 file: the one it names, or else the one beside it.
+
+    Args:
+        path: the HDF5 file.
+        header: its header.
+        given: a model's file or its run folder, instead of the one that the file names.
+
+    Raises:
+        CheckpointError: there is no checkpoint, or it is not the one that made the file.
+    """
+    remedies: dict[str, object] = {"checkpoint": None, "controls": False}
+    named = header.provenance.checkpoint
+    if not named and given is None:
+        raise CheckpointError(f"{path}: names no checkpoint, which the controls need", remedies={"controls": False})
+    if given is not None and given.is_dir():
+        given = given / MODEL_FILE
+    places = [given] if given is not None else [Path(named), path.with_name(MODEL_FILE)]
+    found = [place for place in places if place.is_file()]
+    for place in found:
+        if sha256(place) == header.checkpoint_sha256:
+            return place
+    if not found:
+        raise CheckpointError(f"{places[0]}: not found; {path} was made with this checkpoint", remedies=remedies)
+    raise CheckpointError(
+        f"{found[0]}: not the checkpoint that {path} was made with (SHA-256 {sha256(found[0])[:12]}…, "
+        f"not {header.checkpoint_sha256[:12]}…)",
+        remedies=remedies,
+    )
+
+
+class Controls:
+    """Makes the controls of the synthetic images of one HDF5 file.
+
+    Args:
+        path: the HDF5 file.
+        dataset: the real images that it was made from.
+        size: side of the resulting images in pixels.
+        seed: seed of the warps and of the random candidates.
+        checkpoint: the checkpoint's file or folder, if it is not where the file says.
+        device: where to compute.
+        progress: receives the number of images read.
+
+    Raises:
+        CheckpointError: see :func:`find_checkpoint`.
+        DataError: an image that the file was made from is not in the data set or cannot be read.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        dataset: Dataset,
+        *,
+        size: int,
+        seed: int = 0,
+        checkpoint: Path | None = None,
+        device: torch.device | str = "cpu",
+        progress: Progress = SILENT,
+    ) -> None:
+        self._path, self._dataset, self._size, self._seed = path, dataset, size, seed
+        self._device, self._progress = torch.device(device), progress
+        with Store(path) as store:
+            self._header, images, candidates = store.header, store.images, store.candidates
+            backgrounds = backgrounds_of(store)
+        variants = tuple(map(variant_name, self._header.variants))
+        if variants != VARIANTS[: len(variants)]:
+            raise DataError(f"{path}: has variants that this version cannot make", remedies={"controls": False})
+        self._model = _load(path, find_checkpoint(path, self._header, checkpoint))
+        rows = np.flatnonzero(images.synthetic)
+        self._kept = _plan_of(images, rows, backgrounds)
+        self._all = MorphPlan(
+            candidates.source.astype(np.int64),
+            candidates.reference.astype(np.int64),
+            candidates.variant.astype(np.uint8),
+            np.array([0, len(candidates)], np.int64),
+        ).with_background(self._header.provenance.background)
+
+    def make(self, control: Control) -> tuple[UInt8[np.ndarray, "N S S 3"], Int64[np.ndarray, " N"]]:
+        """The images of a control (uint8 RGB, letterboxed) and their labels.
+
+        The images are memory-mapped from an unnamed temporary file.
+        """
+        plan = self._random_plan() if control == "random" else self._kept
+        made = self._morphs(plan) if control == "random" else self._cutouts(plan, warped=control == "cutwarp")
+        frame = self._header.provenance.frame
+        compositor = Compositor(self._dataset, self._patches, frame)
+        with tempfile.TemporaryFile(dir=self._scratch) as file:
+            out = np.memmap(file, np.uint8, "w+", shape=(len(plan), self._size, self._size, 3))
+        with self._progress.task(f"Making control {control}", len(plan), "images") as task:
+            for row, (patch, cover) in enumerate(made):
+                background = int(self._row_of[plan.background_rows[row]])
+                image = compositor.composite(patch, cover, background, int(plan.variant[row]))
+                out[row] = letterboxed(self._as_stored(image), self._size)
+                task.advance()
+        return out, self._header.files_label[plan.source].astype(np.int64)
+
+    def _random_plan(self) -> MorphPlan:
+        """As many random candidates as were kept, from all of them."""
+        if len(self._all) < len(self._kept):
+            raise DataError(
+                f"{self._path}: does not list all candidates, which the control random needs",
+                remedies={"controls": False},
+            )
+        rng = np.random.default_rng(np.random.SeedSequence([self._seed, 29]))
+        rows = np.sort(rng.choice(len(self._all), len(self._kept), replace=False))
+        return self._all.take(rows)
+
+    def _morphs(self, plan: MorphPlan) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """The morphs of a plan over the file's rows: patches (uint8) and their masks in [0, 1]."""
+        rows = MorphPlan(
+            self._row_of[plan.source], self._row_of[plan.reference], plan.variant, plan.starts,
+            self._row_of[plan.background_rows],
+        )  # fmt: skip
+        for start in range(0, len(plan), _CHUNK):
+            morphs = self._engine.morph(rows, slice(start, min(start + _CHUNK, len(plan))))
+            yield from zip(morphs.images, morphs.cover, strict=True)
+
+    def _cutouts(self, plan: MorphPlan, *, warped: bool) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """The sources' objects, as they are or warped, on the morphs' backgrounds."""
+        for start in range(0, len(plan), _BATCH):
+            part = slice(start, min(start + _BATCH, len(plan)))
+            source = self._row_of[plan.source[part]]
+            pixels, masks = self._patches.images[source].astype(np.float32), self._engine.encoder.objects(source)
+            if warped:
+                seeds = [np.random.SeedSequence([self._seed, 23, row]) for row in range(start, start + len(masks))]
+                pixels, masks = warp_objects(pixels, masks, seeds)
+            backgrounds = self._engine.encoder.backgrounds(self._row_of[plan.background_rows[part]], plan.variant[part])
+            yield from zip(*cut_out(pixels, masks, *backgrounds), strict=True)
+
+    def _as_stored(self, image: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W 3"]:
+        """The image after the lossy encoding of the HDF5 file."""
+        if self._header.encoding != "jpeg":
+            return image
+        return imaging.decode_bytes(imaging.encode(image, "jpeg", self._header.quality), "control")
+
+    @property
+    def _scratch(self) -> Path:
+        folder = self._path.parent
+        return folder if os.access(folder, os.W_OK) else Path(tempfile.gettempdir())
+
+    @cached_property
+    def _patches(self) -> Patches:
+        used = np.unique(
+            np.concatenate([rows for plan in (self._kept, self._all) for rows in (plan.source, plan.reference)])
+        )
+        wanted = {self._header.files[row] for row in used.tolist()}
+        samples = [sample for sample in self._dataset.train if sample.path.as_posix() in wanted]
+        patches = read_patches(self._dataset, samples, self._model.card.framing, progress=self._progress)
+        missing = wanted - {sample.path.as_posix() for sample in patches.samples}
+        if missing:
+            raise DataError(
+                f"{self._path}: was made from {min(missing)}, which is no readable training image of "
+                f"{self._dataset.root}; restore it",
+                remedies={"controls": False},
+            )
+        return patches
+
+    @cached_property
+    def _row_of(self) -> Int64[np.ndarray, " F"]:
+        """Row of each file of the HDF5 file among the patches; -1 for files that are not needed."""
+        place = {sample.path.as_posix(): row for row, sample in enumerate(self._patches.samples)}
+        return np.array([place.get(file, -1) for file in self._header.files], np.int64)
+
+    @cached_property
+    def _engine(self) -> Engine:
+        translator, patches = self._model.translator, self._patches.images
+        assert isinstance(translator, ReferenceTranslator)
+        unlabelled = np.full(len(patches), -1, np.int64)
+        judges = _NullJudges(len(self._header.classes))
+        engine = Engine(
+            translator, patches, judges, unlabelled, device=self._device, batch_size=_BATCH, scratch=self._scratch
+        )
+        engine.encoder.encode(self._progress)
+        return engine
+
+
+def _load(path: Path, checkpoint: Path) -> TrainedModel:
+    """Load the checkpoint that made the HDF5 file ``path``.
+
+    Raises:
+        CheckpointError: it cannot be read, or does not morph.
+    """
+    try:
+        model = load_model(checkpoint)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{error.message} (needed for the controls of {path})", remedies={**error.remedies, "controls": False}
+        ) from error
+    if not isinstance(model.translator, ReferenceTranslator):
+        raise CheckpointError(f"{model.path}: does not morph, as the controls need", remedies={"controls": False})
+    return model
+
+
+def _plan_of(images: Images, rows: Integer[np.ndarray, " M"], backgrounds: Int64[np.ndarray, " N"]) -> MorphPlan:
+    """The kept candidates as a plan over the file's rows."""
+    return MorphPlan(
+        images.source[rows].astype(np.int64),
+        images.reference[rows].astype(np.int64),
+        images.variant[rows].astype(np.uint8),
+        np.array([0, len(rows)], np.int64),
+        backgrounds[rows],
+    )
+
+
+class _NullJudges(CrossFitted):
+    """Placeholder judges without networks: the probability of each class is zero."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__((), np.zeros(0, np.int64), np.zeros(0, bool), float("nan"))
+        self._count = classes
+
+    def probabilities_of_tensor(
+        self, images: Float[Tensor, "B 3 H W"], rows: Integer[np.ndarray, " B"]
+    ) -> Float32[Tensor, "B K"]:
+        """Zero for each image and class."""
+        del rows
+        return images.new_zeros((len(images), self._count), dtype=torch.float32)

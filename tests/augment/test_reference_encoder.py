@@ -1,0 +1,65 @@
+"""The encoder of references: inpainted backgrounds, blocks, tables that processes share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from making_engines import ALL, COUNT, PLAN, new_engine
+
+from dagaug.augment.morph_plan import DEFAULT_VARIANTS
+from dagaug.classifiers.cross_fit import CrossFitted
+
+
+def test_a_background_is_the_reference_except_for_the_inpainted_area(
+    birds_run: Path, patches: np.ndarray, judges: CrossFitted, tmp_path: Path
+) -> None:
+    encoder = new_engine(birds_run, patches, judges, tmp_path).encoder
+    for variant, patch in ((0, patches[1]), (1, patches[1][:, ::-1])):
+        image, painted = (one[0] for one in encoder.backgrounds(np.array([1]), np.array([variant], np.uint8)))
+        assert set(np.unique(painted)) <= {0, 255}
+        np.testing.assert_array_equal(image[painted == 0], patch[painted == 0])
+
+
+def test_only_the_blocks_that_a_part_needs_are_encoded_and_they_suffice(
+    birds_run: Path, patches: np.ndarray, judges: CrossFitted, tmp_path: Path
+) -> None:
+    part = slice(0, len(DEFAULT_VARIANTS))  # the first source and one reference
+    whole = new_engine(birds_run, patches, judges, tmp_path, block_size=2)
+    some = new_engine(birds_run, patches, judges, tmp_path, encoded=False, block_size=2)
+    blocks = some.encoder.blocks(PLAN, [part])
+    per_variant = -(-COUNT // 2)
+    source, reference = PLAN.source[0] // 2, PLAN.reference[0] // 2
+    assert set(blocks) == {source, reference, per_variant + reference}
+    with pytest.raises(OSError, match="was not written"):
+        some.morph(PLAN, part)
+    assert sum(some.encoder.encode_block(number) for number in blocks) == 2 * len(blocks)
+    np.testing.assert_array_equal(some.morph(PLAN, part).images, whole.morph(PLAN, part).images)
+
+
+def test_an_images_record_does_not_depend_on_how_many_others_there_are(
+    birds_run: Path, patches: np.ndarray, judges: CrossFitted, tmp_path: Path
+) -> None:
+    rows = np.arange(COUNT - 1)
+    tables = [
+        new_engine(birds_run, patches[:count], judges, tmp_path, block_size=4).encoder.table
+        for count in (COUNT - 1, COUNT)
+    ]
+    first, second = (table.read(rows).tobytes() for table in tables)
+    assert first == second
+
+
+def test_a_table_may_be_shared_by_name(
+    birds_run: Path, patches: np.ndarray, judges: CrossFitted, tmp_path: Path
+) -> None:
+    first = new_engine(birds_run, patches, judges, tmp_path / "table")
+    other = new_engine(birds_run, patches, judges, tmp_path / "table", encoded=False)
+    np.testing.assert_array_equal(other.morph(PLAN, ALL).images, first.morph(PLAN, ALL).images)
+
+
+def test_nothing_lies_in_the_scratch_folder(
+    birds_run: Path, patches: np.ndarray, judges: CrossFitted, tmp_path: Path
+) -> None:
+    new_engine(birds_run, patches, judges, tmp_path)
+    assert list(tmp_path.iterdir()) == []
