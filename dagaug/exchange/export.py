@@ -1,10 +1,10 @@
 """Export of an HDF5 file for other tools: class folders, a table with image files, or tar shards.
 
 :mod:`dagaug.exchange.format_writers` lists which tools read which format. JPEG and PNG images are written byte for
-byte, raw images as PNG with the same pixels, each after a check of its hash. Class names and file names are not trusted: exported
-files get unique names that are safe on every file system; the original names stand in the tables. The file
-``.dagaug-export`` (:mod:`dagaug.exchange.manifest`) has all other content of the HDF5 file, so that ``dagaug import``
-can restore it. The folder is written under a hidden name beside OUT and renamed when it is complete.
+byte, raw images as PNG with the same pixels, each after a check of its hash. Class names and file names are not
+trusted: exported files get unique names that are safe on every file system; the original names stand in the tables.
+The file ``.dagaug-export`` (:mod:`dagaug.exchange.manifest`) has all other content of the HDF5 file, so that ``dagaug
+import`` can restore it. The folder is written under a hidden name beside OUT and renamed when it is complete.
 """
 
 from __future__ import annotations

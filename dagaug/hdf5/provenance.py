@@ -24,8 +24,8 @@ class Provenance:
         layout: the layout of the data folder, ``auto`` if unknown.
         split_seed: the seed that draws the same split into training and test images again; by default the run's seed.
         per_class: only so many training images of each class were used; None if all were.
-        framing: how images were cut for the networks: the JSON of :class:`dagaug.data.patches.Framing`, not checked here;
-            None if unknown.
+        framing: the JSON of :class:`dagaug.data.patches.Framing` (how images were cut for the networks), not checked
+            here; None if unknown.
         frame: ``whole`` if morphs are stored in the whole image, ``crop`` if only the patch is stored.
         background: whose background the morphs have.
         checkpoint: path of the generator's weights; empty if unknown.
