@@ -213,7 +213,7 @@ def test_verify_says_what_it_checked(stored: Path) -> None:
     done = dagaug("show", stored, "--verify")
     assert done.code == 0, done.err
     assert (
-        f"{stored} is whole: 14 images (6 real, 8 synthetic), 14 candidates, 2 classes, 6 files, 1 skipped" in done.out
+        f"{stored} is intact: 14 images (6 real, 8 synthetic), 14 candidates, 2 classes, 6 files, 1 skipped" in done.out
     )
     assert "14 images decoded to their sizes" in done.out
     counts = dagaug("show", stored, "--verify", "--json").json
@@ -233,7 +233,7 @@ def test_verify_needs_a_file(tmp_path: Path) -> None:
     done = dagaug("show", tmp_path, "--verify")
     assert (done.code, done.err) == (
         2,
-        f"dagaug: --verify {tmp_path}: a folder; give the HDF5 file of dagaug augment\n",
+        f"dagaug: --verify: {tmp_path} is a folder; give the HDF5 file written by dagaug augment\n",
     )
 
 
