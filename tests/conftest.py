@@ -63,11 +63,11 @@ def birds(birds_folder: Path) -> Dataset:
 @pytest.fixture(scope="session")
 def birds_run(birds: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished training of a few steps on them; nobody writes here."""
-    from making_runs import quick, train
+    from making_runs import quick, train_small
 
     run = tmp_path_factory.mktemp("trained") / "run"
     with quick():
-        train(birds, run)
+        train_small(birds, run)
     return run
 
 

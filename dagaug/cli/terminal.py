@@ -28,8 +28,8 @@ from rich.progress import Task as RichTask
 from rich.table import Table
 from rich.text import Text
 
-from dagaug.runtime import progress as reporting
 from dagaug.runtime.errors import in_one_line
+from dagaug.runtime.progress import Task, TaskContext
 
 __all__ = ["Terminal"]
 
@@ -63,7 +63,7 @@ class _Counted:
         self._done = 0
         self._told = time.monotonic()
 
-    def __enter__(self) -> reporting.Task:
+    def __enter__(self) -> Task:
         self._row = self._terminal.open(self._name, self._total, self._unit)
         return self
 
@@ -106,7 +106,7 @@ class Terminal:
         self._live: Live | None = None
         self._open: list[TaskID] = []
 
-    def task(self, name: str, total: int, unit: str) -> reporting.TaskContext:
+    def task(self, name: str, total: int, unit: str) -> TaskContext:
         """A bar; bars within bars stand below each other."""
         return _Counted(self, name, total, unit)
 

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int64, Integer, UInt8
 
 from dagaug.augment.background_sources import backgrounds_of
 from dagaug.augment.morph_plan import variant_name
-from dagaug.data import image_files as imaging
+from dagaug.data.image_files import decode, encode
 from dagaug.hdf5.reader import Store
 from dagaug.runtime.errors import ImageError
 
@@ -131,7 +131,7 @@ class OriginalImages:
             # A file from an untrusted source must not read images outside the data folder.
             if not path.resolve().is_relative_to(self._data.resolve()):
                 return None
-            return imaging.decode(path)
+            return decode(path)
         except (ImageError, OSError, ValueError):
             return None
 
@@ -193,4 +193,4 @@ def encode_thumbnail(image: RGBImage, side: int, quality: int) -> bytes:
     if scale < 1:
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
         image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    return imaging.encode(image, "jpeg", quality)
+    return encode(image, "jpeg", quality)

@@ -13,12 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from dagaug.hdf5.reader import Store
-from dagaug.report import shown_morphs as morph_selection
 from dagaug.report.contact_sheets import region_colours
 from dagaug.report.data_cloud import KINDS, Cloud
 from dagaug.report.morph_images import KEPT, AttendedRegions, ImageRef, MorphTable, OriginalImages
 from dagaug.report.scatter import COLUMNS, Group, Scatter, scatter, tile_sheet
-from dagaug.report.shown_morphs import SelectedMorphs
+from dagaug.report.shown_morphs import SelectedMorphs, select_morphs
 from dagaug.report.training_run import data_uri
 from dagaug.report.wording import percent, reason
 
@@ -198,7 +197,7 @@ def morph_section(
         attention: returns attended regions; None to show none.
         attention_missing: reason if there is no ``attention``.
     """
-    chosen = morph_selection.select_morphs(
+    chosen = select_morphs(
         store,
         OriginalImages(store, data),
         side=_THUMBNAIL_SIDE,

@@ -10,7 +10,7 @@ from itertools import combinations
 import numpy as np
 from jaxtyping import Float64, Integer, UInt8
 
-from dagaug.data import image_files as imaging
+from dagaug.data.image_files import encode
 from dagaug.report.palette import PALETTE, assign_distinct_colours
 
 __all__ = ["COLUMNS", "Group", "Scatter", "scatter", "tile_sheet"]
@@ -104,5 +104,5 @@ def tile_sheet(tiles: UInt8[np.ndarray, "N T T 3"], budget: int) -> bytes | None
     sheet = np.full((rows * COLUMNS, side, side, 3), 255, np.uint8)
     sheet[:count] = tiles
     whole = sheet.reshape(rows, COLUMNS, side, side, 3).swapaxes(1, 2).reshape(rows * side, COLUMNS * side, 3)
-    attempts = (imaging.encode(np.ascontiguousarray(whole), "jpeg", quality) for quality in _QUALITIES)
+    attempts = (encode(np.ascontiguousarray(whole), "jpeg", quality) for quality in _QUALITIES)
     return next((sheet for sheet in attempts if len(sheet) <= budget), None)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from dagaug.data import image_files as imaging
-from dagaug.report import morph_images as images
+from dagaug.data.image_files import decode
 from dagaug.report.loss_curves import LossCurve, loss_curves, read_metrics
+from dagaug.report.morph_images import encode_thumbnail
 from dagaug.runtime.errors import DataError, ImageError
 
 __all__ = ["EmbeddedImage", "TrainingView", "data_uri", "read_training", "run_options"]
@@ -104,10 +104,10 @@ def _step_of(path: Path) -> str:
 
 def _picture(path: Path, caption: str, budget: int) -> EmbeddedImage:
     """Embed an image at the best quality that fits ``budget`` bytes."""
-    image = imaging.decode(path)
+    image = decode(path)
     attempts = [(side, quality) for side in _SHEET_SIDES for quality in _QUALITIES]
     for side, quality in attempts:  # if none fits, the last one is used
-        data = images.encode_thumbnail(image, side, quality)
+        data = encode_thumbnail(image, side, quality)
         if len(data) * 4 / 3 <= budget:
             break
     scale = min(1.0, side / max(image.shape[:2]))

@@ -10,17 +10,15 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from dagaug.data import image_files as imaging
+from dagaug.data.image_files import encode
 from dagaug.hdf5.reader import Store
-from dagaug.report import morph_images as images
-from dagaug.report import paper_figures as figuring
 from dagaug.report.contact_sheets import Triple, triple_sheet
 from dagaug.report.data_cloud import Cloud
 from dagaug.report.loss_curves import read_metrics
-from dagaug.report.morph_images import MorphTable, OriginalImages
+from dagaug.report.morph_images import MorphTable, OriginalImages, sample_of_each_class
 from dagaug.report.page import Page, installed_version, printable, render_page
 from dagaug.report.page_content import FindRegions, candidate_counts, cloud_scatter, cloud_section, morph_section
-from dagaug.report.paper_figures import FigureFormat
+from dagaug.report.paper_figures import FigureFormat, cloud_figure, picture_figure, score_figures, training_figure
 from dagaug.report.score_view import score_view
 from dagaug.report.training_run import TrainingView, read_training, run_options
 from dagaug.report.wording import display_names
@@ -61,7 +59,7 @@ def sheet_of_store(
         DataError: ``out`` cannot be written.
     """
     sheet = _sheet(Path(path), rows=rows, seed=seed, kept_only=kept_only, data=data)
-    _write(Path(out), imaging.encode(sheet, "png"))
+    _write(Path(out), encode(sheet, "png"))
 
 
 def _sheet(
@@ -73,7 +71,7 @@ def _sheet(
         if not len(among):
             raise StoreError(f"{path}: no synthetic images to show; make some: dagaug augment DATA")
         originals = OriginalImages(store, data)
-        chosen = images.sample_of_each_class(morphs, among, max(1, rows), seed)
+        chosen = sample_of_each_class(morphs, among, max(1, rows), seed)
         triples = [_triple(store, originals, morphs, names, morph) for morph in chosen]
         return triple_sheet(triples)
 
@@ -187,13 +185,13 @@ def write_figures(
         StoreError: the HDF5 file is missing, unreadable, or has no synthetic images.
         DataError: the score is missing or invalid, or the folder cannot be written.
     """
-    figures = [] if score is None else list(figuring.score_figures(read_score(score), form))
+    figures = [] if score is None else list(score_figures(read_score(score), form))
     sheet = _sheet(Path(store), rows=rows, seed=seed, data=data)
-    figures.append(("morphs", imaging.encode(sheet, "png") if form == "png" else figuring.picture_figure(sheet, form)))
+    figures.append(("morphs", encode(sheet, "png") if form == "png" else picture_figure(sheet, form)))
     if cloud is not None:
         with Store(store) as opened:
-            figures.append(("cloud", figuring.cloud_figure(cloud_scatter(cloud, display_names(opened.classes)), form)))
-    curves = figuring.training_figure(read_metrics(run / "metrics.jsonl"), form) if run is not None else None
+            figures.append(("cloud", cloud_figure(cloud_scatter(cloud, display_names(opened.classes)), form)))
+    curves = training_figure(read_metrics(run / "metrics.jsonl"), form) if run is not None else None
     if curves is not None:
         figures.append(("training", curves))
     try:

@@ -24,15 +24,16 @@ from dagaug.augment.engine import Engine
 from dagaug.augment.morph_plan import VARIANTS, MorphPlan, variant_name
 from dagaug.augment.practice_images import warp_objects
 from dagaug.classifiers.cross_fit import CrossFitted
-from dagaug.data import image_files as imaging
 from dagaug.data.dataset import Dataset
 from dagaug.data.foreground import cut_out
+from dagaug.data.image_files import decode_bytes, encode
 from dagaug.data.patches import Patches, read_patches
 from dagaug.data.square_crops import letterboxed
 from dagaug.hdf5.reader import Store
 from dagaug.hdf5.schema import Header, Images
 from dagaug.model.checkpoint import MODEL_FILE, sha256
 from dagaug.model.trained_model import TrainedModel, load_model
+from dagaug.model.training_free import FrozenTranslator
 from dagaug.model.translators import ReferenceTranslator
 from dagaug.runtime.errors import CheckpointError, DataError
 from dagaug.runtime.progress import SILENT, Progress
@@ -178,7 +179,7 @@ class Controls:
         """The image after the lossy encoding of the HDF5 file."""
         if self._header.encoding != "jpeg":
             return image
-        return imaging.decode_bytes(imaging.encode(image, "jpeg", self._header.quality), "control")
+        return decode_bytes(encode(image, "jpeg", self._header.quality), "control")
 
     @property
     def _scratch(self) -> Path:
@@ -211,12 +212,13 @@ class Controls:
     @cached_property
     def _engine(self) -> Engine:
         translator, patches = self._model.translator, self._patches.images
-        assert isinstance(translator, ReferenceTranslator)
+        assert isinstance(translator, ReferenceTranslator | FrozenTranslator)
         unlabelled = np.full(len(patches), -1, np.int64)
         judges = _NullJudges(len(self._header.classes))
         engine = Engine(
-            translator, patches, judges, unlabelled, device=self._device, batch_size=_BATCH, scratch=self._scratch
-        )
+            translator, patches, judges, unlabelled, device=self._device, batch_size=_BATCH, scratch=self._scratch,
+            boxes=self._patches.boxes(),
+        )  # fmt: skip
         engine.encoder.encode(self._progress)
         return engine
 
@@ -233,7 +235,7 @@ def _load(path: Path, checkpoint: Path) -> TrainedModel:
         raise CheckpointError(
             f"{error.message} (needed for the controls of {path})", remedies={**error.remedies, "controls": False}
         ) from error
-    if not isinstance(model.translator, ReferenceTranslator):
+    if not isinstance(model.translator, ReferenceTranslator | FrozenTranslator):
         raise CheckpointError(f"{model.path}: does not morph, as the controls need", remedies={"controls": False})
     return model
 

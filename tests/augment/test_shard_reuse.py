@@ -15,7 +15,6 @@ import pytest
 from making_augmentations import kill_at_shard
 from making_runs import SPECIES, TEST_PER_CLASS, TRAINING_IMAGES, Killed, Listener, dagaug
 
-from dagaug.augment import run as run_module
 from dagaug.augment.engine import Engine
 from dagaug.augment.job import Shard, ShardSizes
 from dagaug.augment.local_executor import LocalExecutor
@@ -219,12 +218,12 @@ def test_without_a_batch_size_a_run_keeps_the_one_that_it_began_with(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     out, automatic = tmp_path / "a.h5", options.model_copy(update={"batch_size": None})
-    monkeypatch.setattr(run_module, "suitable_batch_size", lambda job: 8)
+    monkeypatch.setattr("dagaug.augment.run.suitable_batch_size", lambda job: 8)
     with monkeypatch.context() as patch:
         kill_at_shard(patch, 5)
         with pytest.raises(Killed):
             run(model, damaged.data, automatic, out)
-    monkeypatch.setattr(run_module, "suitable_batch_size", lambda job: 4)
+    monkeypatch.setattr("dagaug.augment.run.suitable_batch_size", lambda job: 4)
     run(model, damaged.data, automatic, out)
     damaged.repair()
     run(model, damaged.data, automatic, out, retry_failed=True)

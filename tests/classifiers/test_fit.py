@@ -10,11 +10,11 @@ import pytest
 import torch
 from making_classifiers import CLASSES, TINY, Listener, coloured
 
-from dagaug.classifiers import fit as fit_module
 from dagaug.classifiers.augmentation import Augment
 from dagaug.classifiers.classifier import Classifier, hash_images
-from dagaug.classifiers.fit import FitOptions, fit, fit_identity
+from dagaug.classifiers.fit import LIBRARIES, FitOptions, fit, fit_identity
 from dagaug.runtime.errors import TrainingError, UsageError
+from dagaug.runtime.versions import library_versions
 
 
 def weights_of(classifier: Classifier) -> torch.Tensor:
@@ -132,7 +132,7 @@ def test_the_identity_changes_with_the_content_of_the_weights_file(tmp_path: Pat
 
 @pytest.mark.parametrize("library", ["dagaug", "torch", "timm", "numpy", "opencv-python", "albumentations"])
 def test_the_identity_changes_with_the_version_of_each_library(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    before, versions = identity(), fit_module.library_versions(*fit_module.LIBRARIES)
+    before, versions = identity(), library_versions(*LIBRARIES)
     assert library in versions
-    monkeypatch.setattr(fit_module, "library_versions", lambda *names: versions | {library: "0.0"})
+    monkeypatch.setattr("dagaug.classifiers.fit.library_versions", lambda *names: versions | {library: "0.0"})
     assert identity() != before

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dagaug.classifiers import linear_probe as probe_module
+from dagaug.classifiers import linear_probe
 from dagaug.classifiers.classifier import hash_images
 from dagaug.classifiers.fit import FitOptions
 from dagaug.classifiers.linear_probe import COPIES_PER_IMAGE, Features, LinearProbe
@@ -30,9 +30,9 @@ def test_features_are_read_once_for_each_kind_of_augmentation(
 ) -> None:
     probe = LinearProbe(OPTIONS)
     calls = []
-    inner = probe_module.augment_images
+    inner = linear_probe.augment_images
     monkeypatch.setattr(
-        probe_module, "augment_images", lambda images, kind, seeds: (calls.append(kind), inner(images, kind, seeds))[1]
+        linear_probe, "augment_images", lambda images, kind, seeds: (calls.append(kind), inner(images, kind, seeds))[1]
     )
     for _ in range(2):
         assert len(read(probe, pictures).values) == 1

@@ -18,8 +18,8 @@ import pytest
 import typer.main
 from making_runs import Output, dagaug, quick, tensors_of
 
-from dagaug import __main__ as entry
-from dagaug.birds import dataset as flock
+from dagaug.__main__ import main
+from dagaug.birds import dataset
 from dagaug.cli.app import app
 from dagaug.data.layouts import read_dataset
 from dagaug.hdf5.reader import Store
@@ -235,7 +235,7 @@ def test_an_interrupt_at_any_other_moment_is_one_line_too(tmp_path: Path, monkey
     def interrupted(*arguments: object, **more: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(flock, "write_flock", interrupted)
+    monkeypatch.setattr(dataset, "write_flock", interrupted)
     output = dagaug("sample-data", tmp_path / "birds")
     assert output.code == 130
     assert output.err == "dagaug: interrupted; finished work is kept; run the same command again to continue\n"
@@ -245,7 +245,7 @@ def test_a_bug_keeps_its_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     def broken(*arguments: object, **more: object) -> None:
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr(flock, "write_flock", broken)
+    monkeypatch.setattr(dataset, "write_flock", broken)
     with pytest.raises(ZeroDivisionError):
         dagaug("sample-data", tmp_path / "birds")
 
@@ -283,7 +283,7 @@ def test_help_answers_in_less_than_three_tenths_of_a_second(name: str) -> None:
 
 
 def test_the_package_runs_as_a_module_too(tmp_path: Path) -> None:
-    assert callable(entry.main)
+    assert callable(main)
     (tmp_path / "file").write_text("")
     done = subprocess.run([*HELP[:-1], "sample-data", tmp_path / "file"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "")
@@ -293,10 +293,12 @@ def test_the_package_runs_as_a_module_too(tmp_path: Path) -> None:
 def test_without_data_the_built_in_birds_are_trained_on_and_this_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = flock.write_flock
+    write = dataset.write_flock
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(
-        flock, "write_flock", lambda folder, progress: write(folder, species=2, per_class=3, test_per_class=1, size=32)
+        dataset,
+        "write_flock",
+        lambda folder, progress: write(folder, species=2, per_class=3, test_per_class=1, size=32),
     )
     with quick():
         output = dagaug("train", *TRAIN, "--steps", 1)

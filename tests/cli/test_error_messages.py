@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 import typer.main
 
-import dagaug as package
-from dagaug import __main__ as entry
+import dagaug
+from dagaug.__main__ import main
 from dagaug.cli.app import app
 from dagaug.cli.error_messages import command_of, describe, flag
 from dagaug.runtime.errors import DataError, OutputExistsError, UsageError
 
-ROOT = Path(package.__file__).parent
+ROOT = Path(dagaug.__file__).parent
 SOURCES = sorted(ROOT.rglob("*.py"))
 PAGES = [
     path for path in (ROOT.parent / "README.md", *sorted((ROOT.parent / "examples").glob("*.md"))) if path.exists()
@@ -97,7 +97,7 @@ def test_the_command_line_prints_an_error_of_the_library_with_its_flag(
 ) -> None:
     monkeypatch.setattr("sys.argv", ["dagaug", "score", "--finetune", "--linear-probe"])
     with pytest.raises(SystemExit) as ended:
-        entry.main()
+        main()
     assert ended.value.code == 2
     assert capsys.readouterr() == ("", "dagaug: --finetune: choose this or --linear-probe, not both\n")
 

@@ -8,8 +8,18 @@ import pytest
 import typer.main
 
 from dagaug.augment.options import AugmentOptions
-from dagaug.cli import shared_options as parameters
 from dagaug.cli.app import app
+from dagaug.cli.shared_options import (
+    BackgroundChoice,
+    CropChoice,
+    EncodingChoice,
+    ExportChoice,
+    FitChoice,
+    FrameChoice,
+    KeepChoice,
+    LayoutChoice,
+    MergeChoice,
+)
 from dagaug.data.layouts import LAYOUTS
 from dagaug.data.patches import Framing
 from dagaug.exchange.export import Format
@@ -25,15 +35,15 @@ def field(record: Any, name: str) -> set[str]:
 @pytest.mark.parametrize(
     ("choice", "library"),
     [
-        (parameters.BackgroundChoice, field(AugmentOptions, "background")),
-        (parameters.KeepChoice, field(AugmentOptions, "keep")),
-        (parameters.FrameChoice, field(AugmentOptions, "frame")),
-        (parameters.EncodingChoice, field(AugmentOptions, "encoding")),
-        (parameters.CropChoice, field(Framing, "crop")),
-        (parameters.FitChoice, field(Framing, "fit")),
-        (parameters.ExportChoice, set(get_args(Format))),
-        (parameters.MergeChoice, set(get_args(Merge))),
-        (parameters.LayoutChoice, {"auto", *LAYOUTS}),
+        (BackgroundChoice, field(AugmentOptions, "background")),
+        (KeepChoice, field(AugmentOptions, "keep")),
+        (FrameChoice, field(AugmentOptions, "frame")),
+        (EncodingChoice, field(AugmentOptions, "encoding")),
+        (CropChoice, field(Framing, "crop")),
+        (FitChoice, field(Framing, "fit")),
+        (ExportChoice, set(get_args(Format))),
+        (MergeChoice, set(get_args(Merge))),
+        (LayoutChoice, {"auto", *LAYOUTS}),
     ],
 )
 def test_a_choice_offers_what_the_library_takes(choice: Any, library: set[str]) -> None:

@@ -10,7 +10,7 @@ import pytest
 from making_runs import PER_CLASS, SPECIES, TEST_PER_CLASS, Output, dagaug, interrupt_at_step, quick
 
 from dagaug import demo
-from dagaug.birds import dataset as flock
+from dagaug.birds import dataset
 from dagaug.hdf5.reader import Store
 from dagaug.hdf5.verify import verify
 from dagaug.model.trained_model import load_model
@@ -26,7 +26,7 @@ def _small() -> Iterator[None]:
     """Few birds, small patches, few pairs a step; the steps are the demo's own option."""
 
     def write_flock(folder: Path, *, seed: int, progress: Any = SILENT) -> None:
-        flock.write_flock(
+        dataset.write_flock(
             folder, species=SPECIES, per_class=PER_CLASS, test_per_class=TEST_PER_CLASS, size=32, seed=seed,
             progress=progress,
         )  # fmt: skip

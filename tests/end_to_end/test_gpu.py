@@ -16,7 +16,7 @@ from dagaug.hdf5.reader import Store
 from dagaug.model.checkpoint import MODEL_FILE
 from dagaug.model.random_warps import jitter_colours
 from dagaug.model.trained_model import load_model
-from dagaug.training import train as training
+from dagaug.training.train import train
 
 pytestmark = pytest.mark.gpu
 
@@ -31,7 +31,7 @@ def test_colours_are_mixed_alike_and_only_their_noise_is_of_the_device() -> None
 @pytest.mark.usefixtures("quickly")
 def test_a_training_ends_with_finite_weights(birds: Dataset, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    done = training.train(options(), birds, name="birds", out=run, device="auto")
+    done = train(options(), birds, name="birds", out=run, device="auto")
     assert done.steps == STEPS
     assert all(
         tensor.isfinite().all() for tensor in tensors_of(run / MODEL_FILE).values() if tensor.is_floating_point()

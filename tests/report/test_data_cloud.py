@@ -20,7 +20,7 @@ from dagaug.hdf5.schema import Candidates, Header, Images
 from dagaug.hdf5.shard_folder import open_shard_folder
 from dagaug.hdf5.shards import ShardContent
 from dagaug.model.trained_model import JUDGES_FILE
-from dagaug.report import data_cloud as clouding
+from dagaug.report import data_cloud
 from dagaug.report.data_cloud import KINDS, Cloud, make_data_cloud
 
 CLASSES, TRAIN, TEST, REFS, SIDE = 3, 8, 6, 4, 32
@@ -129,7 +129,7 @@ def test_a_judge_shows_what_it_did_not_learn_from_and_morphs_of_that(tmp_path: P
 def test_the_cloud_is_the_same_each_time_and_another_for_another_seed(
     tmp_path: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(clouding, "_MOST", {"synthetic": 12, "real training": 6, "real test": 9})
+    monkeypatch.setattr(data_cloud, "_MOST", {"synthetic": 12, "real training": 6, "real test": 9})
     store = write(tmp_path, data, judges_of(data, 2))
     first, again, other = (found_of(store, data, seed) for seed in (0, 0, 1))
     np.testing.assert_array_equal(first.points, again.points)
@@ -143,7 +143,7 @@ def test_the_cloud_is_the_same_each_time_and_another_for_another_seed(
 def test_many_classes_are_drawn_from_and_that_is_said(
     tmp_path: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(clouding, "_MOST_CLASSES", 2)
+    monkeypatch.setattr(data_cloud, "_MOST_CLASSES", 2)
     found = found_of(write(tmp_path, data, judges_of(data, 2)), data)
     assert len(np.unique(found.label)) == found.classes == 2
     assert "of 2 of the 3 classes" in found.explained
@@ -160,8 +160,8 @@ def test_shares_are_of_nearest_test_images_but_themselves() -> None:
     features = np.array([[0.0], [0.1], [5.0], [5.1], [5.2], [0.3], [4.0]])
     kind, label = np.array([2, 2, 2, 2, 2, 0, 0]), np.array([0, 1, 1, 1, 1, 1, 1])
     # Test: the first two have each other, of other classes. Synthetic: next to 0.1 and to 5.0, both of class 1.
-    assert clouding._nearest(features, kind, label) == {"synthetic": 1.0, "real test": 0.6}
-    assert clouding._nearest(features[:1], kind[:1], label[:1]) == {}
+    assert data_cloud._nearest(features, kind, label) == {"synthetic": 1.0, "real test": 0.6}
+    assert data_cloud._nearest(features[:1], kind[:1], label[:1]) == {}
 
 
 def test_a_judge_that_knows_the_classes_finds_them(tmp_path: Path, data: Dataset) -> None:

@@ -20,10 +20,10 @@ from dagaug.hdf5.reader import Store
 from dagaug.hdf5.schema import Images
 from dagaug.hdf5.shard_folder import open_shard_folder
 from dagaug.hdf5.shards import ShardContent
-from dagaug.report import loss_curves as curves
-from dagaug.report import morph_images as report_images
-from dagaug.report import page_content as report
+from dagaug.report import page_content
 from dagaug.report.contact_sheets import GROUND, Triple, attention_overlay, contact_sheet, region_colours, triple_sheet
+from dagaug.report.loss_curves import HEIGHT, WIDTH, Metrics, loss_curves, read_metrics
+from dagaug.report.morph_images import MorphTable, OriginalImages, sample_of_each_class
 from dagaug.report.wording import display_names
 from dagaug.report.write import sheet_of_store, write_report, write_run_report
 from dagaug.runtime.errors import DataError, StoreError
@@ -234,7 +234,7 @@ def test_large_file_stays_small_and_says_how_many_are_shown(tmp_path: Path, monk
     whole = tmp_path / "whole.html"
     write_report(path, whole)
     assert "All 123 morphs of the file" in whole.read_text()
-    monkeypatch.setattr(report, "_MORPHS_BYTES", whole.stat().st_size // 4)
+    monkeypatch.setattr(page_content, "_MORPHS_BYTES", whole.stat().st_size // 4)
     part = tmp_path / "part.html"
     write_report(path, part)
     assert part.stat().st_size < 0.6 * whole.stat().st_size
@@ -276,7 +276,7 @@ def test_originals_come_from_the_data_folder_and_never_from_outside(tmp_path: Pa
     outside.write_bytes(cv2.imencode(".png", red)[1].tobytes())
     (data / "<i>1<" / "i>.png").symlink_to(outside)
     with Store(path) as opened:
-        originals = report_images.OriginalImages(opened, data)
+        originals = OriginalImages(opened, data)
         found = originals.picture(0)
         assert found is not None
         assert found.shape == (20, 30, 3)
@@ -284,7 +284,7 @@ def test_originals_come_from_the_data_folder_and_never_from_outside(tmp_path: Pa
         assert originals.picture(1) is None
         assert originals.picture(2) is None
         assert originals.picture(-1) is None
-        assert report_images.OriginalImages(opened).picture(0) is None
+        assert OriginalImages(opened).picture(0) is None
     write_report(path, tmp_path / "report.html")
     sheet_of_store(path, tmp_path / "sheet.png")
     items = Document(tmp_path / "report.html").data["items"]
@@ -341,7 +341,7 @@ def test_resumed_run_replaces_what_it_did_again(tmp_path: Path) -> None:
     steps = [(1, 5.0), (2, 4.0), (3, 9.0), (2, 3.0), (3, 2.0)]
     lines = [json.dumps({"step": step, "a": value, "note": "text", "on": True}) for step, value in steps]
     path.write_text("\n".join([*lines, "[]", '{"step": 4, "a": NaN}', "{"]))
-    metrics = curves.read_metrics(path)
+    metrics = read_metrics(path)
     assert metrics.terms.keys() == {"a"}
     assert metrics.terms["a"][0].tolist() == [1, 2, 3]
     assert metrics.terms["a"][1].tolist() == [5, 3, 2]
@@ -350,14 +350,14 @@ def test_resumed_run_replaces_what_it_did_again(tmp_path: Path) -> None:
 
 def test_curve_spans_its_box(tmp_path: Path) -> None:
     steps = np.arange(1.0, 11.0)
-    (curve,) = curves.loss_curves(curves.Metrics({"a": (steps, 20 - steps)}, 0))
+    (curve,) = loss_curves(Metrics({"a": (steps, 20 - steps)}, 0))
     points = [tuple(map(float, point.split())) for point in curve.line[1:].split("L")]
     assert points[0] == (0, 0)
-    assert points[-1] == (curves.WIDTH, curves.HEIGHT)
+    assert points[-1] == (WIDTH, HEIGHT)
     assert (curve.low, curve.high, curve.first, curve.last, curve.latest) == (10, 19, 1, 10, 10)
-    (spiked,) = curves.loss_curves(curves.Metrics({"a": (steps, np.array([1e4] + [1.0] * 9))}, 0))
+    (spiked,) = loss_curves(Metrics({"a": (steps, np.array([1e4] + [1.0] * 9))}, 0))
     assert spiked.logarithmic
-    (flat,) = curves.loss_curves(curves.Metrics({"a": (steps, np.zeros(10))}, 0))
+    (flat,) = loss_curves(Metrics({"a": (steps, np.zeros(10))}, 0))
     assert flat.low < 0 < flat.high
 
 
@@ -428,10 +428,10 @@ def test_sheet_of_store_spreads_over_classes_and_is_reproducible(store: Path, tm
     contents = [(tmp_path / f"{name}.png").read_bytes() for name in "abc"]
     assert contents[0] == contents[1] != contents[2]
     with Store(store) as opened:
-        morphs = report_images.MorphTable.of(opened)
+        morphs = MorphTable.of(opened)
     kept = np.flatnonzero(morphs.kept)
     assert len(kept) == 15
-    drawn = report_images.sample_of_each_class(morphs, kept, 6, seed=0)
+    drawn = sample_of_each_class(morphs, kept, 6, seed=0)
     assert np.bincount(morphs.label[drawn]).tolist() == [2, 2, 2]
     assert morphs.kept[drawn].all()
 

@@ -18,7 +18,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dagaug import __main__ as entry
+from dagaug.__main__ import main
 from dagaug.classifiers.fit import FitOptions, fit
 from dagaug.data.dataset import Dataset
 from dagaug.data.foreground import grabcut_masks
@@ -26,10 +26,9 @@ from dagaug.data.patches import Framing, read_patches
 from dagaug.model import checkpoint
 from dagaug.runtime.progress import SILENT
 from dagaug.training import modes
-from dagaug.training import train as training
 from dagaug.training.optimisation import Trainer
 from dagaug.training.options import TrainOptions
-from dagaug.training.train import Schedule, Trained
+from dagaug.training.train import Schedule, Trained, train
 
 SIZE = 32
 FRAMING = Framing(size=SIZE)
@@ -44,7 +43,7 @@ def options(**changes: Any) -> TrainOptions:
     return TrainOptions(**(given | changes))
 
 
-def train(
+def train_small(
     data: Any,
     out: Path,
     /,
@@ -56,7 +55,7 @@ def train(
 ) -> Trained:
     """Train in 32 bits on the CPU, where a step gives the same bits every time."""
     more = {"progress": progress, "schedule": schedule, "overwrite": overwrite}
-    return training.train(options(**changes), data, name="birds", out=out, device="cpu", precision="32-true", **more)
+    return train(options(**changes), data, name="birds", out=out, device="cpu", precision="32-true", **more)
 
 
 _known_masks: dict[bytes, np.ndarray] = {}
@@ -201,7 +200,7 @@ def dagaug(*arguments: object) -> Output:
         patch.setattr(sys, "argv", ["dagaug", *map(str, arguments)])
         patch.setenv("COLUMNS", "200")
         try:
-            entry.main()
+            main()
             code = 0
         except SystemExit as exit_:
             code = exit_.code if isinstance(exit_.code, int) else 0 if exit_.code is None else 1

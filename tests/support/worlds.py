@@ -17,9 +17,9 @@ ARGUMENTS = (
 
 SMALL_SHARDS = """
 from functools import partial
-import dagaug.augment.run as module
+from dagaug.augment import run
 from dagaug.augment.job import ShardSizes
-module.augment = partial(module.augment, shard_sizes=ShardSizes(sources=2, real=6))
+run.augment = partial(run.augment, shard_sizes=ShardSizes(sources=2, real=6))
 """
 """Runs in the process of a command, before it: more and smaller shards."""
 

@@ -10,7 +10,7 @@ from typing import cast
 import numpy as np
 import pytest
 import torch
-from making_runs import Killed, quick, tensors_of, train
+from making_runs import Killed, quick, tensors_of, train_small
 from making_trainers import new_trainer
 from torch import Tensor
 
@@ -177,6 +177,6 @@ def test_a_step_that_is_not_finite_changes_no_weights(
         "full_objective",
         lambda terms, weights: whole(terms, weights) * (float("inf") if next(calls) == 2 else 1.0),
     )
-    train(birds, tmp_path / "run")
+    train_small(birds, tmp_path / "run")
     tensors = tensors_of(tmp_path / "run" / "model.safetensors")
     assert all(bool(tensor.isfinite().all()) for tensor in tensors.values())

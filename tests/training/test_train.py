@@ -31,7 +31,7 @@ from making_runs import (
     logged,
     options,
     tensors_of,
-    train,
+    train_small,
 )
 from making_trainers import new_trainer
 from torch import Tensor
@@ -46,10 +46,9 @@ from dagaug.runtime.errors import DataError, OutputExistsError, TrainingError, U
 from dagaug.runtime.progress import SILENT
 from dagaug.runtime.signals import Interrupted
 from dagaug.training import losses
-from dagaug.training import train as training
 from dagaug.training.modes import Snapshot
 from dagaug.training.options import TrainOptions
-from dagaug.training.train import Schedule
+from dagaug.training.train import Schedule, load_start, train
 from dagaug.translate.folder import translate
 
 pytestmark = pytest.mark.usefixtures("quickly")
@@ -58,7 +57,7 @@ PARTS = ("dae", "cst", "sym", "d2")
 
 
 def test_without_all_parts_a_run_still_ends_with_a_model(birds: Dataset, tmp_path: Path) -> None:
-    train(birds, tmp_path / "run", without=PARTS, steps=4)
+    train_small(birds, tmp_path / "run", without=PARTS, steps=4)
     assert load_model(tmp_path / "run").card.regions == 1
     assert {line["phase"] for line in logged(tmp_path / "run")} == {"full"}
 
@@ -79,7 +78,7 @@ def test_a_finished_run_holds_a_model_its_options_and_metrics_but_no_state(birds
 
 def test_the_same_command_on_a_finished_run_trains_nothing(birds_run: Path, birds: Dataset) -> None:
     before = (birds_run / "model.safetensors").stat()
-    done = train(birds, birds_run)
+    done = train_small(birds, birds_run)
     assert (done.already, done.steps, done.run) == (True, STEPS, birds_run)
     assert (birds_run / "model.safetensors").stat() == before
 
@@ -87,17 +86,17 @@ def test_the_same_command_on_a_finished_run_trains_nothing(birds_run: Path, bird
 def test_two_trainings_of_one_seed_give_the_same_bits_and_of_another_do_not(
     birds_run: Path, birds: Dataset, tmp_path: Path
 ) -> None:
-    train(birds, tmp_path / "again")
+    train_small(birds, tmp_path / "again")
     straight = tensors_of(birds_run / "model.safetensors")
     assert_same_bits(straight, tensors_of(tmp_path / "again" / "model.safetensors"))
-    train(birds, tmp_path / "other", seed=1, steps=1)
+    train_small(birds, tmp_path / "other", seed=1, steps=1)
     other = tensors_of(tmp_path / "other" / "model.safetensors")
     assert not torch.equal(other["dae.encoder.to_half.0.weight"], straight["dae.encoder.to_half.0.weight"])
 
 
 def test_sample_images_are_made_as_often_as_asked_and_at_the_end(birds: Dataset, tmp_path: Path) -> None:
     seen: list[tuple[int, Snapshot]] = []
-    training.train(
+    train(
         options(steps=6), birds, name="birds", out=tmp_path / "run", device="cpu", precision="32-true",
         sheets=3, watch=lambda run, step, snapshot: seen.append((step, snapshot)),
     )  # fmt: skip
@@ -121,10 +120,10 @@ def test_a_run_that_was_interrupted_twice_gives_the_bits_of_a_straight_one(
     run = tmp_path / "run"
     for at in (2, 5):  # in the first phase and in the last
         with pytest.raises(Interrupted, match=rf"stopped at step {at} of {STEPS}; .*same command again"):
-            train(birds, run, progress=interrupt_at_step(at))
+            train_small(birds, run, progress=interrupt_at_step(at))
         assert not (run / "model.safetensors").exists()
     listener = Listener()
-    done = train(birds, run, progress=listener)
+    done = train_small(birds, run, progress=listener)
     assert (done.resumed_at, done.steps, done.already) == (5, STEPS, False)
     assert any(f"resuming at step 5 of {STEPS}" in line for line in listener.lines)
     assert_same_bits(tensors_of(birds_run / "model.safetensors"), tensors_of(run / "model.safetensors"))
@@ -138,10 +137,10 @@ def test_a_run_that_was_killed_goes_on_from_its_last_state_with_the_same_bits(
     run = tmp_path / "run"
     every_step = Schedule(save_seconds=0.0, log_steps=1)
     with pytest.raises(Killed):
-        train(birds, run, progress=kill_at_step(4), schedule=every_step)  # step 4 was logged but not saved
+        train_small(birds, run, progress=kill_at_step(4), schedule=every_step)  # step 4 was logged but not saved
     assert [line["step"] for line in logged(run)] == [1, 2, 3, 4]
     assert checkpoint.load(run / "state.safetensors")[1]["done"] == 3
-    done = train(birds, run, schedule=every_step)
+    done = train_small(birds, run, schedule=every_step)
     assert done.resumed_at == 3
     assert_same_bits(tensors_of(birds_run / "model.safetensors"), tensors_of(run / "model.safetensors"))
     assert [line["step"] for line in logged(run)] == list(range(1, STEPS + 1))
@@ -152,9 +151,9 @@ def test_a_run_that_was_killed_before_its_first_state_begins_again_without_loggi
 ) -> None:
     every_step = Schedule(log_steps=1)
     with pytest.raises(Killed):
-        train(birds, tmp_path / "run", steps=2, progress=kill_at_step(2), schedule=every_step)
+        train_small(birds, tmp_path / "run", steps=2, progress=kill_at_step(2), schedule=every_step)
     assert not (tmp_path / "run" / "state.safetensors").exists()
-    assert train(birds, tmp_path / "run", steps=2, schedule=every_step).resumed_at == 0
+    assert train_small(birds, tmp_path / "run", steps=2, schedule=every_step).resumed_at == 0
     assert [line["step"] for line in logged(tmp_path / "run")] == [1, 2]
 
 
@@ -180,7 +179,7 @@ def test_a_process_killed_at_any_moment_leaves_a_run_that_the_same_command_finis
     assert process.returncode == -signal.SIGKILL
     assert (run / "state.safetensors").exists()
     # The same identity as of the command; the name of the data stands on the model's card, not in its weights.
-    done = train(birds, run)
+    done = train_small(birds, run)
     assert not done.already
     assert done.resumed_at >= 1
     assert_same_bits(tensors_of(birds_run / "model.safetensors"), tensors_of(run / "model.safetensors"))
@@ -189,11 +188,11 @@ def test_a_process_killed_at_any_moment_leaves_a_run_that_the_same_command_finis
 def test_a_damaged_state_is_an_error_and_nothing_is_trained(birds: Dataset, tmp_path: Path) -> None:
     run = tmp_path / "run"
     with pytest.raises(Interrupted):
-        train(birds, run, progress=interrupt_at_step(1))
+        train_small(birds, run, progress=interrupt_at_step(1))
     state = run / "state.safetensors"
     state.write_bytes(state.read_bytes()[:1000])
     with pytest.raises(checkpoint.CheckpointError, match=r"state\.safetensors: not a readable checkpoint"):
-        train(birds, run)
+        train_small(birds, run)
     assert state.stat().st_size == 1000
 
 
@@ -211,18 +210,18 @@ def test_other_options_on_the_same_folder_are_refused_with_the_option_and_both_v
 ) -> None:
     before = (birds_run / "options.json").read_bytes()
     with pytest.raises(OutputExistsError, match=rf"holds a run with {told}; try overwrite=True or another out"):
-        train(birds, birds_run, **changes)
+        train_small(birds, birds_run, **changes)
     assert (birds_run / "options.json").read_bytes() == before
 
 
 def test_other_data_on_the_same_folder_are_refused(birds_run: Path, birds: Dataset) -> None:
     with pytest.raises(OutputExistsError, match="holds a run with data "):
-        train(birds.subset(3), birds_run)
+        train_small(birds.subset(3), birds_run)
 
 
 def test_overwriting_begins_anew(birds_run: Path, birds: Dataset, tmp_path: Path) -> None:
     shutil.copytree(birds_run, tmp_path / "run")
-    done = training.train(
+    done = train(
         options(steps=2), birds, name="birds", out=tmp_path / "run", device="cpu", overwrite=True
     )  # fmt: skip
     assert (done.already, done.steps, done.resumed_at) == (False, 2, 0)
@@ -231,18 +230,18 @@ def test_overwriting_begins_anew(birds_run: Path, birds: Dataset, tmp_path: Path
 
 
 def test_overwriting_an_unfinished_run_starts_from_the_initial_weights(birds: Dataset, tmp_path: Path) -> None:
-    start = train(birds, tmp_path / "start", steps=1).run
-    straight = train(birds, tmp_path / "straight", start=str(start), steps=2).run
+    start = train_small(birds, tmp_path / "start", steps=1).run
+    straight = train_small(birds, tmp_path / "straight", start=str(start), steps=2).run
     with pytest.raises(Interrupted):
-        train(birds, tmp_path / "run", start=str(start), steps=3, progress=interrupt_at_step(1))
-    train(birds, tmp_path / "run", start=str(start), steps=2, overwrite=True)
+        train_small(birds, tmp_path / "run", start=str(start), steps=3, progress=interrupt_at_step(1))
+    train_small(birds, tmp_path / "run", start=str(start), steps=2, overwrite=True)
     assert_same_bits(tensors_of(straight / "model.safetensors"), tensors_of(tmp_path / "run" / "model.safetensors"))
 
 
 def test_a_model_in_a_folder_that_is_no_run_is_kept(birds: Dataset, tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"of somebody else")
     with pytest.raises(OutputExistsError, match="try another out"):
-        train(birds, tmp_path)
+        train_small(birds, tmp_path)
     assert (tmp_path / "model.safetensors").read_bytes() == b"of somebody else"
 
 
@@ -253,9 +252,9 @@ def test_a_model_in_a_folder_that_is_no_run_is_kept(birds: Dataset, tmp_path: Pa
 def test_the_lesser_of_steps_and_minutes_bounds_a_training(
     birds: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int, total: int
 ) -> None:
-    monkeypatch.setattr(training, "steps_in", lambda minutes, trainer: 10)
+    monkeypatch.setattr("dagaug.training.train.steps_in", lambda minutes, trainer: 10)
     with pytest.raises(Killed):
-        train(birds, tmp_path / "run", steps=steps, minutes=1.0, progress=kill_at_step(0))
+        train_small(birds, tmp_path / "run", steps=steps, minutes=1.0, progress=kill_at_step(0))
     assert json.loads((tmp_path / "run" / "options.json").read_text())["steps"] == total
 
 
@@ -263,10 +262,10 @@ def test_the_number_of_steps_is_measured_once_and_kept_when_a_run_resumes(
     birds: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chosen = iter([3])
-    monkeypatch.setattr(training, "steps_in", lambda minutes, trainer: next(chosen))
+    monkeypatch.setattr("dagaug.training.train.steps_in", lambda minutes, trainer: next(chosen))
     with pytest.raises(Interrupted, match="step 1 of 3"):
-        train(birds, tmp_path / "run", steps=None, minutes=1.0, progress=interrupt_at_step(1))
-    done = train(birds, tmp_path / "run", steps=None, minutes=1.0)
+        train_small(birds, tmp_path / "run", steps=None, minutes=1.0, progress=interrupt_at_step(1))
+    done = train_small(birds, tmp_path / "run", steps=None, minutes=1.0)
     assert (done.resumed_at, done.steps) == (1, 3)
 
 
@@ -289,11 +288,11 @@ def test_losses_that_stay_not_finite_end_the_training_and_keep_the_last_good_sta
             TrainingError,
             match="since step 2; the last good state is kept; try precision=32-true or ",
         ):
-            train(birds, run, schedule=Schedule(save_seconds=-1.0, max_bad_steps=3))
+            train_small(birds, run, schedule=Schedule(save_seconds=-1.0, max_bad_steps=3))
     tensors, header = checkpoint.load(run / "state.safetensors")
     assert header["done"] == 2
     assert all(bool(tensor.isfinite().all()) for tensor in tensors.values())
-    assert train(birds, run).resumed_at == 2
+    assert train_small(birds, run).resumed_at == 2
     assert_same_bits(tensors_of(birds_run / "model.safetensors"), tensors_of(run / "model.safetensors"))
 
 
@@ -316,7 +315,7 @@ def test_two_folders_train_by_a_preset_of_the_paper_and_translate_reads_the_resu
     tmp_path: Path, labelled: bool
 ) -> None:
     root, run = two_folders(tmp_path / "two", labelled=labelled), tmp_path / "run"
-    train(read_domains(root), run, preset="digits", steps=2)
+    train_small(read_domains(root), run, preset="digits", steps=2)
     (line,) = logged(run)
     terms = {"consistency", "symmetry", "adversarial", "discriminators"}
     assert set(line) - {"step", "phase"} == terms | ({"label", "identity"} if labelled else set())
@@ -331,10 +330,10 @@ def test_two_folders_train_by_a_preset_of_the_paper_and_translate_reads_the_resu
 
 def test_a_run_on_two_folders_goes_on_with_the_same_bits(tmp_path: Path) -> None:
     data = read_domains(two_folders(tmp_path / "two", labelled=True))
-    train(data, tmp_path / "straight", preset="digits", steps=2)
+    train_small(data, tmp_path / "straight", preset="digits", steps=2)
     with pytest.raises(Interrupted):
-        train(data, tmp_path / "stopped", preset="digits", steps=2, progress=interrupt_at_step(1))
-    assert train(data, tmp_path / "stopped", preset="digits", steps=2).resumed_at == 1
+        train_small(data, tmp_path / "stopped", preset="digits", steps=2, progress=interrupt_at_step(1))
+    assert train_small(data, tmp_path / "stopped", preset="digits", steps=2).resumed_at == 1
     straight, stopped = (tensors_of(tmp_path / name / "model.safetensors") for name in ("straight", "stopped"))
     assert_same_bits(straight, stopped)
 
@@ -346,12 +345,12 @@ def test_a_preset_of_two_folders_refuses_a_labelled_data_set_and_the_other_way_r
     birds: Dataset, birds_folder: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(UsageError, match="preset=digits: needs two folders"):
-        train(birds, tmp_path / "run", preset="digits")
+        train_small(birds, tmp_path / "run", preset="digits")
     both = read_domains(birds_folder / "images", birds_folder / "images")
     with pytest.raises(UsageError, match="preset=pose: needs a labelled data set"):
-        train(both, tmp_path / "run")
+        train_small(both, tmp_path / "run")
     with pytest.raises(UsageError, match="per_class=2: two folders have no classes"):
-        train(both, tmp_path / "run", preset="digits", per_class=2)
+        train_small(both, tmp_path / "run", preset="digits", per_class=2)
     assert not (tmp_path / "run").exists()
 
 
@@ -359,13 +358,13 @@ def test_a_preset_of_two_folders_refuses_a_labelled_data_set_and_the_other_way_r
 def test_an_unknown_device_or_precision_is_an_error(birds: Dataset, tmp_path: Path, name: str, value: str) -> None:
     arguments: Any = {"device": "cpu", name: value}
     with pytest.raises(UsageError, match=rf"{name}={value}: choose "):
-        training.train(options(), birds, name="birds", out=tmp_path / "run", **arguments)
+        train(options(), birds, name="birds", out=tmp_path / "run", **arguments)
 
 
 def test_images_of_one_readable_class_are_refused(birds: Dataset, tmp_path: Path) -> None:
     one = replace(birds, samples=tuple(sample for sample in birds.samples if sample.label == 0))
     with pytest.raises(DataError, match="at least two classes"):
-        train(one, tmp_path / "run")
+        train_small(one, tmp_path / "run")
 
 
 def test_only_training_images_are_trained_on(birds: Dataset) -> None:
@@ -387,7 +386,7 @@ def begun(wanted: TrainOptions, listener: Listener | None = None) -> Translator:
     """New networks as a training with these options starts with them."""
     torch.manual_seed(0)
     translator = build_translator(wanted.mode, wanted.attention)
-    training.load_start(translator, wanted, listener or SILENT)
+    load_start(translator, wanted, listener or SILENT)
     return translator
 
 
@@ -412,21 +411,21 @@ def test_layers_of_another_shape_keep_their_own_weights_and_are_named() -> None:
 
 
 def test_a_training_can_start_from_another_run(birds: Dataset, tmp_path: Path) -> None:
-    run = train(birds, tmp_path / "run", steps=1).run
+    run = train_small(birds, tmp_path / "run", steps=1).run
     state, packed = begun(options(start=str(run))).state_dict(), tensors_of(run / checkpoint.MODEL_FILE)
     assert all(torch.equal(tensor, packed[name]) for name, tensor in state.items())
 
 
 def test_a_training_resumes_although_the_run_it_started_from_is_gone(birds: Dataset, tmp_path: Path) -> None:
-    first = train(birds, tmp_path / "first", steps=1).run
+    first = train_small(birds, tmp_path / "first", steps=1).run
     with pytest.raises(Interrupted):
-        train(birds, tmp_path / "second", start=str(first), progress=interrupt_at_step(2))
+        train_small(birds, tmp_path / "second", start=str(first), progress=interrupt_at_step(2))
     shutil.rmtree(first)
-    assert train(birds, tmp_path / "second", start=str(first)).resumed_at == 2
+    assert train_small(birds, tmp_path / "second", start=str(first)).resumed_at == 2
 
 
 def test_a_model_remembers_its_least_share_of_own_pixels(birds: Dataset, tmp_path: Path) -> None:
-    run = train(birds, tmp_path / "run", steps=1, own_pixels=0.9).run
+    run = train_small(birds, tmp_path / "run", steps=1, own_pixels=0.9).run
     model = load_model(run)
     assert model.card.own_pixels == 0.9
     assert isinstance(model.translator, ReferenceTranslator)
@@ -434,6 +433,6 @@ def test_a_model_remembers_its_least_share_of_own_pixels(birds: Dataset, tmp_pat
 
 
 def test_a_start_must_hold_networks_of_the_same_mode(birds: Dataset, tmp_path: Path) -> None:
-    run = train(birds, tmp_path / "run", steps=1).run
+    run = train_small(birds, tmp_path / "run", steps=1).run
     with pytest.raises(UsageError, match="reference mode"):
         begun(TrainOptions(preset="digits", start=str(run)).resolved())

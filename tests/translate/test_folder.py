@@ -21,7 +21,6 @@ from dagaug.data.image_files import decode
 from dagaug.data.patches import Framing
 from dagaug.data.square_crops import cut, region_of
 from dagaug.model.trained_model import TrainedModel
-from dagaug.runtime import files as outputs
 from dagaug.runtime.errors import (
     CheckpointError,
     DataError,
@@ -339,7 +338,7 @@ def test_a_full_disk_is_one_line_and_finished_files_stay(
             return stream.write(data)
 
     with monkeypatch.context() as patched:
-        patched.setattr(outputs.Path, "write_bytes", write_bytes)
+        patched.setattr(Path, "write_bytes", write_bytes)
         with pytest.raises(StoreError, match="disk is full; translated images are kept"):
             translate(copier, tmp_path / "in", tmp_path / "out", batch_size=2)
     kept = pictures_in(tmp_path / "out")
