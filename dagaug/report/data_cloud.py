@@ -6,9 +6,10 @@ For a fair comparison, only images that this judge was not trained on, and morph
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import cv2
 import numpy as np
@@ -29,23 +30,16 @@ from dagaug.report.network_crops import NetworkInputs
 from dagaug.report.tsne import project
 from dagaug.runtime.errors import CheckpointError, DataError
 
-__all__ = ["KINDS", "Cloud", "make_data_cloud"]
+__all__ = ["KINDS", "MAX_IMAGES", "Cloud", "make_data_cloud"]
 
 KINDS = ("synthetic", "real training", "real test")
 """Kinds of images in a cloud, in drawing order."""
 
-_MOST = {"synthetic": 400, "real training": 200, "real test": 400}
-
-
-_MOST_CLASSES = 20
-
+MAX_IMAGES = MappingProxyType({"synthetic": 400, "real training": 200, "real test": 400})
+"""Number of images in a cloud, at most, of each of :data:`KINDS`."""
 
 _FOLDS = 3  # number of judges; each one was not trained on one part of the images
-
-
 _TILE = (40, 40)
-
-
 _BATCH = 256
 
 
@@ -102,13 +96,21 @@ class Cloud:
 
 
 def make_data_cloud(
-    store: Path, dataset: Dataset | None, *, seed: int = 0, device: torch.device | str = "cpu"
+    store: Path,
+    dataset: Dataset | None,
+    *,
+    max_images: Mapping[str, int] = MAX_IMAGES,
+    max_classes: int = 20,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
 ) -> tuple[Cloud | None, str]:
     """Make the data cloud of an HDF5 file.
 
     Args:
         store: HDF5 file of ``dagaug augment``.
         dataset: the data that it was made from.
+        max_images: number of images of each kind, at most.
+        max_classes: number of classes, at most; more are sampled.
         seed: random seed of the sample.
         device: device of the judge.
 
@@ -128,9 +130,9 @@ def make_data_cloud(
         there = np.unique(MorphTable.of(opened).label)
         if not len(there):
             return None, "the file holds no synthetic images"
-        classes = np.random.default_rng(seed).permutation(there)[:_MOST_CLASSES]
+        classes = np.random.default_rng(seed).permutation(there)[:max_classes]
         try:
-            parts, learned = _gathered(opened, dataset, framing, judge, classes, seed)
+            parts, learned = _gathered(opened, dataset, framing, judge, classes, max_images, seed)
         except DataError as error:
             return None, str(error)
     features = np.concatenate([_features(judge, part.images) for part in parts])
@@ -181,7 +183,13 @@ class _Part:
 
 
 def _gathered(
-    store: Store, dataset: Dataset, framing: Framing, judge: Classifier, classes: Int64[np.ndarray, " K"], seed: int
+    store: Store,
+    dataset: Dataset,
+    framing: Framing,
+    judge: Classifier,
+    classes: Int64[np.ndarray, " K"],
+    max_images: Mapping[str, int],
+    seed: int,
 ) -> tuple[tuple[_Part, ...], bool]:
     """Sample images of each kind, balanced over these classes, and crop them as for the judge's training.
 
@@ -200,17 +208,17 @@ def _gathered(
         files = [number[patches.samples[row].path.as_posix()] for row in rows.tolist()]
         return _Part(patches.images[rows], patches.labels[rows], tuple(ImageRef("original", file) for file in files))
 
-    train = drawn(dataset.train, _MOST["real training"] * _FOLDS)
+    train = drawn(dataset.train, max_images["real training"] * _FOLDS)
     unseen = ~judge.saw(train.images)
     learned = not unseen.any()
     rows = np.flatnonzero(unseen | learned)
-    training = part(train, rows[class_balanced_sample(train.labels[rows], _MOST["real training"], seed)])
-    test = drawn(dataset.test, _MOST["real test"])
+    training = part(train, rows[class_balanced_sample(train.labels[rows], max_images["real training"], seed)])
+    test = drawn(dataset.test, max_images["real test"])
 
     morphs = MorphTable.of(store)
     sources = [number[train.samples[row].path.as_posix()] for row in rows.tolist()]
     made = np.flatnonzero(morphs.kept & np.isin(morphs.source, sources))
-    made = made[class_balanced_sample(morphs.label[made], _MOST["synthetic"], seed)]
+    made = made[class_balanced_sample(morphs.label[made], max_images["synthetic"], seed)]
     squares = NetworkInputs(store, OriginalImages(store, dataset.root), framing, dataset)
     shown = tuple(ImageRef("result", row) for row in morphs.row[made].tolist())
     cut = [square.pixels for one in shown if (square := squares.of(one)) is not None]

@@ -22,6 +22,7 @@ from dagaug.report.training_run import data_uri
 from dagaug.report.wording import percent, reason
 
 __all__ = [
+    "MORPHS_BYTES",
     "CandidateCounts",
     "CloudSection",
     "FindRegions",
@@ -36,16 +37,11 @@ FindRegions = Callable[[Sequence[ImageRef]], list[AttendedRegions | None]]
 """Function that returns the attended regions of images; None for an image that is not available."""
 
 _THUMBNAIL_SIDE = 128
-
-
 _THUMBNAIL_QUALITY = 85
-
-
 _MOST_MORPHS = 1000
 
-
-_MORPHS_BYTES = 2_300_000  # base64; with the cloud, sheets, attention and text a page stays under 5 MB
-
+MORPHS_BYTES = 2_300_000
+"""Bytes of all morphs' images on a page, at most; the whole page stays under 5 MB."""
 
 _CLOUD_BYTES = 500_000
 
@@ -186,6 +182,8 @@ def morph_section(
     data: Path | None,
     attention: FindRegions | None,
     attention_missing: str,
+    *,
+    morphs_bytes: int = MORPHS_BYTES,
 ) -> MorphSection:
     """Select morphs and describe them for the page.
 
@@ -196,6 +194,7 @@ def morph_section(
         data: data folder, for sources and references that the file does not hold.
         attention: returns attended regions; None to show none.
         attention_missing: reason if there is no ``attention``.
+        morphs_bytes: bytes of all images (base64), at most; fewer morphs are shown if they need more.
     """
     chosen = select_morphs(
         store,
@@ -203,7 +202,7 @@ def morph_section(
         side=_THUMBNAIL_SIDE,
         quality=_THUMBNAIL_QUALITY,
         most=_MOST_MORPHS,
-        budget=_MORPHS_BYTES,
+        budget=morphs_bytes,
     )
     items = _morph_items(chosen, morphs, store.header.files)
     regions, count = _regions(attention, chosen.shown)

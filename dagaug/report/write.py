@@ -17,7 +17,14 @@ from dagaug.report.data_cloud import Cloud
 from dagaug.report.loss_curves import read_metrics
 from dagaug.report.morph_images import MorphTable, OriginalImages, sample_of_each_class
 from dagaug.report.page import Page, installed_version, printable, render_page
-from dagaug.report.page_content import FindRegions, candidate_counts, cloud_scatter, cloud_section, morph_section
+from dagaug.report.page_content import (
+    MORPHS_BYTES,
+    FindRegions,
+    candidate_counts,
+    cloud_scatter,
+    cloud_section,
+    morph_section,
+)
 from dagaug.report.paper_figures import FigureFormat, cloud_figure, picture_figure, score_figures, training_figure
 from dagaug.report.score_view import score_view
 from dagaug.report.training_run import TrainingView, read_training, run_options
@@ -30,8 +37,6 @@ __all__ = ["sheet_of_store", "write_figures", "write_report", "write_run_report"
 
 
 _SKIPPED_ROWS = 200
-
-
 _LONGEST_VALUE = 600
 
 
@@ -104,6 +109,7 @@ def write_report(
     attention_missing: str = "",
     cloud: Cloud | None = None,
     cloud_missing: str = "",
+    morphs_bytes: int = MORPHS_BYTES,
 ) -> None:
     """Write the report of an HDF5 file: one self-contained HTML file.
 
@@ -117,6 +123,7 @@ def write_report(
         attention_missing: reason if there is no ``attention``.
         cloud: the data cloud (:func:`~dagaug.report.data_cloud.make_data_cloud`).
         cloud_missing: reason if there is no ``cloud``.
+        morphs_bytes: bytes of all images of morphs, at most; fewer morphs are shown if they need more.
 
     Raises:
         StoreError: the HDF5 file is missing or unreadable.
@@ -141,7 +148,7 @@ def write_report(
             version=installed_version(),
             score=None if scored is None else score_view(scored),
             counts=candidate_counts(opened, morphs, names),
-            morphs=morph_section(opened, morphs, names, data, attention, attention_missing),
+            morphs=morph_section(opened, morphs, names, data, attention, attention_missing, morphs_bytes=morphs_bytes),
             cloud=None if cloud is None else cloud_section(opened, names, cloud),
             cloud_missing=cloud_missing,
             provenance=_store_provenance(opened, run, score),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -100,13 +101,13 @@ def write(folder: Path, data: Dataset, made: CrossFitted, **options: object) -> 
         return run.merge(header, 1)
 
 
-def found_of(store: Path, data: Dataset, seed: int = 0) -> Cloud:
-    found, why = make_data_cloud(store, data, seed=seed)
+def found_of(store: Path, data: Dataset, **more: Any) -> Cloud:
+    found, why = make_data_cloud(store, data, **more)
     assert found is not None, why
     return found
 
 
-def test_a_judge_shows_what_it_did_not_learn_from_and_morphs_of_that(tmp_path: Path, data: Dataset) -> None:
+def test_only_images_unknown_to_the_judge_and_their_morphs_are_shown(tmp_path: Path, data: Dataset) -> None:
     judges = judges_of(data, 2)
     store = write(tmp_path, data, judges)
     found = found_of(store, data)
@@ -126,12 +127,10 @@ def test_a_judge_shows_what_it_did_not_learn_from_and_morphs_of_that(tmp_path: P
         assert tile.reshape(-1, 3).mean(0).argmax() == label, one
 
 
-def test_the_cloud_is_the_same_each_time_and_another_for_another_seed(
-    tmp_path: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(data_cloud, "_MOST", {"synthetic": 12, "real training": 6, "real test": 9})
+def test_the_seed_determines_the_cloud(tmp_path: Path, data: Dataset) -> None:
+    most = {"synthetic": 12, "real training": 6, "real test": 9}
     store = write(tmp_path, data, judges_of(data, 2))
-    first, again, other = (found_of(store, data, seed) for seed in (0, 0, 1))
+    first, again, other = (found_of(store, data, max_images=most, seed=seed) for seed in (0, 0, 1))
     np.testing.assert_array_equal(first.points, again.points)
     assert first.shown == again.shown != other.shown
     assert np.bincount(first.kind).tolist() == [12, 6, 9]
@@ -140,23 +139,20 @@ def test_the_cloud_is_the_same_each_time_and_another_for_another_seed(
         assert counts.max() - counts.min() <= 1  # class_balanced_sample over the classes
 
 
-def test_many_classes_are_drawn_from_and_that_is_said(
-    tmp_path: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(data_cloud, "_MOST_CLASSES", 2)
-    found = found_of(write(tmp_path, data, judges_of(data, 2)), data)
+def test_many_classes_are_sampled_and_the_text_says_so(tmp_path: Path, data: Dataset) -> None:
+    found = found_of(write(tmp_path, data, judges_of(data, 2)), data, max_classes=2)
     assert len(np.unique(found.label)) == found.classes == 2
     assert "of 2 of the 3 classes" in found.explained
 
 
-def test_one_judge_for_all_shows_what_it_learned_and_says_so(tmp_path: Path, data: Dataset) -> None:
+def test_a_single_judge_shows_its_training_images_and_the_text_says_so(tmp_path: Path, data: Dataset) -> None:
     found = found_of(write(tmp_path, data, judges_of(data, 1)), data)
     assert found.learned
     assert "that it was trained on" in found.explained
     assert (found.kind == KINDS.index("real training")).sum() == CLASSES * TRAIN
 
 
-def test_shares_are_of_nearest_test_images_but_themselves() -> None:
+def test_nearest_test_images_exclude_the_image_itself() -> None:
     features = np.array([[0.0], [0.1], [5.0], [5.1], [5.2], [0.3], [4.0]])
     kind, label = np.array([2, 2, 2, 2, 2, 0, 0]), np.array([0, 1, 1, 1, 1, 1, 1])
     # Test: the first two have each other, of other classes. Synthetic: next to 0.1 and to 5.0, both of class 1.
@@ -174,7 +170,7 @@ def test_a_judge_that_knows_the_classes_finds_them(tmp_path: Path, data: Dataset
                                    "real test images.")  # fmt: skip
 
 
-def test_why_there_is_no_cloud_is_told(tmp_path: Path, data: Dataset) -> None:
+def test_the_reason_for_a_missing_cloud(tmp_path: Path, data: Dataset) -> None:
     judges = judges_of(data, 2)
     store = write(tmp_path / "a", data, judges)
     assert make_data_cloud(store, None) == (None, "the data folder was not found")

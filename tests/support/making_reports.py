@@ -120,3 +120,29 @@ def write_run(folder: Path) -> Path:
     cv2.imwrite(str(folder / "attention.png"), picture(1, 40))
     (folder / "model.safetensors").write_bytes(b"weights")
     return folder
+
+
+def write_score(path: Path, verdict: str = "harms") -> Path:
+    """The JSON of a score with two arms."""
+
+    def about(mean: float, reach: float) -> dict[str, float]:
+        return {"mean": mean, "low": mean - reach, "high": mean + reach}
+
+    score = {
+        "arms": [
+            {"arm": "real", "accuracies": [0.6, 0.7], "accuracy": about(0.65, 0.05)},
+            {"arm": "real+dagaug", "accuracies": [0.5, 0.6], "accuracy": about(0.55, 0.05)},
+        ],
+        "comparisons": [{"arm": "real+dagaug", "difference": about(-0.1, 0.02), "p": 0.01, "verdict": verdict}],
+        "sentences": ["real+dagaug harms <b>badly</b>"],
+        "classes": 3,
+        "real": 3,
+        "synthetic": 15,
+        "test": 3,
+        "steps": 1200,
+        "synthetic_share": 0.25,
+        "options": {"fit": {"name": "resnet18"}},
+        "a later version's key": 1,
+    }
+    path.write_text(json.dumps(score))
+    return path
