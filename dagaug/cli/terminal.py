@@ -1,6 +1,7 @@
-"""What a person sees in the terminal: progress bars with rates and time left, tables, the next step.
+"""Terminal output: draws progress bars with rates and time left, prints notes, tables and results.
 
-Everything but results goes to stderr, so that ``--json`` leaves stdout to programs.
+:mod:`dagaug.cli.result_text` makes the tables and sentences; this module prints them. Results go to stdout,
+everything else to stderr, so with ``--json`` stdout holds JSON only.
 """
 
 from __future__ import annotations
@@ -33,11 +34,9 @@ from dagaug.runtime.progress import Task, TaskContext
 
 __all__ = ["Terminal"]
 
-_LOG_SECONDS = 20.0  # between lines where there is no terminal to draw bars on
-
 
 def _plain(value: object) -> object:
-    """The same value with null for the numbers that JSON does not have."""
+    """The value with None for NaN and infinities, which JSON does not have."""
     if isinstance(value, Mapping):
         return {name: _plain(part) for name, part in value.items()}
     if isinstance(value, list | tuple):
@@ -46,7 +45,7 @@ def _plain(value: object) -> object:
 
 
 class _Rate(ProgressColumn):
-    """Units a second, smoothed."""
+    """Column with the smoothed rate, in units per second."""
 
     def render(self, task: RichTask) -> Text:
         speed = task.finished_speed or task.speed
@@ -54,14 +53,14 @@ class _Rate(ProgressColumn):
         return Text("" if speed is None else f"{speed:.3g} {unit}/s", style="progress.data.speed")
 
 
-class _Counted:
-    """One bar."""
+class _Bar:
+    """One progress bar; without a terminal, a line every :attr:`Terminal.log_seconds`."""
 
     def __init__(self, terminal: Terminal, name: str, total: int, unit: str) -> None:
         self._terminal, self._name, self._total, self._unit = terminal, name, total, unit
         self._row: TaskID | None = None
         self._done = 0
-        self._told = time.monotonic()
+        self._logged = time.monotonic()
 
     def __enter__(self) -> Task:
         self._row = self._terminal.open(self._name, self._total, self._unit)
@@ -70,8 +69,8 @@ class _Counted:
     def advance(self, count: int = 1, note: str = "") -> None:
         self._done += count
         self._terminal.advance(self._row, count, note)
-        if not self._terminal.err.is_terminal and time.monotonic() - self._told > _LOG_SECONDS:
-            self._told = time.monotonic()
+        if not self._terminal.err.is_terminal and time.monotonic() - self._logged > self._terminal.log_seconds:
+            self._logged = time.monotonic()
             self._terminal.say(f"{self._name}: {self._done}/{self._total} {self._unit}  {note}".rstrip())
 
     def __exit__(self, *exception: object) -> None:
@@ -79,15 +78,17 @@ class _Counted:
 
 
 class Terminal:
-    """Draws bars and prints results.
+    """Draws progress bars and prints notes and results; a :class:`dagaug.runtime.progress.Progress`.
 
     Args:
-        as_json: results are printed as JSON alone.
-        quiet: no bars and no remarks.
+        as_json: print results as JSON only.
+        quiet: show no bars and no notes.
+        log_seconds: time between progress lines if stderr is no terminal.
     """
 
-    def __init__(self, *, as_json: bool = False, quiet: bool = False) -> None:
+    def __init__(self, *, as_json: bool = False, quiet: bool = False, log_seconds: float = 20.0) -> None:
         self.as_json = as_json
+        self.log_seconds = log_seconds
         self.out = Console(highlight=False)
         self.err = Console(stderr=True, quiet=quiet, highlight=False)
         self._bars = Progress(
@@ -107,27 +108,27 @@ class Terminal:
         self._open: list[TaskID] = []
 
     def task(self, name: str, total: int, unit: str) -> TaskContext:
-        """A bar; bars within bars stand below each other."""
-        return _Counted(self, name, total, unit)
+        """Make a progress bar; an inner bar stands below the outer one."""
+        return _Bar(self, name, total, unit)
 
     def open(self, name: str, total: int, unit: str) -> TaskID:
-        """Show a bar, where there is a terminal to draw it on."""
+        """Show a bar if stderr is a terminal."""
         if self._live is None and self.err.is_terminal:
-            self._live = Live(console=self.err, get_renderable=self._picture, refresh_per_second=4)
+            self._live = Live(console=self.err, get_renderable=self._renderable, refresh_per_second=4)
             self._live.start()
         row = self._bars.add_task(escape(name), total=total, unit=escape(unit))
         self._open.append(row)
         return row
 
     def advance(self, row: TaskID | None, count: int, note: str) -> None:
-        """Move a bar on."""
+        """Advance a bar; a note is shown below the bars."""
         if row is not None:
             self._bars.update(row, advance=count)
         if note:
             self._note = note
 
     def close(self, row: TaskID | None) -> None:
-        """A bar's work has ended; the outermost one stays on the screen as it was."""
+        """Remove a bar; the outermost bar stays visible in its last state."""
         if row is None:
             return
         self._open.remove(row)
@@ -141,19 +142,19 @@ class Terminal:
             self._live = None
         self._bars.remove_task(row)
 
-    def _picture(self) -> RenderableType:
+    def _renderable(self) -> RenderableType:
         if not self._note:
             return self._bars
         return Group(self._bars, Text(self._note, style="dim"))
 
     def say(self, text: str) -> None:
-        """A remark that stays on the screen, above the bars."""
+        """Print a note above the bars."""
         self.err.print(escape(in_one_line(text)), soft_wrap=True)
 
     def result(
         self, data: Mapping[str, Any], lines: Sequence[str], *, table: Table | None = None, next_step: str = ""
     ) -> None:
-        """The end of a command: JSON alone, or a table, lines and the next command."""
+        """Print a command's result: ``data`` as JSON, or the table, the lines and the next command."""
         if self.as_json:
             print(json.dumps(_plain(data), ensure_ascii=False, default=str, allow_nan=False))
             return

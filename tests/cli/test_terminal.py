@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from rich.table import Table
 
-from dagaug.cli import terminal as console
 from dagaug.cli.terminal import Terminal
 from dagaug.runtime.progress import Progress, Task
 
@@ -84,11 +83,8 @@ def test_quiet_says_nothing_but_the_result(capsys: pytest.CaptureFixture[str]) -
     assert capsys.readouterr() == ("done\n", "")
 
 
-def test_without_a_terminal_to_draw_on_a_line_tells_how_far_the_work_is(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(console, "_LOG_SECONDS", -1.0)
-    with Terminal().task("Training", 30, "steps") as task:
+def test_without_a_terminal_lines_report_progress(capsys: pytest.CaptureFixture[str]) -> None:
+    with Terminal(log_seconds=-1.0).task("Training", 30, "steps") as task:
         task.advance(10, "flow 0.3")
         task.advance(10)
     err = capsys.readouterr().err
