@@ -1,7 +1,7 @@
-"""The work of an augmentation, split into shards (paper, Sec. 4.6).
+"""Everything that an augmentation works on: model, data, options, morph plan, and the split into shards.
 
-A :class:`Job` is prepared once from checkpoint, data and options. The content of a shard depends on the job and the
-judges only. So shards can be made in any order, again, or on another machine.
+A :class:`Job` bundles them; executors take it and make its shards (paper, Sec. 4.6). It is prepared once. The content
+of a shard depends on the job and the judges only, so shards can be made in any order, again, or on another machine.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Foreground masks by GrabCut, and backgrounds by inpainting, without any training.
+"""Foreground masks from bounding boxes by GrabCut, and backgrounds by inpainting.
+
+No network and no training are needed. :mod:`dagaug.data.mask_refinement` sharpens masks that a network predicts.
 
 GrabCut [Rother, Kolmogorov, Blake: "GrabCut", SIGGRAPH 2004] segments the object, initialised with its bounding box or,
 without a box, with the whole image without its border. The masks have errors, but a network trained on many of them

@@ -1,4 +1,8 @@
-"""Masks of objects from a coarse probability: GrabCut draws the edge, and the object's colours are spread outwards."""
+"""Refinement of the coarse masks that a network predicts: GrabCut places the edge of the object in the image.
+
+:mod:`dagaug.data.foreground` makes masks without a network, from bounding boxes alone. :func:`spread_object` paints
+the background with the object's colours, so that a warp cannot carry background along.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How an HDF5 file was made, read from the JSON in its ``/options``."""
+"""Provenance: the options, data folder and checkpoint that an HDF5 file was made with, from its ``/options``."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ OutputFrame = Literal["whole", "crop"]
 
 @dataclass(frozen=True)
 class Provenance:
-    """The entries of ``/options`` that dagaug reads again. A missing entry, or one of another type, has its default.
+    """The entries of ``/options`` that later commands use. An entry that is missing or of another type has its default.
 
     Attributes:
-        data: the data folder as it was given; empty if unknown.
+        data: path of the data folder, as given to the command; empty if unknown.
         layout: the layout of the data folder, ``auto`` if unknown.
-        split_seed: the seed that draws the same split into training and test images again; by default the run's seed.
-        per_class: only so many training images of each class were used; None if all were.
-        framing: the JSON of :class:`dagaug.data.patches.Framing` (how images were cut for the networks), not checked
-            here; None if unknown.
+        split_seed: seed of the split into training and test images; by default the run's seed.
+        per_class: limit of training images per class; None without a limit.
+        framing: JSON of :class:`dagaug.data.patches.Framing` (how images were cropped for the networks), not
+            validated; None if unknown.
         frame: ``whole`` if morphs are stored in the whole image, ``crop`` if only the patch is stored.
-        background: whose background the morphs have.
+        background: the image that gives the morphs' background.
         checkpoint: path of the generator's weights; empty if unknown.
-        judges: SHA-256 of the classifiers that selected, in hexadecimal; empty if unknown.
-        batch_size: candidates that were computed at a time; None if unknown.
+        judges: SHA-256 of the classifiers that selected the morphs, in hexadecimal; empty if unknown.
+        batch_size: number of candidates per batch; None if unknown.
         others: all other entries.
     """
 

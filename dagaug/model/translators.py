@@ -1,6 +1,6 @@
-"""Translators F = DAE ∘ G of both modes; a checkpoint holds one.
+"""Translators F = DAE ∘ G of the modes ``paper`` and ``reference``; a checkpoint holds one.
 
-``paper`` mode is the paper's :math:`s' = G(DAE(s))`. ``reference`` mode redraws s in the pose of t: the source's
+In ``paper`` mode, :math:`s' = G(DAE(s))` as in the paper. In ``reference`` mode, F redraws s in the pose of t: the source's
 instances are placed at the reference's centres, and its features and pixels move along a learned correspondence.
 """
 

@@ -1,4 +1,4 @@
-"""Formatting of names and numbers for readers: class names, arms, percentages, intervals."""
+"""Texts for readers: class names, descriptions of arms, verdicts and loss terms, percentages, intervals."""
 
 from __future__ import annotations
 
