@@ -1,6 +1,8 @@
 """The engine: generates morphs in batches and classifies them on one device.
 
-It does not choose among the morphs; :mod:`dagaug.augment.selection` does. References are encoded once and stored on disk (:mod:`dagaug.augment.reference_encoder`). The appearance of a source is
+It does not choose among the morphs; :mod:`dagaug.augment.selection` does.
+
+References are encoded once and stored on disk (:mod:`dagaug.augment.reference_encoder`). The appearance of a source is
 computed once for all of its morphs. While a batch is computed, a thread reads the references of the next batch, and
 the results of the previous batch are copied from the device.
 

@@ -1,7 +1,8 @@
 """Translators F = DAE ∘ G of the modes ``paper`` and ``reference``; a checkpoint holds one.
 
-In ``paper`` mode, :math:`s' = G(DAE(s))` as in the paper. In ``reference`` mode, F redraws s in the pose of t: the source's
-instances are placed at the reference's centres, and its features and pixels move along a learned correspondence.
+In ``paper`` mode, :math:`s' = G(DAE(s))` as in the paper. In ``reference`` mode, F redraws the source s in the pose
+of the reference t: the source's instances are placed at the reference's centres, and its features and pixels move
+along a learned correspondence.
 """
 
 from __future__ import annotations
