@@ -1,4 +1,4 @@
-"""Steps that several commands share: option records, the newest HDF5 file, the data that a file was made from."""
+"""Inputs of commands: options records from command-line values, the newest HDF5 file, a file's data folder."""
 
 from __future__ import annotations
 
