@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dagaug.cli.shared import build_options
+from dagaug.cli.command_inputs import build_options
 from dagaug.cli.shared_options import (
     CANDIDATES,
     CLASSIFIER,

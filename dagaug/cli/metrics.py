@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from dagaug.cli.shared import data_folder, read_stored_dataset
+from dagaug.cli.command_inputs import data_folder, read_stored_dataset
 from dagaug.cli.shared_options import (
     CLASSIFIER,
     Classifier,

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from dagaug.cli.shared import data_folder, newest_store, read_stored_dataset
+from dagaug.cli.command_inputs import data_folder, newest_store, read_stored_dataset
 from dagaug.cli.shared_options import (
     CLASSIFIER,
     EXPERIMENT,

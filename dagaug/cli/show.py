@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dagaug.cli.shared import newest_store, read_stored_dataset
+from dagaug.cli.command_inputs import newest_store, read_stored_dataset
 from dagaug.cli.shared_options import Json, Seed, ShowChoice
 from dagaug.runtime.errors import DataError, UsageError
 
