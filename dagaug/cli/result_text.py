@@ -1,4 +1,4 @@
-"""What the command line prints of a score and of other measurements: tables and sentences."""
+"""Results as text for the command line: tables and sentences for ``dagaug score`` and ``dagaug metrics``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["metrics_lines", "metrics_table", "pairs_lines", "pairs_table", "scor
 
 
 def score_table(result: ScoreResult) -> Table:
-    """Accuracy of each arm, and its difference from real images alone."""
+    """Table of a score: accuracy of each arm, and its difference from real images alone."""
     from rich import box
 
     from dagaug.report.wording import p_value
@@ -40,58 +40,58 @@ def score_table(result: ScoreResult) -> Table:
 
 
 def _with_reach(one: ConfidenceInterval, sign: Literal["", "+"]) -> str:
-    """A mean and half its interval, which is as wide on either side, in per cent."""
+    """A mean and half the width of its symmetric interval, in per cent."""
     return f"{100 * one.mean:{sign}.1f} ± {50 * (one.high - one.low):.1f}"
 
 
 def score_lines(result: ScoreResult) -> list[str]:
-    """What a score found, in sentences."""
+    """Findings of a score: gains, classes, confusions, near-duplicates, numbers of images and steps."""
     fit = result.options["fit"]
     network = fit["name"] if isinstance(fit, dict) else ""
     lines = list(result.sentences)
     for point in result.fractions:
-        worth = f", as much as {point.worth:.0f} real images alone" if point.worth is not None else ""
+        worth = f"; equivalent to {point.worth:.0f} real images alone" if point.worth is not None else ""
         lines.append(
-            f"{point.real} real images: {point.without.mean:.1%} without, {point.with_synthetic.mean:.1%} with "
-            f"{point.synthetic} synthetic ones{worth}"
+            f"Accuracy with {point.real} real images: {point.without.mean:.1%} alone, "
+            f"{point.with_synthetic.mean:.1%} with {point.synthetic} synthetic images{worth}"
         )
     for share in result.ratios:
-        lines.append(f"{share.share:.0%} of a batch synthetic: {share.accuracy.mean:.1%}")
+        lines.append(f"Accuracy with {share.share:.0%} synthetic images per batch: {share.accuracy.mean:.1%}")
     if result.comparisons:
         first = result.comparisons[0]
         gains = sorted(first.classes, key=lambda one: one.difference.mean)
         sure = [f"{one.name} {100 * one.difference.mean:+.0f}" for one in gains if one.sure]
-        lines.append(f"Classes of which the change by {first.arm} is sure: {', '.join(sure) or 'none'}")
-        for what, changes in (("rarer", first.better), ("more frequent", first.worse)):
-            pairs = [f"{one.truth} for {one.taken_for} {one.before:.0%} → {one.after:.0%}" for one in changes[:3]]
+        lines.append(f"Classes with a significant change by {first.arm}, in points: {', '.join(sure) or 'none'}")
+        for what, changes in (("less frequent", first.better), ("more frequent", first.worse)):
+            pairs = [f"{one.truth} as {one.taken_for} {one.before:.0%} → {one.after:.0%}" for one in changes[:3]]
             lines.append(f"Confusions that became {what}: {'; '.join(pairs) or 'none'}")
-    steps = f"{result.steps} steps of {network} in every arm"
+    steps = f"{result.steps} training steps of {network} in every arm"
     if result.validated:
         chosen = ", ".join(f"{one.arm} {one.steps}" for one in result.validated if one.chosen)
-        steps = f"steps of {network}, chosen on held-out training images: {chosen}"
+        steps = f"training steps of {network}, chosen by cross-validation: {chosen}"
     alike = {name: found for name, found in result.guards.alike.items() if found.by_hash or found.by_features}
     usual = {name: found for name, found in alike.items() if not found.suspicious}
     if not alike:
-        how = "its perceptual hash or its features" if result.guards.features else "its perceptual hash"
-        lines.append(f"No training image looks like a test image by {how}.")
+        how = "perceptual hash or features" if result.guards.features else "perceptual hash"
+        lines.append(f"No training image is a near-duplicate of a test image ({how}).")
     elif usual:
         counts = ", ".join(f"{found.by_features} of {found.images} {name}" for name, found in usual.items())
         often = max(found.usual or 0.0 for found in usual.values())
         lines.append(
-            f"Training images that look like a test image by their features alone: {counts}; {often:.0%} of the test "
-            "images look like another one, so that this is no more than usual."
+            f"Training images whose features, but not hashes, are close to those of a test image: {counts}. This is "
+            f"normal in these data: {often:.0%} of the test images are as close to another test image."
         )
     return [
         *lines,
         *result.notes,
-        f"{result.real} real and {result.synthetic} synthetic training images ({result.synthetic_share:.0%} of a "
-        f"batch), {steps}.",
+        f"{result.real} real and {result.synthetic} synthetic training images (synthetic share of a batch: "
+        f"{result.synthetic_share:.0%}); {steps}.",
     ]
 
 
 def metrics_table(result: Evaluation) -> Table:
-    """Synthetic images beside real ones, measure by measure."""
-    table = Table(title=f"Synthetic images beside real ones, {result.classes} classes")
+    """Table of ``dagaug metrics``: one row per measure, one column per set of images."""
+    table = Table(title=f"Synthetic and real images, {result.classes} classes")
     table.add_column("measure")
     judged = {one.images: one for one in result.judged}
     against = {one.images: one for one in result.compared if one.against == "test"}
@@ -103,9 +103,9 @@ def metrics_table(result: Evaluation) -> Table:
     table.add_row("top-1 accuracy", *(f"{one.accuracy:.1%}" for one in rows))
     table.add_row("inception score (eq. 11)", *(f"{one.inception.mean:.2f} ± {one.inception.std:.2f}" for one in rows))
     table.add_row("missing classes", *(f"{one.missing}" for one in rows))
-    table.add_row("feature diversity of a source, of a real class", *(f"{one.diversity:.3g}" for one in rows))
+    table.add_row("feature diversity per source or class", *(f"{one.diversity:.3g}" for one in rows))
     if result.lpips:
-        table.add_row(f"LPIPS ({result.lpips}) within a source, a real class", *(f"{one.lpips:.3f}" for one in rows))
+        table.add_row(f"LPIPS ({result.lpips}) per source or class", *(f"{one.lpips:.3f}" for one in rows))
     both = [against[name] for name in sets[:2]]
     table.add_row("FID against test", *(f"{one.fid:.4g}" for one in both))
     table.add_row("KID against test", *(f"{one.kid.mean:.3g} ± {one.kid.std:.2g}" for one in both))
@@ -115,26 +115,26 @@ def metrics_table(result: Evaluation) -> Table:
 
 
 def metrics_lines(result: Evaluation) -> list[str]:
-    """What belongs to the measures, in sentences."""
+    """Sentences below the table: the judge, the features, key points, and remarks."""
     synthetic, test = result.judged[0], result.judged[1]
     lines = [
-        f"A classifier ({result.classifier}) trained on the real training images is right about "
-        f"{synthetic.accuracy:.1%} of the synthetic and {test.accuracy:.1%} of the real test images.",
+        f"Accuracy of a classifier ({result.classifier}) trained on the real training images: "
+        f"{synthetic.accuracy:.1%} on the synthetic images, {test.accuracy:.1%} on the real test images.",
         f"Features: {result.features}.",
     ]
     if result.attended is not None:
         found = result.attended
         lines.append(
-            f"Attention: {found.matched} of {found.regions} regions stand for one of {found.parts} parts each; "
-            f"{found.pck:.1%} of these lie within {found.alpha:g} of the box's larger side of their region's centre "
-            f"(PCK, {found.images} test images; a part's mean place: {found.of_mean_place:.1%})."
+            f"Attended regions: {found.matched} of {found.regions} are matched with one of {found.parts} parts each. "
+            f"PCK@{found.alpha:g} of the matched parts: {found.pck:.1%} on {found.images} test images; "
+            f"{found.of_mean_place:.1%} for the mean position of each part as prediction."
         )
     return [*lines, *result.remarks]
 
 
 def pairs_table(result: PairsEvaluation) -> Table:
-    """Kinds of answers beside the truth."""
-    table = Table(title="Answers beside the truth, mean ± standard error")
+    """Table of ``dagaug metrics --pairs``: the measures of each answer, compared with the true answers."""
+    table = Table(title="Answers compared with the true answers, mean ± standard error")
     for name in ("answer", "pairs", "error inside", "identity", "mask overlap"):
         table.add_column(name, justify="left" if name == "answer" else "right")
     for one in result.scores:
@@ -148,9 +148,12 @@ def pairs_table(result: PairsEvaluation) -> Table:
 
 
 def pairs_lines(result: PairsEvaluation) -> list[str]:
-    """What must be known to read the answers' measures."""
-    lines = ["Error: mean absolute difference in [0, 1]; pixels alone reward plain grey, so read all three together."]
+    """How to read the measures of answers, the oracle, and remarks."""
+    lines = [
+        "Error: mean absolute difference in [0, 1]. Plain grey has a low error too, so compare all three measures."
+    ]
     if result.oracle:
-        right = "" if math.isnan(result.oracle_accuracy) else f"{result.oracle_accuracy:.1%} right"
-        lines.append(f"The oracle: {result.oracle}; on real test images that it did not learn from: {right or 'none'}.")
+        known = not math.isnan(result.oracle_accuracy)
+        accuracy = f"{result.oracle_accuracy:.1%}" if known else "unknown, no test images were left"
+        lines.append(f"Oracle: {result.oracle}; accuracy on real test images that it was not trained on: {accuracy}.")
     return [*lines, *result.remarks]
