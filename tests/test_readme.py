@@ -56,8 +56,8 @@ def test_the_table_names_no_command_that_there_is_not(readme: str) -> None:
 @pytest.mark.parametrize("command", sorted(COMMANDS))
 def test_every_option_is_told_in_the_readme_or_explained_in_its_help(readme: str, command: str) -> None:
     for parameter in COMMANDS[command].params:
-        told = getattr(parameter, "help", None) or any(option in readme for option in parameter.opts)
-        assert told, f"dagaug {command} {parameter.opts}"
+        documented = getattr(parameter, "help", None) or any(option in readme for option in parameter.opts)
+        assert documented, f"dagaug {command} {parameter.opts}"
     assert COMMANDS[command].help
 
 

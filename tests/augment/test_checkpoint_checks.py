@@ -28,9 +28,9 @@ def test_a_model_that_was_trained_on_another_drawn_split_is_refused(
 
 def test_a_model_of_other_classes_is_refused_naming_both(birds: Dataset, model: TrainedModel, tmp_path: Path) -> None:
     other = replace(birds, classes=("a.Raven", *birds.classes[1:]), root=tmp_path / "ravens")
-    with pytest.raises(CheckpointError) as told:
+    with pytest.raises(CheckpointError) as caught:
         check_classes(model, other)
-    message = str(told.value)
+    message = str(caught.value)
     assert str(model.path) in message
     assert "model.safetensors has 4 classes" in message
     assert f"{tmp_path / 'ravens'} has 4" in message

@@ -101,10 +101,10 @@ def test_more_references_than_images_are_refused_and_nothing_is_left(
 def test_backgrounds_that_do_not_fit_variants_or_references_are_refused(
     model: TrainedModel, birds: Dataset, judged: AugmentOptions, tmp_path: Path
 ) -> None:
-    for update, told in (
+    for update, message in (
         ({"background": "source", "variants": ("morph", "cutout")}, "background=source: .*leave cutout out"),
         ({"background": "other", "refs": 1}, "2 references or more; try refs=2"),
     ):
-        with pytest.raises(UsageError, match=told):
+        with pytest.raises(UsageError, match=message):
             run(model, birds, judged.model_copy(update=update), tmp_path / "a.h5")
     assert list(tmp_path.iterdir()) == []

@@ -82,9 +82,9 @@ def test_variants_are_those_that_were_asked_for() -> None:
     assert [VARIANTS[code] for code in plan.variant] == ["mirror"] * 4
 
 
-@pytest.mark.parametrize(("refs", "told"), [(0, "at least 1"), (4, "only 3 other training images"), (99, "only 3")])
-def test_more_references_than_other_images_are_refused_with_their_number(refs: int, told: str) -> None:
-    with pytest.raises(UsageError, match=rf"refs={refs}: .*{told}"):
+@pytest.mark.parametrize(("refs", "message"), [(0, "at least 1"), (4, "only 3 other training images"), (99, "only 3")])
+def test_more_references_than_other_images_are_refused_with_their_number(refs: int, message: str) -> None:
+    with pytest.raises(UsageError, match=rf"refs={refs}: .*{message}"):
         random_plan(4, refs=refs, variants=VARIANTS, seed=0)
 
 
@@ -150,7 +150,7 @@ def test_columns_may_stand_in_any_order_beside_others_and_paths_may_be_shortened
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("source,reference\n2.jpg,9.jpg\n", "line 2: 9.jpg is no readable image of the data set"),
         ("source,reference\n2.jpg,finch/1.jpg\n1.jpg,2.jpg\n", "line 3: 1.jpg is ambiguous"),
@@ -160,9 +160,9 @@ def test_columns_may_stand_in_any_order_beside_others_and_paths_may_be_shortened
         ("source,reference\n", "contains no pairs"),
     ],
 )
-def test_an_unusable_table_is_refused_naming_the_line(tmp_path: Path, text: str, told: str) -> None:
+def test_an_unusable_table_is_refused_naming_the_line(tmp_path: Path, text: str, message: str) -> None:
     table = written(tmp_path / "pairs.csv", text)
-    with pytest.raises(DataError, match=f"pairs.csv.*{told}"):
+    with pytest.raises(DataError, match=f"pairs.csv.*{message}"):
         pairs_from_csv(table, SAMPLES)
 
 

@@ -52,14 +52,14 @@ def test_without_ray_the_error_names_the_install_command(
     with pytest.raises(MissingExtraError, match=r"pip install 'dagaug\[ray\]'"):
         RayExecutor()
     command = ("augment", birds_folder, "--refs", 1, "--checkpoint", birds_run, "--out", tmp_path / "a.h5")
-    told = dagaug(*command, "--engine", "ray")
-    assert (told.code, "pip install 'dagaug[ray]'" in told.err) == (1, True)
+    output = dagaug(*command, "--engine", "ray")
+    assert (output.code, "pip install 'dagaug[ray]'" in output.err) == (1, True)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_options_of_ray_without_it_are_refused(birds_run: Path, birds_folder: Path, tmp_path: Path) -> None:
-    told = dagaug("augment", birds_folder, "--refs", 1, "--checkpoint", birds_run, "--ray-workers", 2)
-    assert (told.code, "used only with a Ray cluster" in told.err) == (2, True)
+    output = dagaug("augment", birds_folder, "--refs", 1, "--checkpoint", birds_run, "--ray-workers", 2)
+    assert (output.code, "used only with a Ray cluster" in output.err) == (2, True)
 
 
 # ---- a cluster of two workers on this machine

@@ -248,11 +248,11 @@ def test_the_cloud_names_what_the_pointer_is_at(browser: Browser, page: Path) ->
     for number in (0, 20):
         x, y = browser.evaluate(POINT.format(number))
         browser.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
-        told = browser.evaluate(POINTED)
+        shown = browser.evaluate(POINTED)
         kind = ("synthetic", "real training", "real test")[0 if number < 18 else 1 + (number - 18) // 3]
-        assert told.startswith(kind)
-        assert ("in the pose of" in told) == (number < 18)
-    assert HOSTILE[2].replace("\\u2028", "") in told or HOSTILE[2] in told
+        assert shown.startswith(kind)
+        assert ("in the pose of" in shown) == (number < 18)
+    assert HOSTILE[2].replace("\\u2028", "") in shown or HOSTILE[2] in shown
     assert browser.evaluate("document.querySelector('.tile img').style.transform") == "translate(-2400px, 0px)"
     assert browser.complaints == []
 

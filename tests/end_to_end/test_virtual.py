@@ -166,7 +166,7 @@ def _no_shard(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (_linked_file, "is a symbolic link; refused"),
         (_linked_folder, "is a symbolic link; refused"),
@@ -174,9 +174,9 @@ def _no_shard(folder: Path) -> None:
         (_no_shard, "attribute format is missing"),
     ],
 )
-def test_shards_that_are_not_its_own_are_refused(virtual: Path, change: Callable[[Path], None], told: str) -> None:
+def test_shards_that_are_not_its_own_are_refused(virtual: Path, change: Callable[[Path], None], message: str) -> None:
     change(shards_of(virtual))
-    with Store(virtual) as store, pytest.raises(StoreError, match=told):
+    with Store(virtual) as store, pytest.raises(StoreError, match=message):
         store.image(0)
 
 

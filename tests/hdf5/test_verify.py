@@ -71,7 +71,7 @@ def test_verify_finds_candidates_that_name_another_image(files: dict[str, Path],
 
 
 @pytest.mark.parametrize(
-    ("column", "row", "value", "told"),
+    ("column", "row", "value", "message"),
     [
         ("confidence", REAL, 0.75, f"/images/confidence: image {REAL} and its candidate 0 differ"),
         ("label", REAL + 1, 0, f"/images/label: image {REAL + 1} and its candidate 2 differ"),
@@ -79,7 +79,7 @@ def test_verify_finds_candidates_that_name_another_image(files: dict[str, Path],
     ],
 )
 def test_verify_names_the_image_that_differs_from_its_candidate(
-    files: dict[str, Path], tmp_path: Path, column: str, row: int, value: float, told: str
+    files: dict[str, Path], tmp_path: Path, column: str, row: int, value: float, message: str
 ) -> None:
     def change(file: h5py.File) -> None:
         assert file[f"images/{column}"][row] != value
@@ -90,5 +90,5 @@ def test_verify_names_the_image_that_differs_from_its_candidate(
         content = store.content_sha256()
     with h5py.File(path, "r+") as file:
         file["content_sha256"][:] = np.frombuffer(content, np.uint8)
-    with pytest.raises(StoreError, match=told):
+    with pytest.raises(StoreError, match=message):
         verify(path)

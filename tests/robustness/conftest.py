@@ -14,7 +14,7 @@ from worlds import World
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with Server(tmp_path_factory.mktemp("told")) as server:
+    with Server(tmp_path_factory.mktemp("outputs")) as server:
         yield server
 
 

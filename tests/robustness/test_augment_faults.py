@@ -100,7 +100,9 @@ def test_a_signal_between_two_shards_keeps_them_and_exits_with_130(
     assert process.wait() == 130
     kept = sorted(path.name for path in parts_folder(world.root / "a.h5").glob("index-*.h5"))
     assert len(kept) > shard  # the one that was being made is kept, too
-    assert process.told() == ["stopped; finished shards are kept in a.h5.parts; run the same command again to continue"]
+    assert process.errors() == [
+        "stopped; finished shards are kept in a.h5.parts; run the same command again to continue"
+    ]
     assert world.run() == (0, [])
     check_equal(world.root, straight)
 
@@ -113,7 +115,7 @@ def test_a_signal_at_any_other_moment_prints_one_line(world: World, straight: by
         time.sleep(share * (world_seconds or [1.5])[0])
         process.send(number)
         assert process.wait() == 130
-        (line,) = process.told()
+        (line,) = process.errors()
         assert "run the same command again" in line
     assert world.run() == (0, [])
     check_equal(world.root, straight)
@@ -127,10 +129,10 @@ def test_a_full_disk_prints_one_line_and_keeps_finished_shards(
     world: World, straight: bytes, disk: Callable[..., Path], size: str
 ) -> None:
     folder = disk(size)
-    code, told = world.run(out="disk/a.h5")
+    code, errors = world.run(out="disk/a.h5")
     if code:
         assert code == 1
-        (line,) = told
+        (line,) = errors
         assert "disk is full" in line
         assert "run the same command again" in line
         assert not (folder / "a.h5").exists()
@@ -188,11 +190,11 @@ def test_a_file_lost_during_the_run_is_reported_and_the_next_call_uses_the_rest(
         victim.unlink()
     process.send(signal.SIGCONT)
     code = process.wait()
-    told = process.told()
-    assert (code, len(told)) in ((0, 0), (1, 1))
-    if told:
-        assert victim.name in told[0]
-        assert "restore it" in told[0]
+    errors = process.errors()
+    assert (code, len(errors)) in ((0, 0), (1, 1))
+    if errors:
+        assert victim.name in errors[0]
+        assert "restore it" in errors[0]
     if again == "restored":
         victim.write_bytes(content)
     if code:

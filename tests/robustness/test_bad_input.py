@@ -60,12 +60,12 @@ def refused(code: int, *arguments: object) -> str:
     """Run a command that must fail with one line, no result and no trace; returns the line."""
     before = contents(Path.cwd())
     output = dagaug(*arguments)
-    told = [line for line in output.err.splitlines() if line.startswith("dagaug: ")]
-    assert (output.code, output.out, len(told)) == (code, "", 1), output.err
-    assert output.err.endswith(told[0] + "\n")  # nothing after it
+    errors = [line for line in output.err.splitlines() if line.startswith("dagaug: ")]
+    assert (output.code, output.out, len(errors)) == (code, "", 1), output.err
+    assert output.err.endswith(errors[0] + "\n")  # nothing after it
     assert "Traceback" not in output.err
     assert contents(Path.cwd()) == before
-    return told[0].removeprefix("dagaug: ")
+    return errors[0].removeprefix("dagaug: ")
 
 
 # ---- data
@@ -274,7 +274,7 @@ def test_an_unknown_timm_name_is_refused_with_close_matches(command: tuple[objec
 
 @pytest.mark.usefixtures("world")
 @pytest.mark.parametrize(
-    ("command", "told"),
+    ("command", "message"),
     [
         (("train", "birds", "--preset", "cats"), "--preset cats: choose one of pose"),
         (("train", "birds", "--size", 30), "--size 30: "),
@@ -298,17 +298,17 @@ def test_an_unknown_timm_name_is_refused_with_close_matches(command: tuple[objec
     ],
     ids=lambda value: " ".join(map(str, value[2:6])) if isinstance(value, tuple) else "",
 )
-def test_a_value_out_of_range_names_its_option(command: tuple[object, ...], told: str) -> None:
-    assert refused(2, *command).startswith(told) or told.startswith("give")
+def test_a_value_out_of_range_names_its_option(command: tuple[object, ...], message: str) -> None:
+    assert refused(2, *command).startswith(message) or message.startswith("give")
 
 
 @pytest.mark.usefixtures("world")
 @pytest.mark.parametrize(
-    ("weights", "told"),
+    ("weights", "message"),
     [("nowhere.pth", "no such file"), ("noise.safetensors", "noise.safetensors"), ("file", "file")],
 )
-def test_weights_that_are_missing_or_corrupt(weights: str, told: str) -> None:
-    assert told in refused(1, "augment", "birds", "--refs", 1, "--out", "never.h5", "--weights", weights)
+def test_weights_that_are_missing_or_corrupt(weights: str, message: str) -> None:
+    assert message in refused(1, "augment", "birds", "--refs", 1, "--out", "never.h5", "--weights", weights)
 
 
 def test_a_judge_of_other_classes(world: Path, tmp_path: Path) -> None:

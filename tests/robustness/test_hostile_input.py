@@ -29,11 +29,11 @@ NAMES = ("../x", "<script>alert(1)</script>", "a" * 5000, "two\r\nlines\x1b[31m"
 def one_line(output: Output) -> str:
     """The message of a command that failed; it must be one printable line."""
     assert (output.code, output.out) == (1, "")
-    told = output.err.splitlines()
-    assert len(told) == 1, output.err
-    assert told[0].isprintable()
-    assert told[0].startswith("dagaug: ")
-    return told[0].removeprefix("dagaug: ")
+    errors = output.err.splitlines()
+    assert len(errors) == 1, output.err
+    assert errors[0].isprintable()
+    assert errors[0].startswith("dagaug: ")
+    return errors[0].removeprefix("dagaug: ")
 
 
 def write_table(root: Path, names: tuple[str, ...]) -> Path:
@@ -239,6 +239,6 @@ def test_verify_needs_a_file(tmp_path: Path) -> None:
 
 def test_a_long_class_name_is_shortened_in_the_message(tmp_path: Path) -> None:
     data = write_table(tmp_path / "data", ("b" * 5000,))
-    with pytest.raises(DataError) as told:
+    with pytest.raises(DataError) as caught:
         read_dataset(data)
-    assert len(str(told.value)) < 300 + len(str(data))
+    assert len(str(caught.value)) < 300 + len(str(data))

@@ -177,8 +177,8 @@ def test_leaked_test_images_are_counted(data: Dataset, tmp_path: Path) -> None:
     assert (real.by_hash, leaked.images, leaked.by_hash, leaked.by_features) == (0, 2, 2, 2)
     assert leaked.nearest == pytest.approx(0, abs=1e-3)
     assert result.guards.selector is None
-    told = "2 of 2 training images (leak) look like a test image by their perceptual hash, 2 by their features"
-    assert any(note.startswith(told) for note in result.notes)
+    expected = "2 of 2 training images (leak) look like a test image by their perceptual hash, 2 by their features"
+    assert any(note.startswith(expected) for note in result.notes)
 
 
 @pytest.mark.slow

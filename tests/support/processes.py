@@ -82,7 +82,7 @@ class Process:
         status = int(self.server.ask("wait", self.pid))
         return -os.WSTOPSIG(status) if os.WIFSTOPPED(status) else os.waitstatus_to_exitcode(status)
 
-    def told(self) -> list[str]:
+    def errors(self) -> list[str]:
         """The lines on stderr that are errors of dagaug's; a traceback fails."""
         text = self.err.read_text()
         assert "Traceback" not in text, text
@@ -134,6 +134,6 @@ class Server:
         return Process(self, int(self.ask("start", job)), out, err)
 
     def run(self, *argv: object, cwd: Path, prelude: str = "") -> tuple[int, list[str]]:
-        """Run a command to its end: exit code, and what it told as errors."""
+        """Run a command to its end: exit code and error messages."""
         process = self.start(*argv, cwd=cwd, prelude=prelude)
-        return process.wait(), process.told()
+        return process.wait(), process.errors()

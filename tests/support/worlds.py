@@ -41,4 +41,4 @@ class World:
     def run(self, *more: object, data: str = "birds", out: str = "a.h5", prelude: str = "") -> tuple[int, list[str]]:
         """Run the same command to its end: exit code and error messages."""
         process = self.start(*more, data=data, out=out, prelude=prelude)
-        return process.wait(), process.told()
+        return process.wait(), process.errors()

@@ -197,7 +197,7 @@ def test_a_damaged_state_is_an_error_and_nothing_is_trained(birds: Dataset, tmp_
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"steps": 7}, f"steps {STEPS}, but now it is 7"),
         ({"seed": 5}, "seed 0, but now it is 5"),
@@ -206,10 +206,10 @@ def test_a_damaged_state_is_an_error_and_nothing_is_trained(birds: Dataset, tmp_
     ],
 )
 def test_other_options_on_the_same_folder_are_refused_with_the_option_and_both_values(
-    birds_run: Path, birds: Dataset, changes: dict[str, Any], told: str
+    birds_run: Path, birds: Dataset, changes: dict[str, Any], message: str
 ) -> None:
     before = (birds_run / "options.json").read_bytes()
-    with pytest.raises(OutputExistsError, match=rf"holds a run with {told}; try overwrite=True or another out"):
+    with pytest.raises(OutputExistsError, match=rf"holds a run with {message}; try overwrite=True or another out"):
         train_small(birds, birds_run, **changes)
     assert (birds_run / "options.json").read_bytes() == before
 
