@@ -127,7 +127,7 @@ def _trained(job: Job, cache: Path | None, progress: Progress) -> CrossFitted:
 
 
 def _with_new_images(job: Job, classifiers: CrossFitted, previous: PreviousFile, cache: Path) -> CrossFitted:
-    """Let trained classifiers judge the images, too, that were unreadable when they were trained."""
+    """Extend trained classifiers to images that were unreadable when they were trained."""
     files = [str(job.dataset.file(job.patches.samples[row])) for row in job.training_rows]
     known = np.array([file not in previous.skipped for file in files], bool)
     if len(classifiers.fold_of) == len(known):  # done by an earlier call that was stopped

@@ -28,7 +28,7 @@ class PreviousFile:
         path: the file.
         skipped: files that could not be read, as named in the file.
         judges_sha256: hash of the classifiers that selected the morphs.
-        batch_size: candidates that were computed at a time; None if the file does not say.
+        batch_size: candidates that were computed at a time; None if the file does not record it.
 
     Raises:
         StoreError: not a dagaug file.

@@ -125,7 +125,7 @@ def true_morph(
         shape_of: ``reference`` makes the answer wrong: the bird has the proportions of the reference.
 
     Raises:
-        DataError: the folder is no data set of built-in birds, or has no such image.
+        DataError: the folder is no data set of built-in birds, or does not have the image.
     """
     root = Path(folder)
     parameters = _read_parameters(root)

@@ -208,7 +208,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def load_weights(model: nn.Module, tensors: dict[str, Tensor], file: Path | None = None) -> None:
-    """Load all ``tensors`` into ``model``, but for a head of another size.
+    """Load all ``tensors`` into ``model``, except a head of another size.
 
     Args:
         model: a timm model.

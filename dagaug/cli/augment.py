@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 __all__ = ["augment"]
 
-_SELECTION_BY_CLASS = "Selection by predicted class"  # long flags need a panel of their own to be readable
+_SELECTION_BY_CLASS = "Selection by predicted class"  # long flags need a separate panel to be readable
 
 
 def augment(

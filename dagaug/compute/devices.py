@@ -35,7 +35,7 @@ def pick_device(name: str, *, option: str = "device") -> torch.device:
         option: named in errors.
 
     Raises:
-        UsageError: it is no name of a device, or this machine has no such device.
+        UsageError: the name is not a device name, or this machine does not have the device.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -68,7 +68,7 @@ def pick_devices(names: str | None, device: torch.device, *, every: bool) -> tup
         every: if ``names`` is None and ``device`` is a CUDA GPU, take all CUDA GPUs.
 
     Raises:
-        UsageError: a name is no device, or this machine has no such device.
+        UsageError: a name is not a device name, or this machine does not have the device.
     """
     if names is None:
         count = torch.cuda.device_count() if every and device.type == "cuda" else 0

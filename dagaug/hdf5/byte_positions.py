@@ -105,7 +105,7 @@ class ByteReader:
     """Reads bytes of one file by position. Safe in threads and after a fork; pickled without the open file.
 
     Raises:
-        StoreError: there is no such file, it is not a regular file, or it cannot be read.
+        StoreError: the file is missing, is not a regular file, or cannot be read.
     """
 
     def __init__(self, path: Path) -> None:
@@ -325,7 +325,7 @@ def create_file(
         virtual: the sources of each dataset that is virtual.
 
     Returns:
-        The position of each dataset, where its bytes are to be written.
+        The position of each dataset, where its bytes must be written.
     """
     virtual = virtual or {}
     bound = h5f.LIBVER_V110 if virtual else h5f.LIBVER_V18

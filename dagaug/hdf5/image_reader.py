@@ -119,7 +119,7 @@ class ImageReader:
             before = -1
             for place in places:
                 part = piece[first[place] - start : last[place] - start]
-                # A repeated image gets memory of its own, because callers may write to it.
+                # A repeated image gets separate memory, because callers may write to it.
                 result[place] = part.copy() if first[place] == before else part
                 before = first[place]
         return [part for part in result if part is not None]

@@ -43,7 +43,7 @@ def checked_row(row: int, count: int) -> int:
     """A row in 0 to ``count`` - 1; negative rows count from the end.
 
     Raises:
-        IndexError: there is no such row.
+        IndexError: the row does not exist.
     """
     if not -count <= row < count:
         raise IndexError(f"image {row} of {count}")
@@ -138,7 +138,7 @@ class Store:
         """The stored bytes of one image.
 
         Raises:
-            IndexError: no such row.
+            IndexError: the row does not exist.
         """
         return self.image_reader.encoded([checked_row(row, len(self))])[0].tobytes()
 
@@ -146,7 +146,7 @@ class Store:
         """One image, decoded: uint8, RGB.
 
         Raises:
-            IndexError: no such row.
+            IndexError: the row does not exist.
             StoreError: the image cannot be decoded.
         """
         return self.image_reader.decoded([checked_row(row, len(self))])[0]
@@ -155,7 +155,7 @@ class Store:
         """Several images, decoded: uint8, RGB, in the order of ``rows``. They are read in the order of the file.
 
         Raises:
-            IndexError: no such row.
+            IndexError: the row does not exist.
             StoreError: an image cannot be decoded.
         """
         return self.image_reader.decoded([checked_row(row, len(self)) for row in rows])

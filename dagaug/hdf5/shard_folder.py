@@ -153,7 +153,7 @@ def remove_leftovers(target: Path | str) -> Mapping[str, object] | None:
         target: the file that the run made.
 
     Returns:
-        The identity of that run; None if there was no such folder.
+        The identity of that run; None without this folder.
 
     Raises:
         LockedError: another run is writing to the target.

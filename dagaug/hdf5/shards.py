@@ -1,4 +1,4 @@
-"""Shards: parts of an HDF5 file that is not finished yet, each in a file of its own.
+"""Shards: parts of an HDF5 file that is not finished yet, each in a separate file.
 
 A shard is an HDF5 file with the datasets of :data:`SHARD_SCHEMA`. Its rows of candidates and images count from 0; the
 merge adds the numbers of rows of the shards before it.
@@ -101,7 +101,7 @@ def write_shard(parts: Path, index: int, content: ShardContent) -> Path:
     """
     arrays = _shard_arrays(content)
     path = shard_path(parts, index)
-    # Two processes may write the same shard if Ray took one for dead; each has a temporary file of its own.
+    # Two processes may write the same shard if Ray took one for dead; each uses a separate temporary file.
     own = path.with_name(f"{path.name}.{socket.gethostname()}-{os.getpid()}.tmp")
     with write_durably(path, f"finished shards are kept in {parts}", own) as temporary:
         attributes: dict[str, str | int] = {"format": SHARD_FORMAT, "version": VERSION, "index": index}

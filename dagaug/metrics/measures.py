@@ -248,7 +248,7 @@ def _distances(points: np.ndarray, others: np.ndarray, chunk: int = _CHUNK) -> I
 
 
 def diversity_within(features: Float[np.ndarray, "N D"], groups: Integer[np.ndarray, " N"]) -> float:
-    """Mean distance between the features of two images of one group, such as all morphs of a source.
+    """Mean distance between the features of two images of one group, e.g. all morphs of a source.
 
     All groups with at least two images have equal weight; NaN if there is none. The unit is that of the features, so
     compare it only with the same measure of real images. It is not LPIPS, which compares feature maps: see

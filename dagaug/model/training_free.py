@@ -1,8 +1,8 @@
 """Morphs without training: frozen features give the correspondence and the mask, the source's pixels the colours.
 
 The frozen network is E of the paper (Sec. 3.1 lets E be any encoder). Only statistics are fitted to the training
-images: the mean and deviation of each channel, a projection by principal components, and a linear classifier that
-tells object from background (:mod:`dagaug.model.training_free_fit`). There is no G: what the source hides stays
+images: the mean and deviation of each channel, a projection by principal components, and a linear classifier of
+object and background (:mod:`dagaug.model.training_free_fit`). There is no G: what the source hides stays
 hidden. DA-GAN's training is compared with the result.
 """
 

@@ -50,7 +50,7 @@ def fit_frozen(
         extractor: the frozen network.
         layer_weights: of each layer in the similarity of two cells; all equal if None.
         device: to compute on.
-        progress: is told of the images.
+        progress: receives the number of images read.
     """
     device = device or torch.device("cpu")
     chosen = np.unique(np.linspace(0, len(images) - 1, min(len(images), _MOST)).astype(int))

@@ -311,7 +311,7 @@ def cloud_section(store: Store, names: Sequence[str], cloud: Cloud) -> CloudSect
     """Describe a data cloud for the page; ``names`` are the class names to show."""
     drawn, table, files = cloud_scatter(cloud, names), store.images, store.header.files
     sheet = tile_sheet(cloud.tiles, _CLOUD_BYTES * 3 // 4)
-    dots, told = [], []
+    dots, file_names = [], []
     for point, kind, group, shown in zip(
         drawn.points, drawn.kind.tolist(), drawn.group.tolist(), cloud.shown, strict=True
     ):
@@ -319,9 +319,9 @@ def cloud_section(store: Store, names: Sequence[str], cloud: Cloud) -> CloudSect
         dots.append(_Dot(x, y, kind, group, drawn.groups[group].colour))
         if shown.kind == "result":
             pair = (int(table.source[shown.number]), int(table.reference[shown.number]))
-            told.append([files[row] if row >= 0 else "" for row in pair])
+            file_names.append([files[row] if row >= 0 else "" for row in pair])
         else:
-            told.append([files[shown.number]])
+            file_names.append([files[shown.number]])
     return CloudSection(
         explained=cloud.explained,
         measured=cloud.measured,
@@ -331,7 +331,7 @@ def cloud_section(store: Store, names: Sequence[str], cloud: Cloud) -> CloudSect
         data={
             "kinds": KINDS,
             "names": [group.name for group in drawn.groups],
-            "files": told,
+            "files": file_names,
             "sheet": None if sheet is None else data_uri(sheet),
             "columns": COLUMNS,
         },

@@ -60,7 +60,7 @@ def sheet_of_store(
         data: the data folder, for sources and references if the file has no real images.
 
     Raises:
-        StoreError: the file is missing, unreadable, or has no such morphs.
+        StoreError: the file is missing, unreadable, or has no morphs of this kind.
         DataError: ``out`` cannot be written.
     """
     sheet = _sheet(Path(path), rows=rows, seed=seed, kept_only=kept_only, data=data)

@@ -1,7 +1,7 @@
 """Safe file names for the names of classes and files that come from foreign data.
 
 Class names and file names come from data sets and HDF5 files of others and may hold anything. A file that is written
-under such a name must stay in its folder, must not be hidden, and must not overwrite another file.
+under this name must stay in its folder, must not be hidden, and must not overwrite another file.
 """
 
 from __future__ import annotations

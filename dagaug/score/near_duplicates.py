@@ -54,7 +54,7 @@ def count_near_duplicates(
 
     Returns:
         the counts of each set, and the network of the features: EfficientNet-Lite0 with ImageNet weights, or "" if
-        its package is not installed. Random weights do not tell different images apart, so they are not used.
+        its package is not installed. Features of random weights do not separate different images, so they are not used.
     """
     hashed = {name: len(np.unique(near_duplicates(np.asarray(images), test)[:, 0])) for name, images in sets.items()}
     try:

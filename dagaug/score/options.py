@@ -144,7 +144,7 @@ class ScoreOptions:
         names = [name for name, _ in self.others]
         for name in names:
             if not name or name in known or names.count(name) > 1:
-                raise UsageError("give each arm a name of its own", option="others", value=name)
+                raise UsageError("give each arm a different name", option="others", value=name)
 
     def table(self) -> tuple[Arm, ...]:
         """The chosen arms, each with those of its baselines that are chosen too."""

@@ -2,7 +2,7 @@
 
 A family shares a skeleton; its species differ in proportions and in the texture of every part. Any species can be
 rendered in any pose from any side. For two species s and t of a family, the true answer "s in the pose of t" is
-therefore rendered, and the geometry tells where each of its pixels lies in the image of s. The creatures are not
+therefore rendered, and the geometry gives the position of each of its pixels in the image of s. The creatures are not
 modelled on the built-in birds or on any data set. ``examples/pretrain.py`` trains the networks that trainings start
 from on these pairs.
 """

@@ -43,7 +43,7 @@ def make_fabric(device: str, precision: str) -> Fabric:
         precision: auto, 32-true, bf16-mixed or 16-mixed.
 
     Raises:
-        UsageError: the precision is unknown, or this machine has no such device.
+        UsageError: the precision is unknown, or this machine does not have the device.
     """
     if precision not in ("auto", "32-true", "bf16-mixed", "16-mixed"):
         raise UsageError("choose auto, 32-true, bf16-mixed or 16-mixed", option="precision", value=precision)

@@ -58,7 +58,7 @@ def _options_and_data(options: TrainOptions, data: Dataset | Domains) -> dict[st
         lists = [[str(path.name) for path in paths] for paths in (data.source, data.target)]
     digest = hashlib.sha256(json.dumps(lists).encode()).hexdigest()[:16]
     values = options.resolved().model_dump(mode="json")
-    if not options.own_pixels:  # runs from before this option existed have no such entry
+    if not options.own_pixels:  # runs from before this option lack the entry
         del values["own_pixels"]
     return {**values, "data": digest}
 

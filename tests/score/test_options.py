@@ -33,7 +33,7 @@ def test_impossible_options_are_refused_by_name() -> None:
         ({"seed": -1}, "seed=-1: give at least 0"),
         ({"arms": ("real", "best")}, "arms=best: no such arm; choose among real, strong"),
         ({"arms": ("strong",)}, "arms=strong: add real; all arms are compared with it"),
-        ({"others": (("strong", Path("x")),)}, "others=strong: give each arm a name of its own"),
+        ({"others": (("strong", Path("x")),)}, "others=strong: give each arm a different name"),
         ({"fractions": (0.0,)}, "fractions=0: give shares above 0"),
         ({"ratios": (1.0,)}, "ratios=1: give shares between 0 and 1"),
         ({"validation": 0.7}, "validation=0.7: give a share above 0 and up to 0.5"),

@@ -149,7 +149,7 @@ const make = (tag, className, text) => {
   if (!plot) return;
   const data = JSON.parse(document.getElementById("cloud-data").textContent);
   const form = document.getElementById("cloud-filters");
-  const told = document.getElementById("pointed");
+  const pointed = document.getElementById("pointed");
   const svg = plot.querySelector("svg");
   const REACH = 24;
   const TILE = 120;
@@ -188,7 +188,7 @@ const make = (tag, className, text) => {
       line.append(short);
       text.append(line);
     }
-    told.replaceChildren(text);
+    pointed.replaceChildren(text);
     if (data.sheet) {
       const tile = make("div", "tile"), sheet = make("img");
       const [across, down] = [dot.number % data.columns, Math.floor(dot.number / data.columns)];
@@ -197,7 +197,7 @@ const make = (tag, className, text) => {
       sheet.style.width = `${data.columns * TILE}px`;
       sheet.style.transform = `translate(${-TILE * across}px, ${-TILE * down}px)`;
       tile.append(sheet);
-      told.prepend(tile);
+      pointed.prepend(tile);
     }
   };
 
