@@ -1,4 +1,4 @@
-"""How the modules hang together, read off their source: layers, heavy libraries, public names."""
+"""Structure of the package, read from its source: imports, sizes, heavy libraries, public names."""
 
 from __future__ import annotations
 
@@ -262,5 +262,5 @@ def test_the_package_s_own_names_are_public_where_they_are_at_home() -> None:
 
 
 def test_none_of_the_package_s_own_names_is_a_module_s() -> None:
-    """Importing ``dagaug.x`` makes ``dagaug.x`` that module, whatever else it was to be."""
+    """Importing ``dagaug.x`` binds ``dagaug.x`` to that module, so no public name may be equal to a module's."""
     assert set(exported("__init__")) & set(MODULES) == set()

@@ -1,4 +1,4 @@
-"""The rules that examples/selection.py compares: as many as were asked for, each by what it says."""
+"""The selection rules of examples/selection.py: number and order of the selected morphs."""
 
 from __future__ import annotations
 

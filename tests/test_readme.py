@@ -54,7 +54,7 @@ def test_the_table_names_no_command_that_there_is_not(readme: str) -> None:
 
 
 @pytest.mark.parametrize("command", sorted(COMMANDS))
-def test_every_option_is_told_in_the_readme_or_explained_in_its_help(readme: str, command: str) -> None:
+def test_every_option_is_in_the_readme_or_has_a_help_text(readme: str, command: str) -> None:
     for parameter in COMMANDS[command].params:
         documented = getattr(parameter, "help", None) or any(option in readme for option in parameter.opts)
         assert documented, f"dagaug {command} {parameter.opts}"
@@ -109,7 +109,7 @@ def test_public_names_are_listed_and_others_are_refused() -> None:
 
 
 def test_no_public_name_is_hidden_by_a_module_of_the_same_name() -> None:
-    """An import of the module would replace the name, whatever it was."""
+    """An import of the module would replace the name."""
     modules = {path.stem for path in Path(dagaug.__file__).parent.glob("*.py")}
     assert modules.isdisjoint(dagaug.__all__)
 

@@ -112,9 +112,7 @@ def test_where_nothing_is_covered_the_patch_is_the_reference_to_the_bit(
         assert (morphs.cover[row][disc[0, 0].bool().numpy()] == 255).all()
 
 
-def test_a_morph_is_judged_by_the_classifier_that_did_not_learn_from_its_source(
-    morphs: MorphBatch, judges: CrossFitted
-) -> None:
+def test_a_morph_is_judged_by_the_classifier_not_trained_on_its_source(morphs: MorphBatch, judges: CrossFitted) -> None:
     # whole pixels are judged here, unrounded values there
     each = [classifier.probabilities(morphs.images) for classifier in judges.classifiers]
     for row, source in enumerate(PLAN.source):

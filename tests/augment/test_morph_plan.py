@@ -1,4 +1,4 @@
-"""The plan: what is asked for, no more, and the same whatever else is planned."""
+"""The plan: the requested candidates only, and independence of other candidates."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_all_references_are_about_equally_likely() -> None:
     np.testing.assert_allclose(share, 0.1, atol=0.016)
 
 
-def test_variants_are_those_that_were_asked_for() -> None:
+def test_variants_are_those_of_the_options() -> None:
     plan = random_plan(4, refs=1, variants=("mirror",), seed=0)
     assert [VARIANTS[code] for code in plan.variant] == ["mirror"] * 4
 

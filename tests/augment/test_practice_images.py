@@ -90,7 +90,7 @@ def test_a_judge_practises_on_nothing_of_what_it_is_to_judge(discs: tuple[np.nda
         assert allowed.any()
 
 
-def test_the_cache_tells_practice_of_other_networks_apart(discs: tuple[np.ndarray, ...], tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_the_cache_separates_practice_images_of_different_networks(discs: tuple[np.ndarray, ...], tmp_path) -> None:  # type: ignore[no-untyped-def]
     images, labels, masks = discs
     del masks
     calls = []

@@ -83,7 +83,7 @@ def test_cutouts_on_other_backgrounds_are_the_same_bytes_when_their_run_was_kill
 
 
 @pytest.mark.parametrize("number", [0, 1, SHARDS - 2])
-def test_a_run_that_was_killed_between_shards_goes_on_to_the_same_bytes(
+def test_a_run_killed_between_shards_resumes_to_the_same_bytes(
     made: Augmented,
     model: TrainedModel,
     birds: Dataset,
@@ -138,7 +138,7 @@ def test_a_run_killed_after_writing_its_file_is_finished_by_the_same_call(
         run(model, birds, options, out)
 
 
-def test_a_run_that_was_interrupted_keeps_its_shards_and_goes_on_to_the_same_bytes(
+def test_an_interrupted_run_keeps_its_shards_and_resumes_to_the_same_bytes(
     made: Augmented, model: TrainedModel, birds: Dataset, judged: AugmentOptions, tmp_path: Path
 ) -> None:
     options, out = judged.model_copy(update={"encoding": "png"}), tmp_path / "a.h5"
@@ -168,7 +168,7 @@ def test_an_unfinished_run_with_other_options_is_refused_with_the_option_and_bot
     assert done.candidates == TRAINING_IMAGES * len(DEFAULT_VARIANTS)
 
 
-def test_a_finished_file_is_replaced_only_when_asked_for(
+def test_a_finished_file_is_replaced_only_with_overwrite(
     made: Augmented, model: TrainedModel, birds: Dataset, judged: AugmentOptions, tmp_path: Path
 ) -> None:
     out = shutil.copy(made.out, tmp_path / "a.h5")
@@ -244,7 +244,7 @@ def test_unreadable_images_are_skipped_and_listed_in_the_file(
         assert not used & bad
 
 
-def test_a_run_that_goes_on_lists_the_unreadable_images_of_finished_shards_too(
+def test_a_resumed_run_lists_the_unreadable_images_of_finished_shards_too(
     model: TrainedModel,
     damaged: tuple[Dataset, set[str]],
     judged: AugmentOptions,

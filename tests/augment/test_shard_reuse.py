@@ -313,7 +313,7 @@ def test_a_folder_that_lost_a_file_is_refused_naming_it(
         run(model, fewer, options, tmp_path / "a.h5")
 
 
-def test_the_command_says_how_to_add_skipped_files(
+def test_the_command_prints_how_to_add_skipped_files(
     damaged: DamagedCopy, birds_run: Path, birds_judge: Path, tmp_path: Path
 ) -> None:
     command = (

@@ -1,4 +1,4 @@
-"""What the engine and its file cost, each as a ratio to something measured in the same run.
+"""Cost of the engine and its file, each as a ratio to a reference that is measured in the same run.
 
 ``pytest -n 0 tests/benchmarks --benchmark-only -s`` prints a table. Times are the processor time of this process and
 its threads, so that other work on the machine changes little; rates are per processor second.
@@ -77,7 +77,7 @@ def cost(work: Callable[[], object]) -> float:
 
 
 def least(works: Sequence[Callable[[], object]]) -> float:
-    """Processor seconds of the cheapest: what else goes on in the machine only adds."""
+    """Processor seconds of the fastest repetition; other load of the machine can only slow it down."""
     return min(map(cost, works))
 
 

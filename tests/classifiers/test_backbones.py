@@ -48,7 +48,7 @@ def test_the_network_normalises_as_its_weights_expect() -> None:
     torch.testing.assert_close(white, (1 - mean) / std)
 
 
-def test_weights_file_is_taken_over_but_for_a_head_of_another_size(tmp_path: Path) -> None:
+def test_weights_are_loaded_except_a_head_of_another_size(tmp_path: Path) -> None:
     made = build("test_resnet", 7, size=32)
     for path in (tmp_path / "w.safetensors", tmp_path / "w.pth"):
         if path.suffix == ".pth":

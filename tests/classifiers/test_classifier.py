@@ -59,7 +59,7 @@ def test_a_damaged_file_is_a_checkpoint_error_that_names_it(tmp_path: Path, dama
         Classifier.load(path)
 
 
-def test_hashes_tell_images_apart_by_a_single_value() -> None:
+def test_hashes_differ_if_a_single_value_differs() -> None:
     images = np.zeros((3, 4, 4, 3), np.uint8)
     images[2, 0, 0, 0] = 1
     hashes = hash_images(images)

@@ -44,14 +44,14 @@ def test_features_are_read_once_for_each_kind_of_augmentation(
 
 
 def test_a_copy_of_an_image_brings_nothing_new(pictures: tuple[np.ndarray, np.ndarray]) -> None:
-    """In whatever order and among whatever others it is: otherwise copies would seem to help."""
+    """Independent of the order and of the other images; otherwise copies would seem to help."""
     probe = LinearProbe(OPTIONS)
     order = np.random.default_rng(1).permutation(12)[:7]
     copies = read(probe, (pictures[0][order], pictures[1][order]), "strong").values
     np.testing.assert_allclose(copies, read(probe, pictures, "strong").values[:, order], atol=1e-4)
 
 
-def test_it_learns_what_the_features_tell_and_depends_on_the_seed_alone(
+def test_a_probe_separates_the_features_and_depends_only_on_the_seed(
     pictures: tuple[np.ndarray, np.ndarray],
 ) -> None:
     probe = LinearProbe(OPTIONS)

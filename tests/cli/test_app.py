@@ -62,7 +62,7 @@ def test_the_users_three_commands_run_one_after_another_in_an_empty_folder(sessi
     assert not list(Path().rglob("*.tmp"))
 
 
-def test_each_of_them_tells_where_its_results_are_and_the_next_command(session: dict[str, Output]) -> None:
+def test_each_command_prints_its_output_path_and_the_next_command(session: dict[str, Output]) -> None:
     assert "Next: dagaug train cub" in session["sample-data"].out
     assert "Next: dagaug augment cub --refs 10" in session["train"].out
     assert "Run folder: runs/cub-pose-" in session["train"].out
@@ -179,7 +179,7 @@ def test_what_was_exported_is_imported_as_it_was(as_json: dict[str, Output]) -> 
 # ---- how a command ends
 
 
-def test_the_version_is_told() -> None:
+def test_the_version_is_printed() -> None:
     output = dagaug("--version")
     assert output.code == 0
     assert output.out.startswith("dagaug ")
@@ -206,7 +206,7 @@ def test_an_unknown_command_or_option_is_a_usage_error() -> None:
     assert dagaug("sample-data", "x", "--species", 1).code == 2
 
 
-def test_an_interrupted_training_says_what_is_kept_and_goes_on_to_the_bits_of_a_straight_one(
+def test_an_interrupted_training_resumes_to_the_same_bits(
     session: dict[str, Output], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     del session
@@ -290,7 +290,7 @@ def test_the_package_runs_as_a_module_too(tmp_path: Path) -> None:
     assert done.stderr == f"dagaug: {tmp_path / 'file'}: is a file; name a folder for the sample data\n"
 
 
-def test_without_data_the_built_in_birds_are_trained_on_and_this_is_said(
+def test_without_data_the_built_in_birds_are_used_and_a_note_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write = dataset.write_flock

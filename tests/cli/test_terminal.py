@@ -36,7 +36,7 @@ def test_numbers_that_json_does_not_have_become_null(capsys: pytest.CaptureFixtu
     assert json.loads(capsys.readouterr().out) == {"accuracy": None, "deep": [{"x": None}, [1.5]]}
 
 
-def test_a_result_for_people_is_its_table_its_lines_and_the_next_step_on_stdout(
+def test_a_result_prints_table_lines_and_next_step_on_stdout(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     table = Table("arm")
@@ -74,7 +74,7 @@ def test_long_lines_are_not_broken(capsys: pytest.CaptureFixture[str]) -> None:
     assert out.splitlines() == err.splitlines() == [path]
 
 
-def test_quiet_says_nothing_but_the_result(capsys: pytest.CaptureFixture[str]) -> None:
+def test_quiet_prints_only_the_result(capsys: pytest.CaptureFixture[str]) -> None:
     terminal = Terminal(quiet=True)
     terminal.say("a remark")
     with terminal.task("Work", 1, "images") as task:
@@ -101,7 +101,7 @@ def test_without_a_terminal_no_bars_are_drawn_and_lines_stand_alone(capsys: pyte
     assert capsys.readouterr().err == "the next line\n"
 
 
-def test_bars_within_bars_and_bars_that_an_error_ends_leave_the_terminal_free() -> None:
+def test_nested_bars_and_bars_ended_by_an_error_are_removed() -> None:
     terminal = Terminal(quiet=True)
 
     def fail() -> None:

@@ -66,9 +66,7 @@ def test_several_devices_are_named_or_all_gpus_are_taken(monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("supported", [True, False])
-def test_products_are_computed_in_bf16_where_the_processor_does_that_and_nowhere_else(
-    monkeypatch: pytest.MonkeyPatch, supported: bool
-) -> None:
+def test_bf16_is_used_only_if_the_processor_supports_it(monkeypatch: pytest.MonkeyPatch, supported: bool) -> None:
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: supported)
     assert computes_in_bf16(CPU) == supported
     with autocast(CPU):

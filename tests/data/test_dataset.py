@@ -37,7 +37,7 @@ def test_image_files_are_known_by_their_ending(name: str, expected: bool) -> Non
     assert is_image_name(name) == expected
 
 
-def test_the_difference_of_classes_is_told_from_both_sides(tmp_path: Path) -> None:
+def test_the_difference_of_classes_names_both_sides(tmp_path: Path) -> None:
     data = replace(read_dataset(write_cub(tmp_path)), classes=("tit", "wren"), root=Path("data"))
     assert class_mismatch("file.h5", ["tit", "wren"], data) == ""
     order = "file.h5 does not fit data: the same classes in another order"

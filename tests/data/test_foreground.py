@@ -44,7 +44,7 @@ def test_a_coloured_disc_is_found_without_a_box(size: int) -> None:
     assert iou(found > 0.5, truth) > 0.85
 
 
-def test_a_box_says_which_of_two_discs_is_meant() -> None:
+def test_the_box_selects_one_of_two_discs() -> None:
     left, right = disc(64, 0.27, 0.5, 0.17), disc(64, 0.73, 0.5, 0.17)
     found = grabcut(painted(left | right), (0.06, 0.28, 0.42, 0.44)) > 0.5
     assert iou(found, left) > 0.85

@@ -169,7 +169,7 @@ def test_whatever_the_bytes_only_image_errors_come_out(data: st.DataObject) -> N
     st.binary(max_size=200),
     st.sampled_from([b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"II*\0", b"MM\0+"]),
 )
-def test_random_bytes_after_a_signature_raise_nothing_but_image_errors(tail: bytes, signature: bytes) -> None:
+def test_random_bytes_after_a_signature_raise_only_image_errors(tail: bytes, signature: bytes) -> None:
     with suppress(ImageError):
         decode_bytes(signature + tail, "x")
 

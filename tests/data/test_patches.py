@@ -96,7 +96,7 @@ def test_where_nothing_can_be_read_the_data_are_to_blame(tmp_path: Path) -> None
         read(data)
 
 
-def test_only_the_samples_that_are_asked_for_are_read_in_the_order_they_are_asked_for(tmp_path: Path) -> None:
+def test_only_the_given_samples_are_read_in_the_given_order(tmp_path: Path) -> None:
     data = dataset(tmp_path)
     patches = read_patches(data, data.samples[2:0:-1], Framing(size=32), workers=2)
     assert patches.labels.tolist() == [2, 1]

@@ -1,4 +1,4 @@
-"""The demo in small: it goes the whole way, ends with the table and the report, and goes on where it was stopped."""
+"""A small demo: it runs all steps, prints the table, writes the report, and resumes after a stop."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_the_same_demo_again_trains_nothing_twice_and_gives_the_same(shown: Outp
 
 
 @pytest.mark.slow
-def test_a_demo_that_was_stopped_goes_on(tmp_path: Path) -> None:
+def test_a_stopped_demo_resumes(tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
         demo.run_demo(tmp_path / "d", steps=2, refs=1, seeds=2, device="cpu", progress=interrupt_at_step(1))
     done = demo.run_demo(tmp_path / "d", steps=2, refs=1, seeds=2, device="cpu")

@@ -1,4 +1,4 @@
-"""What a GPU computes is what a CPU computes, up to its arithmetic; skipped where there is none."""
+"""A GPU gives the results of the CPU, up to rounding; skipped without a GPU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Other tools read what dagaug exports: torchvision, timm, webdataset, Hugging Face datasets, where they are there."""
+"""Other tools read the exports: torchvision, timm, webdataset, Hugging Face datasets; skipped if not installed."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ FEW = "--model test_resnet --epochs 1 --batch-size 4 --workers 1 --img-size 64 -
 @pytest.mark.slow
 @pytest.mark.skipif(not TRAIN, reason="needs TIMM_TRAIN=FILE, the train.py of timm's repository: its package lacks it")
 @pytest.mark.parametrize(("form", "folder"), [("imagefolder", "folders"), ("webdataset", "shards")])
-def test_timms_training_script_trains_on_the_exports_as_the_readme_says(
+def test_timms_training_script_trains_on_the_exports_as_documented(
     exports: Path, tmp_path: Path, form: str, folder: str
 ) -> None:
     (tmp_path / folder).symlink_to(exports / form)

@@ -1,4 +1,4 @@
-"""The page in a headless browser: filters, keyboard, phones, dark rooms, and names that wish it ill."""
+"""The page in a headless browser: filters, keyboard, small screens, dark mode, hostile names."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_filters_of_the_address_choose_what_is_shown(browser: Browser, page: Pat
     assert browser.evaluate(CARDS + ".length") == 18
 
 
-def test_every_card_says_how_it_was_chosen_and_its_place_among_all(browser: Browser, page: Path) -> None:
+def test_every_card_shows_its_selection_and_rank(browser: Browser, page: Path) -> None:
     marks = {}
     for tab in ("random", "best", "worst"):
         browser.open(page, f"show={tab}")

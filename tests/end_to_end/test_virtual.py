@@ -1,4 +1,4 @@
-"""Files whose images stay in shards beside them: the same to every reader, and no way out of their folder."""
+"""Virtual files, whose images stay in shards: equal to copied files for every reader, and confined to their folder."""
 
 from __future__ import annotations
 

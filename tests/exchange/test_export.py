@@ -133,7 +133,7 @@ def test_many_images_of_one_name_are_numbered(tmp_path: Path) -> None:
 # What is there already
 
 
-def test_an_existing_export_is_replaced_only_when_told_to(tmp_path: Path) -> None:
+def test_an_existing_export_is_replaced_only_with_overwrite(tmp_path: Path) -> None:
     out, _ = exported(tmp_path)
     before = files_below(out)
     (out / "stale").write_text("x")

@@ -117,7 +117,7 @@ def test_the_table_is_read_by_dagaug_with_labels_and_splits(tmp_path: Path) -> N
             assert data.classes[sample.label] == CLASSES[store.images.label[row]]
 
 
-def test_the_table_says_of_each_image_what_the_file_says(tmp_path: Path) -> None:
+def test_the_table_holds_the_records_of_the_file(tmp_path: Path) -> None:
     write(tmp_path / "x.h5", classes=CLASSES)
     export(tmp_path / "x.h5", tmp_path / "out", to="csv")
     with Store(tmp_path / "x.h5") as store:

@@ -1,4 +1,4 @@
-"""Morphs beside true answers: perfect, copied and missing ones, from built-in birds and from tables."""
+"""Morphs compared with true answers: perfect, copied and missing ones, from built-in birds and from tables."""
 
 from __future__ import annotations
 

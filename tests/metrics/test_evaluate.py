@@ -119,7 +119,7 @@ def test_morphs_of_test_images_are_counted(birds: Dataset, tmp_path: Path) -> No
     assert "7 of 7 synthetic images were made from test images." in evaluate(path, birds, QUICK).remarks
 
 
-def test_lpips_is_measured_with_weights_and_a_remark_says_when_not(
+def test_lpips_is_measured_with_weights_and_a_remark_explains_its_absence(
     birds: Dataset, measured: Evaluation, tmp_path: Path
 ) -> None:
     assert (measured.lpips, rows(measured)["synthetic"].lpips) == ("", None)

@@ -73,7 +73,7 @@ def test_sorting_by_class_does_not_lower_the_inception_score() -> None:
     assert measures.inception_score(sorted_by_class, splits=5).mean == pytest.approx(5, rel=0.05)
 
 
-def test_an_inception_score_takes_no_more_splits_than_images() -> None:
+def test_an_inception_score_has_at_most_one_split_per_image() -> None:
     assert measures.inception_score(np.eye(3), splits=10).mean == pytest.approx(1)
 
 
@@ -275,7 +275,7 @@ def test_copies_have_no_diversity_and_single_images_have_nan() -> None:
     assert math.isnan(measures.diversity_within(np.ones((4, 3)), np.arange(4)))
 
 
-def test_pairs_are_different_rows_of_one_group_and_no_more_than_asked() -> None:
+def test_pairs_are_different_rows_of_one_group_up_to_the_limit() -> None:
     groups = np.array([3, 1, 3, 3, 1, 7])
     assert measures.pairs_within(groups, most=10).tolist() == [[1, 4], [0, 2], [0, 3], [2, 3]]
     few = measures.pairs_within(np.repeat([0, 1], 20), most=6, seed=1)

@@ -1,4 +1,4 @@
-"""Checkpoints: what comes back, what is refused, and that nothing is left half written."""
+"""Checkpoints: round trips, refused files, no partial files."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_a_folder_that_is_not_there_is_an_error_of_one_line(tmp_path: Path) -> N
         saved(tmp_path / "nowhere")
 
 
-def test_a_missing_checkpoint_says_what_to_do(tmp_path: Path) -> None:
+def test_the_error_for_a_missing_checkpoint_names_the_next_step(tmp_path: Path) -> None:
     assert "dagaug train" in refused(tmp_path / "none.safetensors")
     assert "dagaug train" in refused(tmp_path)  # a folder is none either
 

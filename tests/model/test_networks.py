@@ -158,7 +158,7 @@ def test_a_conv_block_s_outputs_are_not_negative() -> None:
     assert conv_block(3, 8, stride=2)(torch.randn(2, 3, 8, 8)).min() == 0
 
 
-def test_a_residual_block_whose_body_says_nothing_passes_its_input_on() -> None:
+def test_a_residual_block_with_a_zero_body_returns_its_input() -> None:
     block = Residual(4)
     last = block.body[-1]
     assert isinstance(last, nn.BatchNorm2d)
@@ -232,7 +232,7 @@ def test_instances_are_the_encodings_of_one_masked_image_each_concatenated() -> 
     assert instances.shape == (2, 3 * 8, 8, 8)
 
 
-def test_structure_says_where_the_object_is_as_a_probability() -> None:
+def test_the_object_map_of_a_structure_is_a_probability() -> None:
     dae = DeepAttentionEncoder(AttentionSettings(3, 0.4), width=4, keys=4)
     structure, logits = dae.structure(torch.randn(2, 3, 32, 32))
     torch.testing.assert_close(torch.logit(structure.object, eps=1e-6), logits, atol=1e-4, rtol=1e-4)
@@ -290,7 +290,7 @@ def test_a_discriminator_gives_one_score_an_image_and_does_not_mix_images() -> N
         torch.testing.assert_close(scores[1:2], judge(images[1:2]))
 
 
-def test_the_class_that_is_asked_for_changes_the_score() -> None:
+def test_the_class_changes_the_discriminators_score() -> None:
     judge = Discriminator(5, width=4).eval()
     images = torch.randn(2, 3, 32, 32)
     with torch.no_grad():

@@ -127,7 +127,7 @@ def test_jitter_is_determined_by_its_generator_and_differs_between_images() -> N
 
 
 def test_jitter_recolours_an_image_but_moves_nothing() -> None:
-    """A flat half stays flat (up to the noise of 0.04), whatever colour it becomes."""
+    """A flat half stays flat (up to the noise of 0.04), in any colour."""
     images = torch.full((32, 3, SIZE, SIZE), -0.3)
     images[..., SIZE // 2 :] = torch.tensor([0.5, 0.0, -0.5])[:, None, None]
     jittered = jitter_colours(images, generator=seeded())

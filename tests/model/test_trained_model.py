@@ -37,7 +37,7 @@ def card(mode: Mode = "reference", **changes: object) -> ModelCard:
 
 
 def saved(folder: Path, mode: Mode = "reference", **changes: object) -> Path:
-    """A run's model, with networks of two regions whatever the card says."""
+    """A run's model, with networks of two regions for any card."""
     folder.mkdir(exist_ok=True)
     path = folder / checkpoint.MODEL_FILE
     networks = build_translator(mode, AttentionSettings(2, 0.3, 20.0))
@@ -85,13 +85,13 @@ def test_the_card_lies_beside_the_model_for_people(tmp_path: Path) -> None:
     assert json.loads(beside.read_text(encoding="utf-8"))["classes"][1] == "002.‹Zaunkönig›"
 
 
-def test_an_unfinished_run_says_how_to_finish_it(tmp_path: Path) -> None:
+def test_the_error_for_an_unfinished_run_names_the_next_step(tmp_path: Path) -> None:
     (tmp_path / checkpoint.STATE_FILE).touch()
     with pytest.raises(CheckpointError, match="not finished; run the same dagaug train command again"):
         load_model(tmp_path)
 
 
-def test_an_empty_folder_says_to_train(tmp_path: Path) -> None:
+def test_the_error_for_an_empty_folder_names_the_next_step(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="dagaug train"):
         load_model(tmp_path)
 

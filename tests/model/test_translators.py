@@ -1,4 +1,4 @@
-"""Transport along known correspondences, and what a morph is made of."""
+"""Transport along known correspondences, and the parts of a morph."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ def test_a_morph_of_the_source_s_own_pixels_is_the_source_rearranged(which: str)
 
 
 @pytest.mark.parametrize("own", [0.0, 0.75])
-def test_a_morph_that_blends_no_more_in_than_it_must_is_for_the_rest_the_generator_s_drawing(own: float) -> None:
+def test_own_pixels_limits_the_generated_part_of_a_morph(own: float) -> None:
     source = structure(cells(), features=64)
     drawing = morpher(blend=-40.0, own_pixels=own)
     assert drawing.generator.last.bias is not None

@@ -81,7 +81,7 @@ def test_the_cloud_has_a_mark_and_a_line_for_each_image(document: Document) -> N
     assert "3 test and 3 training images that it was not trained on, and 18 morphs" in document.text
 
 
-def test_large_file_stays_small_and_says_how_many_are_shown(tmp_path: Path) -> None:
+def test_the_page_of_a_large_file_stays_small_and_counts_the_shown_morphs(tmp_path: Path) -> None:
     path = write_store(tmp_path / "large.h5", per_class=40, size=64)
     whole = tmp_path / "whole.html"
     write_report(path, whole)

@@ -1,4 +1,4 @@
-"""Figures for a paper: which there are, that they are the same each time, and that fonts travel with them."""
+"""Figures for a paper: list of figures, reproducible bytes, embedded fonts."""
 
 from __future__ import annotations
 

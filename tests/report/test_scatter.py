@@ -1,4 +1,4 @@
-"""Points in groups: colours that lie apart, names that stand clear, tiles in their places."""
+"""Groups of points: distinct colours, labels without overlap, positions of tiles."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The score's JSON as a page shows it: what a score writes is read, and every mark stands where its number says."""
+"""The score on the page: JSON of a score is read, and every mark has the position of its number."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_classes_are_bars_from_the_middle_the_greatest_gain_first(table: ScoreVi
     assert table.better == ("b taken for <i>a: 50% before, 25% now",)
 
 
-def test_the_answer_says_both_accuracies_and_what_the_control_says(table: ScoreView) -> None:
+def test_the_sentence_names_both_accuracies_and_the_control(table: ScoreView) -> None:
     assert (table.headline, table.verdict) == ("Yes, they improve accuracy.", "helps")
     asked, control = table.answer
     for text in ("on 30 test images: 70.0% with", "60.0% without", "+20.0 points (95% interval +10.0 to +30.0"):
@@ -55,7 +55,7 @@ def test_the_answer_says_both_accuracies_and_what_the_control_says(table: ScoreV
     assert "is better (−30.0 points, −40.0 to −20.0)" in control
 
 
-def test_leaks_are_told(table: ScoreView) -> None:
+def test_leaks_are_reported(table: ScoreView) -> None:
     assert table.guards == ()
     alike = {"real": {"by_hash": 0, "by_features": 0}, "dagaug": {"by_hash": 1, "by_features": 3}}
     guards = {"alike": alike, "selector": {"learned": 200, "test": 30, "seen": 2}}

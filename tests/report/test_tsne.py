@@ -1,4 +1,4 @@
-"""Features on a plane: neighbours stay neighbours, the same each time, any number of images."""
+"""Projection to the plane: neighbours stay neighbours, reproducible, any number of images."""
 
 from __future__ import annotations
 

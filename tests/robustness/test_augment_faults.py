@@ -72,7 +72,7 @@ ShardFolder._remove = lambda self: os.kill(os.getpid(), signal.SIGKILL)
 
 
 @pytest.mark.parametrize("merge", ["copy", "virtual"])
-def test_after_a_kill_behind_the_final_rename_the_same_command_removes_the_shards(
+def test_after_a_kill_after_the_final_rename_the_same_command_removes_the_shards(
     world: World, straight: bytes, merge: str
 ) -> None:
     process = world.start("--merge", merge, prelude=KILLING_BEFORE_THE_FOLDER_GOES)

@@ -30,7 +30,7 @@ MOMENTS = 4
 
 
 def killed_then_whole(world: World, command: tuple[object, ...], done: Callable[[], bool], prelude: str = "") -> None:
-    """Kill the command at a few random moments in a row, each time going on, and then let it end."""
+    """Kill the command at a few random moments, resume it each time, and finally let it end."""
     dice = random.Random(str(command))
     for _ in range(MOMENTS):
         process = world.server.start(*command, cwd=world.root, prelude=prelude)

@@ -24,7 +24,7 @@ def test_only_the_given_number_of_items_is_drawn_ahead_of_use() -> None:
         results.close()
 
 
-def test_the_first_error_is_raised_where_its_result_was_due_and_waiting_calls_are_cancelled() -> None:
+def test_the_first_error_is_raised_in_order_and_waiting_calls_are_cancelled() -> None:
     begun = []
     release = threading.Event()
 

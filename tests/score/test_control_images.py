@@ -1,4 +1,4 @@
-"""The controls: as many as there are morphs, each lacking just what it is to lack, of the right checkpoint only."""
+"""The controls: as many images as morphs, each without one ingredient, from the right checkpoint only."""
 
 from __future__ import annotations
 
@@ -199,7 +199,7 @@ def test_another_checkpoint_is_refused_naming_both(
         assert find_checkpoint(path, header) == tmp_path / "model.safetensors"
 
 
-def test_a_data_folder_that_lacks_a_source_is_told(birds: Dataset, stores: dict[str, Path]) -> None:
+def test_a_data_folder_without_a_source_is_an_error(birds: Dataset, stores: dict[str, Path]) -> None:
     with Store(stores["whole"]) as store:
         lost = store.header.files[int(store.candidates.source[0])]
     others = Dataset(
@@ -213,7 +213,7 @@ def test_a_data_folder_that_lacks_a_source_is_told(birds: Dataset, stores: dict[
 # The selector
 
 
-def test_whether_the_selector_saw_test_images_is_told(
+def test_a_selector_that_saw_test_images_is_reported(
     birds: Dataset, stores: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert check_selector(stores["whole"], birds) is None

@@ -67,7 +67,7 @@ def test_what_looks_alike_by_nature_is_not_suspicious() -> None:
     assert (found["train"].by_features, found["train"].by_hash > 0) == (40, found["train"].suspicious)
 
 
-def test_without_a_network_hashes_alone_tell_and_nothing_takes_the_features_place(
+def test_without_a_network_only_hashes_are_compared(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def missing(size: int) -> None:

@@ -31,7 +31,7 @@ def test_the_interval_is_scipys() -> None:
     assert (found.mean, found.low, found.high) == pytest.approx((np.mean(values), low, high), rel=1e-12)
 
 
-def test_three_values_reach_as_far_as_the_printed_table_of_t_says() -> None:
+def test_the_interval_of_three_values_matches_a_printed_t_table() -> None:
     found = mean_interval([-1.0, 0.0, 1.0])
     assert found.high == pytest.approx(4.303 / math.sqrt(3), abs=1e-3)
 
@@ -44,7 +44,7 @@ def test_the_paired_test_is_scipys() -> None:
     assert (difference.low, difference.high) == pytest.approx(tuple(expected.confidence_interval(0.95)), rel=1e-9)
 
 
-def test_a_constant_shift_is_certain_but_for_rounding() -> None:
+def test_a_constant_shift_has_an_interval_of_zero_width() -> None:
     arm, baseline = [0.5, 0.6, 0.7], [0.25, 0.35, 0.45]
     certain, _ = paired_difference([0.5, 0.5], [0.25, 0.25])
     assert certain.low == certain.high == 0.25
@@ -88,7 +88,7 @@ def test_with_several_seeds_it_is_the_exact_test_of_all_signs() -> None:
     assert mcnemar(right, baseline).p == pytest.approx(expected, rel=1e-12)
 
 
-def test_seeds_that_predict_alike_say_no_more_than_one() -> None:
+def test_seeds_with_equal_predictions_add_no_evidence() -> None:
     right, baseline = pair(9, 2)
     once, often = mcnemar(right, baseline), mcnemar(right.repeat(5, 0), baseline.repeat(5, 0))
     assert often.p == pytest.approx(once.p)
@@ -137,7 +137,7 @@ def test_calibration_error_is_the_mean_gap_in_the_bins() -> None:
     assert calibration_error(np.ones(4, np.float32), np.ones(4, bool)) == 0.0
 
 
-def test_a_sure_change_of_one_class_is_told_from_chance() -> None:
+def test_a_significant_change_of_one_class_is_found_among_chance() -> None:
     labels = np.repeat([0, 1, 2], 40)
     rng = np.random.default_rng(1)
     baseline = rng.random((5, 120)) < 0.5

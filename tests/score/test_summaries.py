@@ -1,4 +1,4 @@
-"""From runs to sentences: verdicts, sweeps, what the number of real images is worth."""
+"""Summaries of runs: verdicts, sweeps, equivalent number of real images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A small problem for classifiers, and someone who listens to their training."""
+"""A small data set for classifiers, and a progress listener."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""HDF5 files of birds whose synthetic images are whatever a test says, and the command line beside them."""
+"""HDF5 files of birds with synthetic images that a test chooses, and quick command lines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line in processes of its own that can be stopped, killed and starved, without waiting for imports.
+"""Command lines in separate processes that can be stopped and killed; a server forks them, which saves the imports.
 
 One server process imports everything once; each command is a fork of it, so that it is a real process with the
 real entry point, and begins at once.

@@ -50,7 +50,7 @@ def test_the_label_loss_is_the_mean_negative_log_probability_of_the_label() -> N
     ids=["equal", "opposite", "orthogonal", "at 30 degrees"],
 )
 def test_consistency_is_the_squared_distance_on_the_unit_sphere(translated: list[float], expected: float) -> None:
-    """2 - 2 cos of the angle (eq. 5), whatever the lengths."""
+    """2 - 2 cos of the angle (eq. 5), for vectors of any length."""
     value = losses.consistency_loss(torch.tensor([[0.0, 1.0]]), torch.tensor([translated]))
     assert value.item() == pytest.approx(expected, abs=1e-6)
 

@@ -1,4 +1,4 @@
-"""The objectives: which terms there are, what each trains, and that judges stay as they were."""
+"""The objectives: their terms, the networks that each term trains, and frozen judges."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ def test_options_take_the_presets_values_where_none_are_given() -> None:
     assert options(regions=3).attention.regions == 3
 
 
-def test_an_unknown_preset_is_told_with_those_that_there_are() -> None:
+def test_the_error_for_an_unknown_preset_lists_the_presets() -> None:
     with pytest.raises(UsageError, match=r"preset=cats: choose one of pose, digits"):
         options(preset="cats").resolved()
 

@@ -1,4 +1,4 @@
-"""Who meets whom in a step, recognised by flat colours that no warp can change."""
+"""Pairs of a step: sources and references, recognised by flat colours that no warp changes."""
 
 from __future__ import annotations
 
@@ -188,7 +188,7 @@ def folded(count: int, seed: int) -> ExactPairs:
     )  # fmt: skip
 
 
-def test_what_is_seen_of_a_folded_reference_is_at_the_grid_s_place_in_the_source() -> None:
+def test_visible_parts_of_a_folded_reference_come_from_the_grid_position_in_the_source() -> None:
     made = folded(64, 3)
     shown = sample(made.source, made.grid)
     away_from_edges = -F.max_pool2d(-made.seen, 5, 1, 2) > 0.99

@@ -83,9 +83,7 @@ def test_the_same_command_on_a_finished_run_trains_nothing(birds_run: Path, bird
     assert (birds_run / "model.safetensors").stat() == before
 
 
-def test_two_trainings_of_one_seed_give_the_same_bits_and_of_another_do_not(
-    birds_run: Path, birds: Dataset, tmp_path: Path
-) -> None:
+def test_the_seed_determines_the_bits_of_a_training(birds_run: Path, birds: Dataset, tmp_path: Path) -> None:
     train_small(birds, tmp_path / "again")
     straight = tensors_of(birds_run / "model.safetensors")
     assert_same_bits(straight, tensors_of(tmp_path / "again" / "model.safetensors"))
@@ -131,7 +129,7 @@ def test_a_run_that_was_interrupted_twice_gives_the_bits_of_a_straight_one(
     assert_no_step_twice(run)
 
 
-def test_a_run_that_was_killed_goes_on_from_its_last_state_with_the_same_bits(
+def test_a_killed_run_resumes_from_its_last_state_with_the_same_bits(
     birds_run: Path, birds: Dataset, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
@@ -146,9 +144,7 @@ def test_a_run_that_was_killed_goes_on_from_its_last_state_with_the_same_bits(
     assert [line["step"] for line in logged(run)] == list(range(1, STEPS + 1))
 
 
-def test_a_run_that_was_killed_before_its_first_state_begins_again_without_logging_a_step_twice(
-    birds: Dataset, tmp_path: Path
-) -> None:
+def test_a_run_killed_before_its_first_saved_state_restarts_with_a_clean_log(birds: Dataset, tmp_path: Path) -> None:
     every_step = Schedule(log_steps=1)
     with pytest.raises(Killed):
         train_small(birds, tmp_path / "run", steps=2, progress=kill_at_step(2), schedule=every_step)
@@ -157,7 +153,7 @@ def test_a_run_that_was_killed_before_its_first_state_begins_again_without_loggi
     assert [line["step"] for line in logged(tmp_path / "run")] == [1, 2]
 
 
-def test_a_process_killed_at_any_moment_leaves_a_run_that_the_same_command_finishes(
+def test_the_same_command_finishes_a_run_killed_at_any_moment(
     birds_folder: Path, birds_run: Path, birds: Dataset, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
@@ -249,7 +245,7 @@ def test_a_model_in_a_folder_that_is_no_run_is_kept(birds: Dataset, tmp_path: Pa
 
 
 @pytest.mark.parametrize(("steps", "total"), [(4, 4), (40, 10)])
-def test_the_lesser_of_steps_and_minutes_bounds_a_training(
+def test_steps_and_minutes_both_limit_a_training(
     birds: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int, total: int
 ) -> None:
     monkeypatch.setattr("dagaug.training.train.steps_in", lambda minutes, trainer: 10)
@@ -272,7 +268,7 @@ def test_the_number_of_steps_is_measured_once_and_kept_when_a_run_resumes(
 # ---- losses that are not finite
 
 
-def test_losses_that_stay_not_finite_end_the_training_and_keep_the_last_good_state(
+def test_persistent_nonfinite_losses_end_the_training_and_keep_the_last_good_state(
     birds_run: Path, birds: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = tmp_path / "run"
@@ -328,7 +324,7 @@ def test_two_folders_train_by_a_preset_of_the_paper_and_translate_reads_the_resu
         assert cv2.imread(str(written)).shape == (24, 24, 3)
 
 
-def test_a_run_on_two_folders_goes_on_with_the_same_bits(tmp_path: Path) -> None:
+def test_a_run_on_two_folders_resumes_to_the_same_bits(tmp_path: Path) -> None:
     data = read_domains(two_folders(tmp_path / "two", labelled=True))
     train_small(data, tmp_path / "straight", preset="digits", steps=2)
     with pytest.raises(Interrupted):
@@ -341,9 +337,7 @@ def test_a_run_on_two_folders_goes_on_with_the_same_bits(tmp_path: Path) -> None
 # ---- what cannot be trained
 
 
-def test_a_preset_of_two_folders_refuses_a_labelled_data_set_and_the_other_way_round(
-    birds: Dataset, birds_folder: Path, tmp_path: Path
-) -> None:
+def test_a_preset_refuses_data_of_the_other_kind(birds: Dataset, birds_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="preset=digits: needs two folders"):
         train_small(birds, tmp_path / "run", preset="digits")
     both = read_domains(birds_folder / "images", birds_folder / "images")
@@ -416,7 +410,7 @@ def test_a_training_can_start_from_another_run(birds: Dataset, tmp_path: Path) -
     assert all(torch.equal(tensor, packed[name]) for name, tensor in state.items())
 
 
-def test_a_training_resumes_although_the_run_it_started_from_is_gone(birds: Dataset, tmp_path: Path) -> None:
+def test_a_training_resumes_although_its_start_run_is_gone(birds: Dataset, tmp_path: Path) -> None:
     first = train_small(birds, tmp_path / "first", steps=1).run
     with pytest.raises(Interrupted):
         train_small(birds, tmp_path / "second", start=str(first), progress=interrupt_at_step(2))

@@ -200,7 +200,7 @@ def straight(copier: TrainedModel, tmp_path: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_after_the_batch_and_the_same_call_goes_on(
+def test_a_signal_stops_after_the_batch_and_the_same_call_resumes(
     copier: TrainedModel, tmp_path: Path, straight: dict[str, bytes], number: signal.Signals
 ) -> None:
     out = tmp_path / "out"
@@ -254,7 +254,7 @@ def test_other_sizes_and_other_sources_are_refused(model: TrainedModel, source: 
         translate(model, tmp_path / "moved", tmp_path / "out")
 
 
-def test_overwrite_redoes_what_is_finished_and_goes_on_with_what_is_not(copier: TrainedModel, tmp_path: Path) -> None:
+def test_overwrite_redoes_finished_outputs_and_resumes_unfinished_ones(copier: TrainedModel, tmp_path: Path) -> None:
     folder, out = many(tmp_path / "in"), tmp_path / "out"
     translate(copier, folder, out)
     stopping = Watching(lambda done: signal.raise_signal(signal.SIGINT) if done == 3 else None)

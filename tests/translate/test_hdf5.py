@@ -149,7 +149,7 @@ def test_a_run_killed_after_writing_its_file_is_finished_by_the_same_call(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "x.h5"]
 
 
-def test_a_finished_file_is_replaced_only_when_told_to(copier: TrainedModel, tmp_path: Path) -> None:
+def test_a_finished_file_is_replaced_only_with_overwrite(copier: TrainedModel, tmp_path: Path) -> None:
     folder = many(tmp_path / "in", 3)
     translate_to_file(copier, folder, tmp_path / "x.h5")
     with pytest.raises(OutputExistsError, match="overwrite"):
