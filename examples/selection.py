@@ -41,7 +41,7 @@ from dagaug.hdf5.reader import Store
 from dagaug.score.statistics import paired_difference
 
 DAGAUG = (sys.executable, "-m", "dagaug")
-PREFIX = "by-"  # dagaug score has an arm of its own named random
+PREFIX = "by-"  # dagaug score already has an arm named random
 SIDE = 8  # pixels of the thumbnails that similarity is measured on
 
 
@@ -57,7 +57,7 @@ class Pool:
     looks: np.ndarray
 
     def best(self, keep: str) -> np.ndarray:
-        """Rows that a selection rule of dagaug augment keeps, whatever their predicted class."""
+        """Rows that a selection rule of dagaug augment keeps, regardless of their predicted class."""
         columns = ("source", "reference", "label", "predicted", "confidence")
         verdict = select(**{name: getattr(self, name) for name in columns}, keep=keep)
         return np.flatnonzero(verdict == KEPT)
