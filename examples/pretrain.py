@@ -2,10 +2,10 @@
 
     python examples/pretrain.py general.safetensors              # renders 12,000 pairs, then 4,500 steps
 
-They learn to morph one species into the pose of another on procedural creatures (dagaug/training/creatures.py) with
-rendered true answers; no photographs and none of the built-in birds are used. Three of four pairs are creatures; the
-others are known warps of creatures, as in dagaug's training. Every 500 steps a picture of source, reference, answer and
-morph is written beside the output.
+They learn to morph one species into the pose of another on procedural creatures with rendered true answers
+(dagaug/training/creature_pairs.py); no photographs and none of the built-in birds are used. Three of four pairs are
+creatures; the others are known warps of creatures, as in dagaug's training. Every 500 steps an image of source,
+reference, answer and morph is written beside the output.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from dagaug.model.task_presets import PRESETS
 from dagaug.model.trained_model import ModelCard, save_model
 from dagaug.model.translators import ReferenceTranslator, composite
 from dagaug.training import losses
-from dagaug.training.creatures import CreaturePairs, creature_pairs
+from dagaug.training.creature_pairs import CreaturePairs, creature_pairs
 from dagaug.training.pairs import step_generator, warped_pairs
 
 SIZE = 64

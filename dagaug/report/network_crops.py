@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Int64, UInt8
 
-from dagaug.augment.background_sources import backgrounds_of
+from dagaug.augment.morph_backgrounds import backgrounds_of
 from dagaug.data.dataset import Box, Dataset
 from dagaug.data.patches import Framing
 from dagaug.data.square_crops import Region, cut, region_of

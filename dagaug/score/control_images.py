@@ -18,9 +18,9 @@ import torch
 from jaxtyping import Float, Float32, Int64, Integer, UInt8
 from torch import Tensor
 
-from dagaug.augment.background_sources import backgrounds_of
 from dagaug.augment.compositing import Compositor
 from dagaug.augment.engine import Engine
+from dagaug.augment.morph_backgrounds import backgrounds_of
 from dagaug.augment.morph_plan import VARIANTS, MorphPlan, variant_name
 from dagaug.augment.practice_images import warp_objects
 from dagaug.classifiers.cross_fit import CrossFitted

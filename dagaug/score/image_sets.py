@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int64, Integer, UInt8
 
-from dagaug.augment.background_sources import backgrounds_of
+from dagaug.augment.morph_backgrounds import backgrounds_of
 from dagaug.classifiers.classifier import hash_images
 from dagaug.data import loading
 from dagaug.data.dataset import Dataset, class_mismatch, is_image_name

@@ -1,6 +1,6 @@
 """Training modes: the images in memory, batches, objective and sample images of ``reference`` and of ``paper`` mode.
 
-:class:`dagaug.training.optimisation.Trainer` is the same for both; it calls a :class:`TrainingMode` in every step.
+:class:`dagaug.training.trainer.Trainer` is the same for both; it calls a :class:`TrainingMode` in every step.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from dagaug.model.networks import Structure
 from dagaug.model.translators import PaperTranslator, ReferenceTranslator, composite
 from dagaug.runtime.errors import DataError
 from dagaug.runtime.progress import SILENT, Progress
-from dagaug.training.distances import make_distance
+from dagaug.training.label_distances import make_distance
 from dagaug.training.objectives import Ablation, Fakes, PaperObjective, Phase, ReferenceObjective
 from dagaug.training.pairs import PairSampler, TrainingData, step_generator
 
@@ -115,7 +115,7 @@ class ReferenceMode:
         dataset: only its training images are used.
         framing: how patches are cut from images.
         translator: F.
-        distance: name of d, see :func:`dagaug.training.distances.make_distance`.
+        distance: name of d, see :func:`dagaug.training.label_distances.make_distance`.
         weights: file of weights for d, if it is a timm network.
         without: parts that are switched off (Table 1a).
         seed: seed of the pairs.

@@ -19,7 +19,7 @@ from dagaug.model.networks import Appearance, Structure
 from dagaug.model.random_warps import jitter_colours
 from dagaug.model.translators import PaperTranslator, ReferenceTranslator, composite
 from dagaug.training import losses
-from dagaug.training.distances import Distance
+from dagaug.training.label_distances import Distance
 from dagaug.training.pairs import PairBatch
 
 __all__ = ["Ablation", "Fakes", "PaperObjective", "Phase", "ReferenceObjective"]

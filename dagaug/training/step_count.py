@@ -8,7 +8,7 @@ import time
 import numpy as np
 from torch import nn
 
-from dagaug.training.optimisation import PHASES, Trainer
+from dagaug.training.trainer import PHASES, Trainer
 
 __all__ = ["default_steps", "steps_in"]
 

@@ -38,7 +38,6 @@ from dagaug.runtime.progress import SILENT, Progress
 from dagaug.runtime.signals import Interrupted, stop_on_signals
 from dagaug.training.fabric import make_fabric
 from dagaug.training.modes import PaperMode, ReferenceMode, Snapshot, TrainingMode
-from dagaug.training.optimisation import Trainer
 from dagaug.training.options import TrainOptions
 from dagaug.training.run_folder import (
     METRICS_FILE,
@@ -52,6 +51,7 @@ from dagaug.training.run_folder import (
     write_options,
 )
 from dagaug.training.step_count import default_steps, steps_in
+from dagaug.training.trainer import Trainer
 
 __all__ = ["Schedule", "Trained", "build_mode", "load_start", "train"]
 

@@ -14,7 +14,7 @@ from making_augmentations import (
 )
 from making_runs import FRAMING, SIZE, TRAINING_IMAGES, Listener
 
-from dagaug.augment.background_sources import backgrounds_of
+from dagaug.augment.morph_backgrounds import backgrounds_of
 from dagaug.augment.morph_plan import VARIANTS
 from dagaug.augment.options import AugmentOptions
 from dagaug.data.dataset import Dataset

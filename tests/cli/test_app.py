@@ -24,7 +24,7 @@ from dagaug.cli.app import app
 from dagaug.data.layouts import read_dataset
 from dagaug.hdf5.reader import Store
 from dagaug.hdf5.verify import verify
-from dagaug.training.optimisation import Trainer
+from dagaug.training.trainer import Trainer
 
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 BIRDS = ("--species", 3, "--per-class", 4, "--test-per-class", 2, "--size", 32)

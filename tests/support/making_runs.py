@@ -26,9 +26,9 @@ from dagaug.data.patches import Framing, read_patches
 from dagaug.model import checkpoint
 from dagaug.runtime.progress import SILENT
 from dagaug.training import modes
-from dagaug.training.optimisation import Trainer
 from dagaug.training.options import TrainOptions
 from dagaug.training.train import Schedule, Trained, train
+from dagaug.training.trainer import Trainer
 
 SIZE = 32
 FRAMING = Framing(size=SIZE)

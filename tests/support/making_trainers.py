@@ -10,8 +10,8 @@ from making_runs import options
 from dagaug.data.dataset import Dataset
 from dagaug.model.trained_model import build_translator
 from dagaug.training.fabric import make_fabric
-from dagaug.training.optimisation import Trainer
 from dagaug.training.train import build_mode
+from dagaug.training.trainer import Trainer
 
 
 def new_trainer(data: Dataset, **changes: Any) -> Trainer:

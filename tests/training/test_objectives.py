@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from dagaug.model.random_warps import identity_grid
 from dagaug.model.task_presets import AttentionSettings
 from dagaug.model.translators import PaperTranslator, ReferenceTranslator
-from dagaug.training.distances import BackboneDistance, Distance, ResidualDistance, SquaredDistance
+from dagaug.training.label_distances import BackboneDistance, Distance, ResidualDistance, SquaredDistance
 from dagaug.training.objectives import Ablation, Fakes, PaperObjective, Phase, ReferenceObjective
 from dagaug.training.pairs import PairBatch, PairSampler, TrainingData
 

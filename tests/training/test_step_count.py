@@ -13,8 +13,8 @@ from torch import Tensor
 from dagaug.data.dataset import Dataset
 from dagaug.model import checkpoint
 from dagaug.training import step_count
-from dagaug.training.optimisation import Trainer
 from dagaug.training.step_count import default_steps, steps_in
+from dagaug.training.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("quickly")
 

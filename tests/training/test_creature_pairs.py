@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dagaug.model.random_warps import sample
-from dagaug.training.creatures import CreaturePairs, creature_pairs
+from dagaug.training.creature_pairs import CreaturePairs, creature_pairs
 
 SIZE = 32
 

@@ -1,4 +1,4 @@
-"""One optimisation step of DA-GAN after the other: phases, optimisers, discriminators, weight averaging."""
+"""The trainer: optimisation steps of DA-GAN, with phases, optimisers, discriminators and weight averaging."""
 
 from __future__ import annotations
 

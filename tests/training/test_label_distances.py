@@ -9,7 +9,7 @@ import torch
 from making_runs import SIZE
 
 from dagaug.runtime.errors import UsageError
-from dagaug.training.distances import BackboneDistance, ResidualDistance, SquaredDistance, make_distance
+from dagaug.training.label_distances import BackboneDistance, ResidualDistance, SquaredDistance, make_distance
 
 
 def test_each_name_of_table_4_makes_its_distance() -> None:

@@ -18,8 +18,8 @@ from dagaug.data.dataset import Dataset
 from dagaug.model.task_presets import PRESETS
 from dagaug.training import losses
 from dagaug.training.modes import ReferenceMode
-from dagaug.training.optimisation import Trainer
 from dagaug.training.pairs import step_generator
+from dagaug.training.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("quickly")
 

@@ -1,4 +1,4 @@
-"""Background image of each stored morph."""
+"""Backgrounds of morphs: the image that gives the background of each stored morph."""
 
 from __future__ import annotations
 
