@@ -39,7 +39,7 @@ SCRATCH = "scratch"
 """Start of a training: random weights."""
 
 GENERAL_FILE = Path(__file__).with_name("general.safetensors")
-"""Networks trained only on :mod:`dagaug.training.creatures` (``examples/pretrain.py``), in 16 bits."""
+"""Networks trained only on :mod:`dagaug.training.creature_pairs` (``examples/pretrain.py``), in 16 bits."""
 
 JUDGES_FILE = "judges.safetensors"
 """Name of the file with the judges (classifiers that select morphs), in the run folder."""
