@@ -1,1 +1,1 @@
-"""Data sets on disk: layouts, image files, regions, patches, foreground masks, tables of pairs. No torch."""
+"""Data sets on disk: layouts, image files, square crops, patches, foreground masks, tables of pairs. No torch."""
