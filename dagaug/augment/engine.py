@@ -12,6 +12,7 @@ or on interruptions.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -28,9 +29,10 @@ from dagaug.augment.structure_table import Encodings
 from dagaug.classifiers.cross_fit import CrossFitted
 from dagaug.compute.devices import autocast, batch_size_for, split_to_fit
 from dagaug.compute.tensors import to_bytes, to_tensor
-from dagaug.data.foreground import cut_out
-from dagaug.model.networks import Appearance, Structure
-from dagaug.model.translators import ReferenceTranslator, composite
+from dagaug.data.foreground import PatchBox, cut_out
+from dagaug.model.networks import join_batches
+from dagaug.model.training_free import PoseAppearance, PoseStructure, PoseTranslator
+from dagaug.model.translators import composite
 from dagaug.runtime.prefetch import map_ahead
 
 __all__ = ["Engine", "MorphBatch"]
@@ -75,8 +77,8 @@ class _EncodedSources:
 
     rows: Int64[np.ndarray, " U"]
     index: Int64[np.ndarray, " M"]
-    structure: Structure
-    appearance: Appearance
+    structure: PoseStructure
+    appearance: PoseAppearance
 
 
 @dataclass(frozen=True)
@@ -109,12 +111,13 @@ class Engine:
         device: where to compute.
         batch_size: candidates computed at a time; halved when memory runs out. None picks a size for the device.
         scratch: folder for the table of encodings, or the name of a table that other processes use, too.
+        boxes: of the objects, as fractions of the patches' side; None where unknown.
         block_size: images encoded at a time.
     """
 
     def __init__(
         self,
-        translator: ReferenceTranslator,
+        translator: PoseTranslator,
         patches: UInt8[np.ndarray, "N S S 3"],
         judges: CrossFitted,
         judge_rows: np.ndarray,
@@ -122,12 +125,15 @@ class Engine:
         device: torch.device,
         batch_size: int | None,
         scratch: Path,
+        boxes: Sequence[PatchBox | None] | None = None,
         block_size: int = 64,
     ) -> None:
         # Channels last was measured on two CPU cores: encoding is 1.5 times and morphing 1.3 times as fast.
         self.translator = translator.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.patches, self.judges, self.judge_rows, self.device = patches, judges, judge_rows, device
-        self.encoder = ImageEncoder(self.translator, patches, device=device, scratch=scratch, block_size=block_size)
+        self.encoder = ImageEncoder(
+            self.translator, patches, device=device, scratch=scratch, boxes=boxes, block_size=block_size
+        )
         self._batch_size = batch_size
 
     @property
@@ -178,18 +184,19 @@ class Engine:
     def _read_inputs(self, plan: MorphPlan, part: slice) -> _BatchInputs:
         variant = plan.variant[part]
         references = self.encoder.records(plan.reference[part], variant)
-        behind = references if plan.background is None else self.encoder.records(plan.background[part], variant)
-        return _BatchInputs(references, *Encodings.backgrounds(behind), IS_CUTOUT[variant])
+        rows = plan.reference[part] if plan.background is None else plan.background[part]
+        behind = references if plan.background is None else self.encoder.records(rows, variant)
+        return _BatchInputs(references, *self.encoder.backgrounds_of(behind, rows, variant), IS_CUTOUT[variant])
 
     def _encode_sources(self, source: Int64[np.ndarray, " M"]) -> _EncodedSources:
         rows, index = np.unique(source, return_inverse=True)
         records = self.encoder.original_records(rows)
 
-        def compute(start: int, stop: int) -> tuple[Structure, Appearance]:
-            structure = Encodings.structure(records[start:stop], self.device)
+        def compute(start: int, stop: int) -> tuple[PoseStructure, PoseAppearance]:
+            structure = Encodings.structure(records[start:stop], self.device, self.translator.structure_type)
             images = to_tensor(self.patches[rows[start:stop]], self.device)
             with autocast(self.device):
-                return structure, self.translator.dae.appearance(images, structure)
+                return structure, self.translator.appearance(images, structure)
 
         block = self.encoder.block_size
         pieces = [
@@ -197,8 +204,8 @@ class Engine:
             for first in range(0, len(rows), block)
             for piece in split_to_fit(compute, first, min(first + block, len(rows)), self.device)
         ]
-        structure = Structure.joined([structure for structure, _ in pieces])
-        return _EncodedSources(rows, index, structure, Appearance.joined([appearance for _, appearance in pieces]))
+        structure = join_batches([structure for structure, _ in pieces])
+        return _EncodedSources(rows, index, structure, join_batches([appearance for _, appearance in pieces]))
 
     def _morph_batch(self, sources: _EncodedSources, start: int, stop: int, inputs: _BatchInputs) -> list[_DeviceBatch]:
         """Candidates ``start`` to ``stop`` of the part: one batch, or smaller ones if memory runs out."""
@@ -227,7 +234,7 @@ class Engine:
     ) -> tuple[Float[Tensor, "B 3 S S"], UInt8[Tensor, "B S S"]]:
         """Sources in the poses of the references, in [-1, 1], and their opacity."""
         chosen = torch.from_numpy(index).to(self.device)
-        structure = Encodings.structure(inputs.references, self.device)
+        structure = Encodings.structure(inputs.references, self.device, self.translator.structure_type)
         with autocast(self.device):
             morph = self.translator.finished(sources.appearance[chosen], sources.structure[chosen], structure)
         images = composite(morph, to_tensor(inputs.background, self.device))

@@ -26,6 +26,7 @@ from dagaug.data.dataset import Dataset, Sample
 from dagaug.data.patches import Patches, read_patches
 from dagaug.hdf5.schema import Header
 from dagaug.model.trained_model import TrainedModel
+from dagaug.model.training_free import FrozenTranslator
 from dagaug.model.translators import ReferenceTranslator
 from dagaug.runtime.errors import UsageError
 from dagaug.runtime.progress import Progress
@@ -98,7 +99,7 @@ class Job:
     ) -> None:
         check_classes(model, dataset)
         _check_options(options)
-        assert isinstance(model.translator, ReferenceTranslator)
+        assert isinstance(model.translator, ReferenceTranslator | FrozenTranslator)
         self.model, self.dataset, self.options = model, dataset, options
         self.translator = model.translator
         self.device, self.workers = device, workers
@@ -162,7 +163,7 @@ class Job:
         """The generator and its judges; see :class:`Engine`."""
         return Engine(
             self.translator, self.patches.images, judges, judge_rows, device=self.device,
-            batch_size=self.options.batch_size, scratch=scratch,
+            batch_size=self.options.batch_size, scratch=scratch, boxes=self.patches.boxes(),
         )  # fmt: skip
 
     def identity(self) -> dict[str, Any]:

@@ -21,6 +21,9 @@ from dagaug.runtime.progress import Progress
 __all__ = ["Judges", "prepare_judges", "single_judge", "untrained_judge"]
 
 
+_HEAD_SIZE = 160  # side in pixels at which frozen networks judge; twice as fast as 224 on a CPU
+
+
 @dataclass(frozen=True)
 class Judges:
     """Classifiers that are ready to judge the morphs of a job.
@@ -100,8 +103,8 @@ def single_judge(classifier: Classifier) -> CrossFitted:
 
 def untrained_judge(job: Job) -> CrossFitted:
     """A classifier with random weights and the cost of the real one, for measurements."""
-    size = job.model.card.framing.size
-    return single_judge(untrained(_network(job), job.dataset.classes, size=size).to(job.device))
+    fit = _fit_options(job)
+    return single_judge(untrained(fit.name, job.dataset.classes, size=fit.size).to(job.device))
 
 
 def _training_order(job: Job) -> Int64[np.ndarray, " N"]:
@@ -110,15 +113,27 @@ def _training_order(job: Job) -> Int64[np.ndarray, " N"]:
     return rows
 
 
+def _fit_options(job: Job) -> FitOptions:
+    """From scratch for trained networks; for a model without training, a head on the network that it rests on."""
+    size, features = job.model.card.framing.size, job.model.card.features
+    if features is None or job.options.classifier != "auto":
+        return FitOptions(name=_network(job), size=size, weights=job.options.weights)
+    weights = Path(features.weights) if features.weights else None
+    return FitOptions(name=features.name, size=min(size, _HEAD_SIZE), weights=weights, head_only=True)
+
+
 def _trained(job: Job, cache: Path | None, progress: Progress) -> CrossFitted:
     options = job.options
-    fit = FitOptions(name=_network(job), size=job.model.card.framing.size, weights=options.weights)
+    fit = _fit_options(job)
     images, labels = job.patches.images[job.training_rows], job.patches.labels[job.training_rows]
+
+    boxes = job.patches.boxes()
 
     def practice() -> SyntheticImages:
         return practice_images(
-            job.translator, images, labels.astype(np.int64), seed=options.seed, device=job.device, progress=progress
-        )
+            job.translator, images, labels.astype(np.int64), seed=options.seed,
+            boxes=[boxes[row] for row in job.training_rows], device=job.device, progress=progress,
+        )  # fmt: skip
 
     return cross_fit(
         images, labels, job.dataset.classes, fit, folds=options.folds, seed=options.seed, device=job.device,

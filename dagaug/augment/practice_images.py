@@ -15,9 +15,10 @@ from jaxtyping import Float, Float32, Int64, UInt8
 from dagaug.classifiers.cross_fit import SyntheticImages
 from dagaug.compute.devices import autocast
 from dagaug.compute.tensors import scale_pixels, to_tensor
-from dagaug.data.foreground import cut_out, fill_background
+from dagaug.data.foreground import PatchBox, cut_out, fill_background
 from dagaug.model.random_warps import random_warp, sample
-from dagaug.model.translators import ReferenceTranslator, as_sharp_as
+from dagaug.model.training_free import PoseTranslator
+from dagaug.model.translators import as_sharp_as
 from dagaug.runtime.progress import SILENT, Progress
 
 __all__ = ["practice_images", "warp_objects"]
@@ -53,11 +54,12 @@ def warp_objects(
 
 
 def practice_images(
-    translator: ReferenceTranslator,
+    translator: PoseTranslator,
     patches: UInt8[np.ndarray, "N S S 3"],
     labels: Int64[np.ndarray, " N"],
     *,
     seed: int,
+    boxes: Sequence[PatchBox | None] | None = None,
     device: torch.device | str = "cpu",
     max_images: int = 10_000,
     progress: Progress = SILENT,
@@ -69,6 +71,7 @@ def practice_images(
         patches: real training images, RGB.
         labels: their classes.
         seed: random seed of warps and backgrounds.
+        boxes: of the objects, as fractions of the patches' side; None where unknown.
         device: where to find the objects.
         max_images: real images used at most, chosen at random; bounds the memory (76 KB each at 64 px).
         progress: receives the number of finished images.
@@ -79,6 +82,7 @@ def practice_images(
     draws, others = (np.random.default_rng(np.random.SeedSequence([seed, stream])) for stream in (37, 43))
     chosen = np.sort(others.permutation(len(patches))[:max_images])
     count, side = len(chosen), patches.shape[1]
+    chosen_boxes = [None if boxes is None else boxes[row] for row in chosen]
     device, before = torch.device(device), next(translator.parameters()).device
     translator.to(device)
     masks = np.zeros((count, side, side), np.float32)
@@ -91,7 +95,7 @@ def practice_images(
             part = slice(start, min(start + _BATCH, count))
             shown = to_tensor(patches[chosen[part]], device)
             with torch.inference_mode(), autocast(device):
-                masks[part] = translator.dae.structure(shown)[0].object[:, 0].float().cpu().numpy()
+                masks[part] = translator.object_masks(shown, chosen_boxes[part])[:, 0].float().cpu().numpy()
             for row in range(part.start, part.stop):
                 backgrounds[row] = fill_background(patches[chosen[row]], masks[row])[0]
             task.advance(part.stop - part.start)

@@ -18,16 +18,16 @@ from dagaug.augment.morph_plan import ORIENTATION_OF, ORIENTATIONS, MorphPlan
 from dagaug.augment.structure_table import Encodings, record_type
 from dagaug.compute.devices import autocast, split_to_fit
 from dagaug.compute.tensors import to_tensor
-from dagaug.data.foreground import fill_background
-from dagaug.model.networks import Structure
-from dagaug.model.translators import ReferenceTranslator
+from dagaug.data.foreground import PatchBox, fill_background
+from dagaug.model.networks import join_batches
+from dagaug.model.training_free import PoseStructure, PoseTranslator
 from dagaug.runtime.files import explain_write_errors
 from dagaug.runtime.prefetch import map_ahead
 from dagaug.runtime.progress import SILENT, Progress
 
 __all__ = ["ImageEncoder", "object_masks"]
 
-_Encoded = tuple[int, UInt8[np.ndarray, "B S S 3"], Structure]
+_Encoded = tuple[int, UInt8[np.ndarray, "B S S 3"], PoseStructure]
 """Index of the first record, patches, structures."""
 
 
@@ -39,27 +39,30 @@ class ImageEncoder:
         patches: all images that a plan may name, RGB.
         device: where to compute.
         scratch: folder for the table, or the name of a table that other processes use, too.
+        boxes: of the objects, as fractions of the patches' side; None where unknown.
         block_size: images computed at a time.
     """
 
     def __init__(
         self,
-        translator: ReferenceTranslator,
+        translator: PoseTranslator,
         patches: UInt8[np.ndarray, "N S S 3"],
         *,
         device: torch.device,
         scratch: Path,
+        boxes: Sequence[PatchBox | None] | None = None,
         block_size: int = 64,
     ) -> None:
         self.translator, self.patches, self.block_size = translator, patches, block_size
+        self._boxes: list[PatchBox | None] = [None] * len(patches) if boxes is None else list(boxes)
         self._device, self._scratch = device, scratch
 
     @cached_property
     def table(self) -> Encodings:
         """The table; its file is made at the first use."""
         with torch.inference_mode():
-            structure, _ = self.translator.dae.structure(to_tensor(self.patches[:1], self._device))
-        record = record_type(structure, self.patches.shape[1])
+            structure = self.translator.structure(to_tensor(self.patches[:1], self._device), self._boxes[:1])
+        record = record_type(structure, self.patches.shape[1], backgrounds=self.translator.stores_backgrounds)
         return Encodings(record, len(ORIENTATIONS) * len(self.patches), self._scratch)
 
     # encoding
@@ -93,7 +96,7 @@ class ImageEncoder:
         chosen = range(len(ORIENTATIONS) * self._block_count) if blocks is None else blocks
         with explain_write_errors(self._scratch, "finished shards are kept"):
             for number in chosen:
-                first, patches = self._patches_of(number)
+                first, patches, _ = self._patches_of(number)
                 self.table.reserve(first, len(patches))
         encoded = (self._encode(number) for number in chosen)
         with (
@@ -115,31 +118,38 @@ class ImageEncoder:
         """Number of images in a block."""
         return len(self._patches_of(number)[1])
 
-    def _patches_of(self, number: int) -> tuple[int, UInt8[np.ndarray, "B S S 3"]]:
-        """Index of a block's first record, and its patches."""
+    def _patches_of(self, number: int) -> tuple[int, UInt8[np.ndarray, "B S S 3"], list[PatchBox | None]]:
+        """Index of a block's first record, its patches, and their boxes."""
         orientation, block = divmod(number, self._block_count)
         first = block * self.block_size
         patches = self.patches[first : first + self.block_size]
+        boxes = self._boxes[first : first + self.block_size]
         if ORIENTATIONS[orientation] == "mirrored":
             patches = patches[:, :, ::-1]
-        return int(self._record(np.array(first), orientation)), patches
+            boxes = [None if box is None else (1 - box[0] - box[2], box[1], box[2], box[3]) for box in boxes]
+        return int(self._record(np.array(first), orientation)), patches, boxes
 
     def _encode(self, number: int) -> _Encoded:
-        first, patches = self._patches_of(number)
+        first, patches, boxes = self._patches_of(number)
         # The last block is padded: the number of images computed at a time may change the last bits of a structure.
-        padded = patches[np.minimum(np.arange(self.block_size), len(patches) - 1)]
+        rows = np.minimum(np.arange(self.block_size), len(patches) - 1)
+        padded, padded_boxes = patches[rows], [boxes[row] for row in rows]
 
-        def compute(start: int, stop: int) -> Structure:
+        def compute(start: int, stop: int) -> PoseStructure:
             with autocast(self._device):
-                return self.translator.dae.structure(to_tensor(padded[start:stop], self._device))[0]
+                return self.translator.structure(to_tensor(padded[start:stop], self._device), padded_boxes[start:stop])
 
         with torch.inference_mode():
-            structure = Structure.joined(split_to_fit(compute, 0, self.block_size, self._device))
+            pieces = split_to_fit(compute, 0, self.block_size, self._device)
+            structure = join_batches(pieces)
         return first, patches, structure[torch.arange(len(patches), device=self._device)]
 
     def _write(self, encoded: _Encoded) -> int:
-        """Inpaint the objects of a block, write its records, return their number."""
+        """Inpaint the objects of a block, if that is stored, write its records, return their number."""
         first, patches, structure = encoded
+        if not self.translator.stores_backgrounds:
+            self.table.write(first, structure)
+            return len(patches)
         masks = structure.object[:, 0].cpu().numpy()
         filled = [
             fill_background(np.ascontiguousarray(patch), mask) for patch, mask in zip(patches, masks, strict=True)
@@ -167,13 +177,30 @@ class ImageEncoder:
         self, rows: Int64[np.ndarray, " B"], variant: UInt8[np.ndarray, " B"]
     ) -> tuple[UInt8[np.ndarray, "B S S 3"], UInt8[np.ndarray, "B S S"]]:
         """Images without their objects, RGB, in the orientations of variants, and the inpainted area (255)."""
-        return Encodings.backgrounds(self.records(rows, variant))
+        return self.backgrounds_of(self.records(rows, variant), rows, variant)
+
+    def backgrounds_of(
+        self, records: np.ndarray, rows: Int64[np.ndarray, " B"], variant: UInt8[np.ndarray, " B"]
+    ) -> tuple[UInt8[np.ndarray, "B S S 3"], UInt8[np.ndarray, "B S S"]]:
+        """The same for records that were read: from the table, or inpainted now if the table holds none."""
+        if self.translator.stores_backgrounds:
+            return Encodings.backgrounds(records)
+        side = self.patches.shape[1]
+        images, areas = [], []
+        for record, row, orientation in zip(records, rows, ORIENTATION_OF[variant], strict=True):
+            patch = self.patches[row][:, :: -1 if ORIENTATIONS[orientation] == "mirrored" else 1]
+            mask = record["object"][0].astype(np.float32) / 255
+            image, area = fill_background(np.ascontiguousarray(patch), mask, reach=max(side // 64, 1))
+            images.append(image)
+            areas.append(area)
+        return np.stack(images), np.stack(areas)
 
     def objects(self, rows: Int64[np.ndarray, " B"]) -> Float32[np.ndarray, "B S S"]:
         """Learned object masks, in [0, 1]."""
-        return object_masks(Encodings.structure(self.original_records(rows), torch.device("cpu")))
+        records = self.original_records(rows)
+        return object_masks(Encodings.structure(records, torch.device("cpu"), self.translator.structure_type))
 
 
-def object_masks(structure: Structure) -> Float32[np.ndarray, "B S S"]:
+def object_masks(structure: PoseStructure) -> Float32[np.ndarray, "B S S"]:
     """Object masks of structures, in [0, 1]."""
     return structure.object[:, 0].clamp(0, 1).float().cpu().numpy()

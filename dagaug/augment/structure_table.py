@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from dataclasses import fields
+from dataclasses import Field, fields
 from pathlib import Path
 
 import numpy as np
@@ -18,20 +18,32 @@ from jaxtyping import Integer, UInt8
 from torch import Tensor
 
 from dagaug.model.networks import Structure
+from dagaug.model.training_free import FrozenStructure, PoseStructure
 
 __all__ = ["Encodings", "record_type"]
 
 _BACKGROUND, _INPAINTED = "background", "inpainted"
 
 
-def record_type(structure: Structure, side: int) -> np.dtype:
+_SCALES = {"float16": 1.0, "int8": 127.0, "uint8": 255.0}
+"""What a field's values in [-1, 1] or [0, 1] are multiplied by in a record; its metadata name the type."""
+
+
+def _stored_as(field: Field[object]) -> str:
+    return str(field.metadata.get("stored", "float16"))
+
+
+def record_type(structure: PoseStructure, side: int, *, backgrounds: bool = True) -> np.dtype:
     """NumPy type of one record.
 
     Args:
         structure: structure of any images; gives the shapes.
         side: side of the patches in pixels.
+        backgrounds: whether a record holds the image without its object, too.
     """
-    parts = [(field.name, np.float16, getattr(structure, field.name).shape[1:]) for field in fields(structure)]
+    parts = [(field.name, _stored_as(field), getattr(structure, field.name).shape[1:]) for field in fields(structure)]
+    if not backgrounds:
+        return np.dtype(parts)
     return np.dtype([*parts, (_BACKGROUND, np.uint8, (side, side, 3)), (_INPAINTED, np.uint8, (side, side))])
 
 
@@ -65,22 +77,23 @@ class Encodings:
     def write(
         self,
         first: int,
-        structure: Structure,
-        background: UInt8[np.ndarray, "B S S 3"],
-        inpainted: UInt8[np.ndarray, "B S S"],
+        structure: PoseStructure,
+        background: UInt8[np.ndarray, "B S S 3"] | None = None,
+        inpainted: UInt8[np.ndarray, "B S S"] | None = None,
     ) -> None:
         """Write records from ``first`` on.
 
         Args:
             first: index of the first record.
             structure: structures of B images.
-            background: the images without their objects, RGB.
+            background: the images without their objects, RGB; None if records hold none.
             inpainted: 255 where the background was inpainted, else 0.
         """
-        block = np.empty(len(background), self.record)
+        block = np.empty(len(structure.object), self.record)
         for field in fields(structure):
-            block[field.name] = getattr(structure, field.name).half().cpu().numpy()
-        block[_BACKGROUND], block[_INPAINTED] = background, inpainted
+            block[field.name] = _to_stored(getattr(structure, field.name), _stored_as(field))
+        if background is not None:
+            block[_BACKGROUND], block[_INPAINTED] = background, inpainted
         rest, at = block.view(np.uint8).data, first * self.record.itemsize
         while len(rest):
             done = os.pwrite(self._descriptor, rest, at)
@@ -102,11 +115,17 @@ class Encodings:
         return block
 
     @staticmethod
-    def structure(records: np.ndarray, device: torch.device) -> Structure:
-        """Structures of records, in float32 on a device, channels last."""
-        return Structure(
-            **{field.name: _channels_last(_to(records[field.name], device)) for field in fields(Structure)}
-        )
+    def structure(
+        records: np.ndarray, device: torch.device, kind: type[Structure] | type[FrozenStructure] = Structure
+    ) -> PoseStructure:
+        """Structures of records, in float32 on a device, channels last.
+
+        Args:
+            records: as :meth:`read` gives them.
+            device: where the tensors are put.
+            kind: class of the structures.
+        """
+        return kind(**{field.name: _from_stored(records[field.name], field, device) for field in fields(kind)})
 
     @staticmethod
     def backgrounds(records: np.ndarray) -> tuple[UInt8[np.ndarray, "B S S 3"], UInt8[np.ndarray, "B S S"]]:
@@ -122,6 +141,17 @@ class Encodings:
     def __del__(self) -> None:
         if getattr(self, "_descriptor", -1) >= 0:
             self.close()
+
+
+def _to_stored(tensor: Tensor, kind: str) -> np.ndarray:
+    if kind == "float16":
+        return tensor.half().cpu().numpy()
+    return (tensor.float() * _SCALES[kind]).round().cpu().numpy().astype(kind)
+
+
+def _from_stored(array: np.ndarray, field: Field[object], device: torch.device) -> Tensor:
+    tensor, scale = _channels_last(_to(array, device)), _SCALES[_stored_as(field)]
+    return tensor if scale == 1 else tensor / scale
 
 
 def _channels_last(tensor: Tensor) -> Tensor:

@@ -17,9 +17,10 @@ import torch
 from jaxtyping import Bool, Float, Float32, Int64, Integer, UInt8
 from torch import Tensor
 
-from dagaug.classifiers.backbones import create_network, first_line, input_size_for, load_weights, read_weights
+from dagaug.classifiers.backbones import build, create_network, first_line, input_size_for, load_weights, read_weights
 from dagaug.classifiers.classifier import Classifier, hash_images, read_classifiers, write_classifiers
 from dagaug.classifiers.fit import FitOptions, fit, fit_identity
+from dagaug.classifiers.frozen_head import fit_head, pooled_features
 from dagaug.runtime.errors import CheckpointError, UsageError
 from dagaug.runtime.progress import SILENT, Progress
 
@@ -44,8 +45,12 @@ class SyntheticImages(NamedTuple):
 
     def only(self, allowed: Bool[np.ndarray, " N"]) -> tuple[UInt8[np.ndarray, "m H W 3"], Int64[np.ndarray, " m"]]:
         """Images and labels of those that were made from allowed real images only."""
-        rows = np.flatnonzero(allowed[self.made_from].all(1))
+        rows = self.rows_from(allowed)
         return self.images[rows], self.labels[rows]
+
+    def rows_from(self, allowed: Bool[np.ndarray, " N"]) -> Int64[np.ndarray, " m"]:
+        """Rows of those that were made from allowed real images only."""
+        return np.flatnonzero(allowed[self.made_from].all(1))
 
 
 class CrossFitted:
@@ -220,7 +225,9 @@ def cross_fit(
     count = int(fold_of.max(initial=0)) + 1
     extra = None if synthetic is None else synthetic()
     classifiers = []
-    for fold in range(count):
+    if options.head_only:
+        classifiers = _fit_heads(images, labels, classes, options, fold_of, held_out, device, extra, progress)
+    for fold in range(len(classifiers), count):
         train = (fold_of != fold) | ~held_out
         title = f"training the classifier, fold {fold + 1} of {count}" if count > 1 else "training the classifier"
         classifiers.append(
@@ -236,6 +243,33 @@ def cross_fit(
         fitted.save(cache, identity)
     _warn_if_weak(fitted, progress)
     return fitted
+
+
+def _fit_heads(
+    images: UInt8[np.ndarray, "N H W 3"],
+    labels: Integer[np.ndarray, " N"],
+    classes: Sequence[str],
+    options: FitOptions,
+    fold_of: Int64[np.ndarray, " N"],
+    held_out: Bool[np.ndarray, " N"],
+    device: torch.device | str,
+    synthetic: SyntheticImages | None,
+    progress: Progress,
+) -> list[Classifier]:
+    """The classifiers of all folds, from features that are read once."""
+    network = build(options.name, 0, size=options.size, weights=options.weights).to(device)
+    features = pooled_features(network, images, progress=progress)
+    made = None if synthetic is None else pooled_features(network, synthetic.images, progress=progress)
+    classifiers = []
+    for fold in range(int(fold_of.max(initial=0)) + 1):
+        train = (fold_of != fold) | ~held_out
+        extra = None
+        if synthetic is not None and made is not None:
+            rows = synthetic.rows_from(train)
+            extra = (made[rows], synthetic.labels[rows])
+        fitted = fit_head(options, classes, images[train], features[train], labels[train], extra)
+        classifiers.append(fitted.to(device))
+    return classifiers
 
 
 def _warn_if_weak(fitted: CrossFitted, progress: Progress) -> None:

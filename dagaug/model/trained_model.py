@@ -9,9 +9,11 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
+from dagaug.classifiers.features import build_extractor
 from dagaug.data.patches import Framing
 from dagaug.model import checkpoint
 from dagaug.model.task_presets import AttentionSettings, Mode
+from dagaug.model.training_free import FrozenTranslator, Reduction
 from dagaug.model.translators import PaperTranslator, ReferenceTranslator
 from dagaug.runtime.errors import CheckpointError
 
@@ -20,6 +22,7 @@ __all__ = [
     "GENERAL_FILE",
     "JUDGES_FILE",
     "SCRATCH",
+    "FeatureCard",
     "ModelCard",
     "TrainedModel",
     "Translator",
@@ -30,7 +33,7 @@ __all__ = [
     "start_from",
 ]
 
-Translator = ReferenceTranslator | PaperTranslator
+Translator = ReferenceTranslator | FrozenTranslator | PaperTranslator
 
 GENERAL = "general"
 """Start of a training: the networks that come with the package."""
@@ -43,6 +46,48 @@ GENERAL_FILE = Path(__file__).with_name("general.safetensors")
 
 JUDGES_FILE = "judges.safetensors"
 """Name of the file with the judges (classifiers that select morphs), in the run folder."""
+
+
+class FeatureCard(BaseModel):
+    """Description of the frozen network that a model rests on; its weights are not stored with the model.
+
+    Attributes:
+        name: name of the network, ``lite0`` or timm's.
+        weights: file of its weights; empty if they come with a package.
+        weights_sha256: hash of the weights.
+        licence: licence of the weights, for display.
+        input_size: side in pixels to which patches are resized for it.
+        layer_weights: of each layer in the similarity of two cells.
+        dimensions: of the reduced features.
+        grid: side of the feature maps in cells.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    weights: str = ""
+    weights_sha256: str
+    licence: str
+    input_size: int = Field(ge=32, le=2048)
+    layer_weights: tuple[float, ...]
+    dimensions: int = Field(ge=1, le=4096)
+    grid: int = Field(ge=4, le=256)
+
+    def build(self) -> FrozenTranslator:
+        """The translator with statistics of zero; :func:`dagaug.model.checkpoint.load_module` fills them.
+
+        Raises:
+            CheckpointError: the weights that are installed or in the file are others.
+        """
+        extractor = build_extractor(
+            self.name, input_size=self.input_size, weights=Path(self.weights) if self.weights else None
+        )
+        if extractor.sha256() != self.weights_sha256:
+            raise CheckpointError(
+                f"{self.weights or self.name}: other weights than those that this model was fitted with; fit it again"
+            )
+        reduction = Reduction(extractor.channels, self.layer_weights, self.dimensions, self.grid)
+        return FrozenTranslator(extractor, reduction)
 
 
 class ModelCard(BaseModel):
@@ -59,6 +104,7 @@ class ModelCard(BaseModel):
         per_class: largest number of training images of each class; None for all.
         split_seed: seed of the random split of the data; None if the data set has its own split.
         own_pixels: least share of the source's own pixels in a morph.
+        features: the frozen network of a model without training; None for trained networks.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -75,6 +121,7 @@ class ModelCard(BaseModel):
     per_class: int | None = None
     split_seed: int | None = None
     own_pixels: float = Field(0.0, ge=0, le=1, allow_inf_nan=False)
+    features: FeatureCard | None = None
 
     @property
     def attention(self) -> AttentionSettings:
@@ -141,8 +188,13 @@ def load_model(path: Path) -> TrainedModel:
         card = ModelCard.model_validate(header.get("card"))
     except ValidationError as error:
         raise CheckpointError(f"{path}: not a model that this version of dagaug can read; train again") from error
-    translator = build_translator(card.mode, card.attention, card.own_pixels)
-    checkpoint.load_module(translator, tensors, path)
+    if card.features is not None:
+        frozen = card.features.build()
+        checkpoint.load_module(frozen.dae.reduction, tensors, path)
+        translator: Translator = frozen
+    else:
+        translator = build_translator(card.mode, card.attention, card.own_pixels)
+        checkpoint.load_module(translator, tensors, path)
     return TrainedModel(card, translator.eval().requires_grad_(False), path, checkpoint.sha256(path))
 
 

@@ -9,11 +9,11 @@ hidden. DA-GAN's training is compared with the result.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Bool, Float, Float32, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -22,11 +22,21 @@ from dagaug.compute.tensors import to_bytes
 from dagaug.data.foreground import PatchBox
 from dagaug.data.mask_refinement import refine_mask, spread_object
 from dagaug.model.correspondence import enlarge_flow, mutual_share, refine_flow
-from dagaug.model.networks import Batched, resize
+from dagaug.model.networks import Appearance, Batched, Structure, resize
 from dagaug.model.random_warps import sample
-from dagaug.model.translators import Morph, as_sharp_as
+from dagaug.model.translators import Morph, ReferenceTranslator, as_sharp_as
 
-__all__ = ["FrozenAppearance", "FrozenEncoder", "FrozenStructure", "FrozenTranslator", "Reduction", "match"]
+__all__ = [
+    "FrozenAppearance",
+    "FrozenEncoder",
+    "FrozenStructure",
+    "FrozenTranslator",
+    "PoseAppearance",
+    "PoseStructure",
+    "PoseTranslator",
+    "Reduction",
+    "match",
+]
 
 _PAIRS = 8  # pairs whose correspondence is computed at a time: 4 MB each at a grid of 32 × 32
 
@@ -41,9 +51,9 @@ class FrozenStructure(Batched):
         mirrored: the same of the image's mirror image.
     """
 
-    object: Float[Tensor, "B 1 H W"]
-    keys: Float[Tensor, "B K g g"]
-    mirrored: Float[Tensor, "B K g g"]
+    object: Float[Tensor, "B 1 H W"] = field(metadata={"stored": "uint8"})
+    keys: Float[Tensor, "B K g g"] = field(metadata={"stored": "int8"})
+    mirrored: Float[Tensor, "B K g g"] = field(metadata={"stored": "int8"})
 
 
 @dataclass(frozen=True)
@@ -132,6 +142,13 @@ class FrozenEncoder(nn.Module):
         masks = _refined(to_bytes(images), coarse, boxes or [None] * len(images))
         return FrozenStructure(masks.to(images.device), keys, self.read(images.flip(-1))[0]), coarse
 
+    def object_masks(
+        self, images: Float[Tensor, "B 3 H W"], boxes: Sequence[PatchBox | None] | None = None
+    ) -> Float[Tensor, "B 1 H W"]:
+        """The masks alone, without the features of the mirror images."""
+        _, coarse = self.read(images)
+        return _refined(to_bytes(images), coarse, boxes or [None] * len(images)).to(images.device)
+
     def appearance(self, images: Float[Tensor, "B 3 H W"], structure: FrozenStructure) -> FrozenAppearance:
         """What things look like."""
         return FrozenAppearance(images, _spread(images, structure.object))
@@ -156,11 +173,34 @@ def _spread(images: Float[Tensor, "B 3 H W"], masks: Float[Tensor, "B 1 H W"]) -
 
 
 class FrozenTranslator(nn.Module):
-    """F of ``reference`` mode without anything learned by gradient descent."""
+    """F of ``reference`` mode without anything learned by gradient descent.
+
+    Attributes:
+        structure_type, stores_backgrounds: as in :class:`dagaug.model.translators.ReferenceTranslator`.
+    """
+
+    structure_type = FrozenStructure
+    stores_backgrounds = False
 
     def __init__(self, extractor: FeatureExtractor, reduction: Reduction) -> None:
         super().__init__()
         self.dae = FrozenEncoder(extractor, reduction)
+
+    def structure(
+        self, images: Float[Tensor, "B 3 H W"], boxes: Sequence[PatchBox | None] | None = None
+    ) -> FrozenStructure:
+        """Where things are; an object ends at its box (x, y, width, height as fractions of the side)."""
+        return self.dae.structure(images, boxes)[0]
+
+    def object_masks(
+        self, images: Float[Tensor, "B 3 H W"], boxes: Sequence[PatchBox | None] | None = None
+    ) -> Float[Tensor, "B 1 H W"]:
+        """Where the objects are, in [0, 1]; half the work of :meth:`structure`."""
+        return self.dae.object_masks(images, boxes)
+
+    def appearance(self, images: Float[Tensor, "B 3 H W"], structure: FrozenStructure) -> FrozenAppearance:
+        """What things look like."""
+        return self.dae.appearance(images, structure)
 
     def read(self, images: Float[Tensor, "B 3 H W"]) -> tuple[FrozenStructure, FrozenAppearance]:
         """Encode images once, for use as references (structure) and as sources (both)."""
@@ -195,7 +235,7 @@ class FrozenTranslator(nn.Module):
 
 def match(
     source: FrozenStructure, reference: FrozenStructure
-) -> tuple[Float[Tensor, "B n 2"], Float[Tensor, " B"], Float[Tensor, "B n m"]]:
+) -> tuple[Float[Tensor, "B n 2"], Bool[Tensor, " B"], Float[Tensor, "B n m"]]:
     """Where each cell of the references is found in the sources, or in their mirror images where these fit better.
 
     Returns:
@@ -207,3 +247,13 @@ def match(
     better = mutual_share(mirrored, weight) > mutual_share(plain, weight)
     scores = torch.where(better[:, None, None], mirrored, plain)
     return refine_flow(scores, weight), better, scores
+
+
+PoseStructure = Structure | FrozenStructure
+"""Where things are, in either kind of pose model."""
+
+PoseAppearance = Appearance | FrozenAppearance
+"""What things look like, in either kind of pose model."""
+
+PoseTranslator = ReferenceTranslator | FrozenTranslator
+"""A model that redraws a source in the pose of a reference."""

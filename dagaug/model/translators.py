@@ -7,6 +7,7 @@ along a learned correspondence.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -14,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dagaug.data.foreground import PatchBox
 from dagaug.model.networks import (
     Appearance,
     Batched,
@@ -192,12 +194,35 @@ class Morpher(nn.Module):
 
 
 class ReferenceTranslator(nn.Module):
-    """F of ``reference`` mode: DAE and G; ``own_pixels`` as in :class:`Morpher`."""
+    """F of ``reference`` mode: DAE and G; ``own_pixels`` as in :class:`Morpher`.
+
+    Attributes:
+        structure_type: class of the structures.
+        stores_backgrounds: whether augmenting stores each image's inpainted background, or makes it when needed.
+    """
+
+    structure_type = Structure
+    stores_backgrounds = True
 
     def __init__(self, attention: AttentionSettings, own_pixels: float = 0.0) -> None:
         super().__init__()
         self.dae = DeepAttentionEncoder(attention)
         self.morpher = Morpher(own_pixels=own_pixels)
+
+    def structure(self, images: Float[Tensor, "B 3 H W"], boxes: Sequence[PatchBox | None] | None = None) -> Structure:
+        """Where things are; the networks find the objects without their ``boxes``."""
+        del boxes
+        return self.dae.structure(images)[0]
+
+    def object_masks(
+        self, images: Float[Tensor, "B 3 H W"], boxes: Sequence[PatchBox | None] | None = None
+    ) -> Float[Tensor, "B 1 H W"]:
+        """Where the objects are, in [0, 1]."""
+        return self.structure(images, boxes).object
+
+    def appearance(self, images: Float[Tensor, "B 3 H W"], structure: Structure) -> Appearance:
+        """What things look like."""
+        return self.dae.appearance(images, structure)
 
     def read(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Structure, Appearance]:
         """Structure and appearance of images in [-1, 1]; sources need both, references the structure."""

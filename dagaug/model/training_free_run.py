@@ -1,0 +1,125 @@
+"""Makes and keeps the model without training of a data set: what ``--checkpoint frozen`` stands for."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from dagaug.classifiers.backbones import LITE0
+from dagaug.classifiers.features import FeatureExtractor, build_extractor
+from dagaug.data.dataset import Dataset, Sample
+from dagaug.data.patches import Framing, read_patches
+from dagaug.model import checkpoint
+from dagaug.model.trained_model import FeatureCard, ModelCard, TrainedModel, load_model, save_model
+from dagaug.model.training_free_fit import fit_frozen
+from dagaug.runtime.progress import SILENT, Progress
+from dagaug.runtime.versions import library_versions
+
+__all__ = ["fit_training_free", "suitable_size"]
+
+_INPUT_SIZE = 384  # of the frozen network; 256 px find fewer parts, 512 px no more (examples/experiments.md)
+_SMALLEST, _STEP = 64, 32  # of a patch, in pixels
+_LITE0_WEIGHTS = (1.0, 1.5, 1.0)  # of the three layers in the similarity
+_LICENCES = {LITE0: "Apache-2.0; trained on ImageNet, whose images are for non-commercial research"}
+
+
+def suitable_size(samples: Sequence[Sample], margin: float, largest: int) -> int:
+    """Side of a patch in pixels: the median object with its margin, in steps of 32 from 64 to ``largest``.
+
+    Args:
+        samples: images, of which those with boxes count; without any, ``largest`` it is.
+        margin: free space around a box, as a fraction of its larger side.
+        largest: upper bound in pixels.
+    """
+    sides = [max(sample.box[2:]) * (1 + 2 * margin) for sample in samples if sample.box is not None]
+    if not sides:
+        return largest
+    return int(min(max(float(np.median(sides)) // _STEP * _STEP, _SMALLEST), largest))
+
+
+def fit_training_free(
+    dataset: Dataset,
+    root: Path,
+    *,
+    name: str,
+    per_class: int | None = None,
+    size: int | None = None,
+    features: str = LITE0,
+    weights: Path | None = None,
+    device: torch.device | None = None,
+    workers: int | None = None,
+    strict: bool = False,
+    progress: Progress = SILENT,
+) -> TrainedModel:
+    """Load the model without training of a data set, or fit and save it.
+
+    Args:
+        dataset: its training images are used, no others.
+        root: folder of runs; the model lies in a folder of it whose name begins with ``name``-frozen.
+        name: name of the data set, for display.
+        per_class: largest number of training images of each class; None for all.
+        size: side of a patch in pixels; None follows from the boxes, up to 224 px on a CPU and 256 px on a GPU.
+        features: frozen network: ``lite0`` or any timm name.
+        weights: file of its weights; ``lite0`` brings its own.
+        device: where to compute.
+        workers: number of threads that read images.
+        strict: whether an unreadable image is an error.
+        progress: receives the images read.
+
+    Raises:
+        UsageError: the network is unknown.
+        CheckpointError: the weights do not fit.
+        DataError: no training image can be read.
+    """
+    device = device or torch.device("cpu")
+    train = dataset.subset(per_class).train
+    framing = Framing()
+    side = size or suitable_size(train, framing.margin, 224 if device.type == "cpu" else 256)
+    framing = Framing(size=side)
+    extractor = build_extractor(features, input_size=_INPUT_SIZE, weights=weights)
+    card = ModelCard(
+        mode="reference", classes=dataset.classes, framing=framing, regions=1, half_size=1.0, sharpness=1.0, steps=0,
+        seed=0, data=name, per_class=per_class, split_seed=dataset.split_seed,
+        features=_feature_card(features, weights, extractor),
+    )  # fmt: skip
+    folder = root / f"{name}-{checkpoint.FROZEN}-{_identity(card, train)}"
+    if (folder / checkpoint.MODEL_FILE).exists():
+        progress.say(f"{folder}: using this model without training, made before")
+        return load_model(folder)
+    patches = read_patches(dataset, train, framing, workers=workers, strict=strict, progress=progress)
+    progress.say(f"Morphs without training: frozen {features}, patches of {side} px, {len(patches.samples)} images")
+    assert card.features is not None
+    translator = fit_frozen(
+        patches.images, patches.boxes(), extractor, layer_weights=card.features.layer_weights, device=device,
+        progress=progress,
+    )  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
+    save_model(folder / checkpoint.MODEL_FILE, card, translator.dae.reduction.state_dict())
+    return load_model(folder)
+
+
+def _feature_card(features: str, weights: Path | None, extractor: FeatureExtractor) -> FeatureCard:
+    layers = len(extractor.layers)
+    return FeatureCard(
+        name=features,
+        weights="" if weights is None else str(weights.absolute()),
+        weights_sha256=extractor.sha256(),
+        licence=_LICENCES.get(features, "unknown; see the source of the weights"),
+        input_size=_INPUT_SIZE,
+        layer_weights=_LITE0_WEIGHTS if features == LITE0 else (1.0,) * layers,
+        dimensions=min(48, sum(extractor.channels)),
+        grid=32,
+    )
+
+
+def _identity(card: ModelCard, train: Sequence[Sample]) -> str:
+    """Eight hexadecimal digits of a hash of everything that the model depends on."""
+    files = [(sample.path.as_posix(), sample.label, sample.box) for sample in train]
+    versions = library_versions("torch", "timm", "opencv-python", "numpy")
+    text = json.dumps([card.model_dump(mode="json"), files, versions], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]

@@ -1,0 +1,56 @@
+"""Judges that fit only their last layer."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from dagaug.classifiers.backbones import build
+from dagaug.classifiers.cross_fit import cross_fit
+from dagaug.classifiers.fit import FitOptions
+from dagaug.classifiers.frozen_head import fit_head, pooled_features
+
+CLASSES = ("dark", "light")
+OPTIONS = FitOptions(name="test_resnet", size=64, head_only=True)
+
+
+@pytest.fixture(scope="module")
+def pictures() -> tuple[np.ndarray, np.ndarray]:
+    """Noise of two brightnesses."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(24) % 2
+    images = rng.integers(0, 120, (24, 64, 64, 3)) + 120 * labels[:, None, None, None]
+    return images.astype(np.uint8), labels
+
+
+@pytest.fixture(autouse=True)
+def _same_random_network() -> None:
+    torch.manual_seed(0)
+
+
+def test_the_head_separates_what_features_separate(pictures: tuple[np.ndarray, np.ndarray]) -> None:
+    images, labels = pictures
+    torch.manual_seed(0)
+    features = pooled_features(build("test_resnet", 0, size=64), images)
+    torch.manual_seed(0)
+    classifier = fit_head(OPTIONS, CLASSES, images, features, labels)
+    assert classifier.saw(images).all()
+    last = classifier.network.model.get_classifier()  # type: ignore[operator, union-attr]
+    assert ((features @ last.weight.T + last.bias).argmax(1).numpy() == labels).mean() > 0.9
+
+
+def test_cross_fitted_heads_judge_images_that_they_did_not_see(
+    pictures: tuple[np.ndarray, np.ndarray], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    images, labels = pictures
+    weights = tmp_path_factory.mktemp("weights") / "random.pth"
+    torch.save(build("test_resnet", 2, size=64).model.state_dict(), weights)
+    options = FitOptions(name="test_resnet", size=64, head_only=True, weights=weights)
+    fitted = cross_fit(images, labels, CLASSES, options, folds=3, seed=0)
+    assert len(fitted.classifiers) == 3
+    assert fitted.accuracy > 0.8
+    for fold, classifier in enumerate(fitted.classifiers):
+        assert classifier.saw(images).tolist() == (fitted.fold_of != fold).tolist()
+    again = cross_fit(images, labels, CLASSES, options, folds=3, seed=0)
+    assert again.sha256() == fitted.sha256()
