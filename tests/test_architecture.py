@@ -213,7 +213,7 @@ def test_the_command_line_starts_without_heavy_libraries() -> None:
 
 
 def defined(module: str) -> set[str]:
-    """Names that the module gives to something of its own."""
+    """Names that the module defines."""
     names: set[str] = set()
     for node in tree(module).body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):

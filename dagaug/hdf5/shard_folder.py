@@ -233,7 +233,7 @@ def _claim(target: Path, parts: Path, identity: dict[str, object], overwrite: bo
             return
         if not overwrite:
             raise OutputExistsError(
-                f"{parts} has an unfinished run with {differs}; finish it with its own options and files",
+                f"{parts} has an unfinished run with {differs}; finish it with the options and files of that run",
                 remedies={"overwrite": True, "out": None},
             )
     _clear(parts)

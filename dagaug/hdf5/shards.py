@@ -208,7 +208,7 @@ class ShardFile:
         ):
             self.path.unlink(missing_ok=True)
             raise StoreError(
-                f"{self.path}: was damaged and has been removed; run the same command again to make it anew"
+                f"{self.path}: was damaged and has been removed; run the same command to make it again"
             )
         del arrays["content_sha256"]
         yield from arrays.items()

@@ -134,7 +134,7 @@ class _PairReader:
         if background != "reference":
             raise DataError(
                 f"{store.path}: was made with the backgrounds {background!r}, but true answers have those of their "
-                "references; make the file anew with the backgrounds 'reference'"
+                "references; make the file again with the background 'reference'"
             )
         self._samples = {sample.path.as_posix(): sample for sample in dataset.samples}
         self._image = lru_cache(256)(self._decode)
@@ -198,7 +198,7 @@ class _PairReader:
             array = crop(array, self._region(reference), len(morph))
         if array.shape[:2] != morph.shape[:2]:
             raise DataError(
-                f"{self._store.path}: a morph has not the size of its reference {reference}; make the file anew"
+                f"{self._store.path}: a morph and its reference {reference} differ in size; make the file again"
             )
         return np.ascontiguousarray(array[:, ::-1]) if mirrored else array
 

@@ -44,7 +44,7 @@ def framing_of(provenance: Provenance, size: int | None = None) -> Framing:
     try:
         framing = Framing.model_validate({} if provenance.framing is None else provenance.framing)
     except ValidationError as error:
-        raise StoreError("/options: the framing is not valid in this version; make the file anew") from error
+        raise StoreError("/options: the framing is not valid in this version; make the file again") from error
     size = size or framing.size
     if provenance.frame == "crop":
         return framing.model_copy(update={"size": size})

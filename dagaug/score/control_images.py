@@ -197,7 +197,7 @@ class Controls:
         missing = wanted - {sample.path.as_posix() for sample in patches.samples}
         if missing:
             raise DataError(
-                f"{self._path}: was made from {min(missing)}, which is no readable training image of "
+                f"{self._path}: was made from {min(missing)}, which is not a readable training image of "
                 f"{self._dataset.root}; restore it",
                 remedies={"controls": False},
             )
@@ -236,7 +236,7 @@ def _load(path: Path, checkpoint: Path) -> TrainedModel:
             f"{error.message} (needed for the controls of {path})", remedies={**error.remedies, "controls": False}
         ) from error
     if not isinstance(model.translator, ReferenceTranslator | FrozenTranslator):
-        raise CheckpointError(f"{model.path}: does not morph, as the controls need", remedies={"controls": False})
+        raise CheckpointError(f"{model.path}: does not morph poses, but the controls need morphs", remedies={"controls": False})
     return model
 
 

@@ -291,4 +291,4 @@ def read_score(path: Path) -> ScoreResult:
     try:
         return ScoreResult.from_json(content)
     except DataError as error:
-        raise DataError(f"{path}: not a score ({error}); make it anew: dagaug score") from error
+        raise DataError(f"{path}: not a score ({error}); make it again: dagaug score") from error

@@ -158,7 +158,7 @@ class Trainer:
 
     @torch.no_grad()
     def recalibrate(self, batches: int = 30) -> None:
-        """Compute the batch-norm statistics of the averaged weights anew, on images without colour jitter."""
+        """Compute new batch-norm statistics for the averaged weights, on images without colour jitter."""
         norms = [module for module in self.averaged.modules() if isinstance(module, nn.BatchNorm2d)]
         for norm in norms:
             norm.reset_running_stats()

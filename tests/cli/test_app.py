@@ -107,7 +107,7 @@ def test_a_run_can_be_shown_by_its_folder(session: dict[str, Output]) -> None:
 
 @pytest.fixture(scope="module")
 def as_json(session: dict[str, Output]) -> dict[str, Output]:
-    """Every command with --json, in the folder of the session; demo has a test of its own."""
+    """Every command with --json, in the folder of the session; demo has a separate test."""
     (run,) = (path for path in Path("runs").iterdir() if path.is_dir())
     for domain, level in (("trainA", 40), ("trainB", 180)):
         Path("two", domain).mkdir(parents=True)

@@ -108,7 +108,7 @@ def test_the_command_line_prints_an_error_of_the_library_with_its_flag(
 def strings(path: Path) -> Iterator[str]:
     """String constants of a source file, without docstrings."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    # A docstring, or a string below a constant that says what it is, is an expression of its own.
+    # Docstrings of modules, functions and constants are separate expressions.
     documents = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in documents:

@@ -25,7 +25,7 @@ def test_a_result_as_json_is_alone_on_stdout(capsys: pytest.CaptureFixture[str])
     with terminal.task("Work", 2, "images") as task:
         task.advance(2)
     table = Table()
-    terminal.result({"out": Path("a/b.h5"), "name": "Zaunkönig"}, ["a line"], table=table, next_step="go on")
+    terminal.result({"out": Path("a/b.h5"), "name": "Zaunkönig"}, ["a line"], table=table, next_step="the next command")
     out, err = capsys.readouterr()
     assert json.loads(out) == {"out": "a/b.h5", "name": "Zaunkönig"}
     assert "a remark" in err

@@ -218,7 +218,7 @@ def test_carried_pixels_keep_more_detail_than_bilinear_ones_and_stay_in_their_ra
 
 
 def test_the_source_s_instances_are_painted_into_the_reference_s_regions() -> None:
-    """Nothing is painted outside them, and in a region with no other the vector of its own instance is."""
+    """Outside of the regions nothing is painted; inside of a single region, the vector of its instance."""
     made = morpher()
     seen: list[Tensor] = []
     made.generator.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))

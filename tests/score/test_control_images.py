@@ -175,7 +175,7 @@ def test_jpeg_files_have_controls_that_lost_as_much(
 
 @contextmanager
 def moved(birds: Dataset, run: Path, judge: Path, folder: Path) -> Iterator[tuple[Path, Path]]:
-    """A file made with a checkpoint in a folder of its own, and that checkpoint."""
+    """A file made with a checkpoint in another folder, and that checkpoint."""
     model = folder / "run" / "model.safetensors"
     model.parent.mkdir()
     shutil.copy(run / "model.safetensors", model)

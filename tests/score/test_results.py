@@ -91,7 +91,7 @@ def test_files_of_older_versions_are_read() -> None:
     [
         ("{", "not a score"),
         ("[]", "not a score"),
-        (json.dumps(SCORE | {"steps": "many"}), r"not a score \(steps: .*; make it anew"),
+        (json.dumps(SCORE | {"steps": "many"}), r"not a score \(steps: .*; make it again"),
         ("[" * 100_000, "not a score"),
     ],
 )

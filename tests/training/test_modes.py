@@ -122,7 +122,7 @@ def test_one_class_is_refused(birds: Dataset) -> None:
 
 
 def domains(root: Path, ours: tuple[str, ...], theirs: tuple[str, ...]) -> Domains:
-    """Two images in each of the folders of each domain; grey levels tell domain and folder."""
+    """Two images in each of the folders of each domain; the grey level identifies domain and folder."""
     for domain, folders in (("trainA", ours), ("trainB", theirs)):
         for label, name in enumerate(folders):
             folder = root / domain / name

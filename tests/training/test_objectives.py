@@ -162,7 +162,7 @@ def test_the_fakes_are_the_cross_pairs_and_the_pairs_with_an_answer() -> None:
     assert len(fakes.reconstructed) == len(made.source[made.known])
     assert fakes.translated_label is not None
     assert fakes.reconstructed_label is not None
-    assert torch.equal(fakes.translated_label, made.source_label[made.cross])  # s′ is to be of the source's class
+    assert torch.equal(fakes.translated_label, made.source_label[made.cross])  # s′ must have the source's class
     assert torch.equal(fakes.reconstructed_label, made.reference_label[made.known])
 
 
