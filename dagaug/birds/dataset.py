@@ -150,13 +150,17 @@ def _find_record(root: Path, path: Path) -> _ImageRecord:
     try:
         row = _metadata(listed, listed.stat().st_mtime_ns).get(name.as_posix())
     except OSError as error:
-        raise DataError(f"{listed}: cannot be read ({error.strerror}); write the birds again: dagaug sample-data") from error
+        raise DataError(
+            f"{listed}: cannot be read ({error.strerror}); write the birds again: dagaug sample-data"
+        ) from error
     if row is None:
         raise DataError(f"{path}: not an image of {root}; its paths are in {root / 'images.txt'}")
     try:
         return _parse_record(row)
     except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{listed}: the row of {name} is malformed; write the birds again: dagaug sample-data") from error
+        raise DataError(
+            f"{listed}: the row of {name} is malformed; write the birds again: dagaug sample-data"
+        ) from error
 
 
 @lru_cache(maxsize=4)

@@ -236,7 +236,9 @@ def _load(path: Path, checkpoint: Path) -> TrainedModel:
             f"{error.message} (needed for the controls of {path})", remedies={**error.remedies, "controls": False}
         ) from error
     if not isinstance(model.translator, ReferenceTranslator | FrozenTranslator):
-        raise CheckpointError(f"{model.path}: does not morph poses, but the controls need morphs", remedies={"controls": False})
+        raise CheckpointError(
+            f"{model.path}: does not morph poses, but the controls need morphs", remedies={"controls": False}
+        )
     return model
 
 
