@@ -16,7 +16,7 @@ from dagaug.model.trained_model import JUDGES_FILE, load_model
 from dagaug.report.attended_regions import find_attention
 from dagaug.report.data_cloud import make_data_cloud
 from dagaug.report.write import sheet_of_store, write_report
-from dagaug.runtime.progress import SILENT, Progress
+from dagaug.runtime.execution import Execution
 from dagaug.score.experiment import score
 from dagaug.score.options import ScoreOptions
 from dagaug.score.results import ScoreResult
@@ -60,9 +60,8 @@ def run_demo(
     refs: int = 10,
     seeds: int = 3,
     seed: int = 0,
-    device: str = "auto",
     watch: Callable[[Path, int, Snapshot], None] | None = None,
-    progress: Progress = SILENT,
+    execution: Execution = Execution(),
 ) -> Demo:
     """Run all steps in ``folder``. A second call continues a stopped one.
 
@@ -72,21 +71,19 @@ def run_demo(
         refs: number of random references per source.
         seeds: number of trainings per arm of the score.
         seed: random seed of all steps.
-        device: any device that :func:`~dagaug.compute.devices.pick_device` accepts.
         watch: receives sample images of the training.
-        progress: receives progress and notes.
+        execution: where to compute, and how to read images; its progress receives counts and notes.
     """
     data, run = folder / "birds", folder / "run"
-    write_flock(data, seed=seed, progress=progress)
+    write_flock(data, seed=seed, progress=execution.progress)
     dataset = read_dataset(data)
     trained = train(
         TrainOptions(steps=steps or _TRAINING_STEPS, seed=seed),
         dataset,
         name="birds",
         out=run,
-        device=device,
         watch=watch,
-        progress=progress,
+        execution=execution,
     )
     model = load_model(run)
     out = folder / "augmented.h5"
@@ -95,10 +92,9 @@ def run_demo(
         dataset,
         AugmentOptions(refs=refs, seed=seed),
         out,
-        device=device,
         overwrite=True,
         cache=run / JUDGES_FILE,
-        progress=progress,
+        execution=execution,
     )
     default = FitOptions().resolved(len(dataset.train))
     steps_of_score = max(1, round(_SCORE_STEPS * (default.steps or 0)))
@@ -106,15 +102,15 @@ def run_demo(
         dataset,
         out,
         ScoreOptions(FitOptions(steps=steps_of_score), seeds=seeds, seed=seed, arms=SCORE_ARMS),
-        device=pick_device(device),
         resume=folder / "score.jsonl",
-        progress=progress,
+        execution=execution,
     )
     table, sheet, page = folder / "score.json", folder / "morphs.png", folder / "report.html"
     table.write_text(scored.to_json() + "\n", encoding="utf-8")
     sheet_of_store(out, sheet, data=data)
-    attention, attention_missing = find_attention(out, dataset, device=pick_device(device))
-    cloud, cloud_missing = make_data_cloud(out, dataset, device=pick_device(device))
+    device = pick_device(execution.device)
+    attention, attention_missing = find_attention(out, dataset, device=device)
+    cloud, cloud_missing = make_data_cloud(out, dataset, device=device)
     write_report(
         out, page, run=run, score=table, data=data,
         attention=attention, attention_missing=attention_missing, cloud=cloud, cloud_missing=cloud_missing,

@@ -27,6 +27,7 @@ import numpy as np
 from dagaug.classifiers.fit import FitOptions
 from dagaug.data.dataset import Dataset
 from dagaug.data.layouts import read_dataset
+from dagaug.runtime.execution import Execution
 from dagaug.score.experiment import score
 from dagaug.score.options import ScoreOptions
 
@@ -76,7 +77,7 @@ def repetition(number: int, folder: Path, steps: int, seeds: int) -> dict[str, s
             ("shuffled", copies(dataset, folder / "shuffled", shuffled)),
         ),
     )
-    result = score(dataset, None, options)
+    result = score(dataset, None, options, execution=Execution("cpu"))
     print(number, *(f"{arm.arm} {arm.accuracy.mean:.1%}" for arm in result.arms), sep="  ", flush=True)
     for sentence in result.sentences:
         print("  ", sentence, flush=True)

@@ -41,6 +41,7 @@ from dagaug.data.patches import Patches, read_patches
 from dagaug.data.square_crops import cut, cut_mask
 from dagaug.model.trained_model import load_model
 from dagaug.model.translators import ReferenceTranslator, composite
+from dagaug.runtime.execution import Execution
 
 CPU = torch.device("cpu")
 POSE = {"facing": 1.0, "tilt": 35.0, "neck": 25.0, "wing": 60.0}  # unit of each value, in degrees but for facing
@@ -156,7 +157,7 @@ def identity_judge(plenty: Dataset, patches: Patches, network: str, steps: int, 
     size = patches.images.shape[1]
     judge = fit(
         patches.images, patches.labels, plenty.classes,
-        FitOptions(name=network_for(network, size), size=size, steps=steps), seed=0,
+        FitOptions(name=network_for(network, size), size=size, steps=steps), seed=0, execution=Execution("cpu"),
     )  # fmt: skip
     judge.save(cache)
     return judge

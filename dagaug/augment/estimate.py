@@ -16,11 +16,10 @@ from dagaug.augment.judges import untrained_judge
 from dagaug.augment.morph_plan import ORIENTATIONS, random_plan
 from dagaug.augment.options import AugmentOptions
 from dagaug.augment.shard_content import ShardMaker
-from dagaug.compute.devices import pick_device
 from dagaug.data.dataset import Dataset
 from dagaug.hdf5.merge import Merge
 from dagaug.model.trained_model import TrainedModel
-from dagaug.runtime.progress import SILENT
+from dagaug.runtime.execution import Execution
 
 __all__ = ["AugmentEstimate", "estimate", "suitable_batch_size"]
 
@@ -56,17 +55,18 @@ def estimate(
     options: AugmentOptions,
     out: Path,
     *,
-    device: str = "auto",
-    workers: int = 2,
     merge: Merge = "copy",
+    execution: Execution = Execution(),
 ) -> AugmentEstimate:
     """Estimate the cost of :func:`~dagaug.augment.run.augment` from a few batches on this machine. Writes nothing.
+
+    Unreadable images are left out, and nothing is reported: only device and threads of ``execution`` count.
 
     Raises:
         CheckpointError: the model has other classes.
         UsageError, DataError: the options do not fit the data.
     """
-    job = Job(model, dataset, options, device=pick_device(device), workers=workers, strict=False, progress=SILENT)
+    job = Job(model, dataset, options, execution=Execution(execution.device, execution.workers))
     folder = next(parent for parent in out.absolute().parents if parent.is_dir())
     trial = _Trial(job)
     images = len(np.unique(np.concatenate([job.plan.source, job.plan.reference])))

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from dagaug.augment.checkpoint_checks import check_classes
 from dagaug.augment.engine import Engine
@@ -22,6 +21,7 @@ from dagaug.augment.morph_plan import VARIANTS, MorphPlan, pairs_from_csv, rando
 from dagaug.augment.options import AugmentOptions
 from dagaug.augment.selection import VERDICTS, check_bounds
 from dagaug.classifiers.cross_fit import CrossFitted
+from dagaug.compute.devices import pick_device
 from dagaug.data.dataset import Dataset, Sample
 from dagaug.data.patches import Patches, read_patches
 from dagaug.hdf5.schema import Header
@@ -29,7 +29,7 @@ from dagaug.model.trained_model import TrainedModel
 from dagaug.model.training_free import FrozenTranslator
 from dagaug.model.translators import ReferenceTranslator
 from dagaug.runtime.errors import UsageError
-from dagaug.runtime.progress import Progress
+from dagaug.runtime.execution import Execution
 from dagaug.runtime.versions import library_versions
 
 __all__ = ["DEFAULT_SHARD_SIZES", "Job", "Shard", "ShardSizes"]
@@ -74,6 +74,8 @@ class Job:
     """Model, data, options and plan of an augmentation.
 
     Attributes:
+        device: where to compute.
+        threads: number of threads that read and encode images.
         patches: patches of the readable images.
         plan: the candidates; sources and references are indices into the patches. Which pairs are drawn does not
             depend on what is readable, except for pairs with an unreadable source or reference.
@@ -91,22 +93,19 @@ class Job:
         dataset: Dataset,
         options: AugmentOptions,
         *,
-        device: torch.device,
-        workers: int,
-        strict: bool,
-        progress: Progress,
         shard_sizes: ShardSizes = DEFAULT_SHARD_SIZES,
+        execution: Execution = Execution(),
     ) -> None:
+        self.device, self.threads = pick_device(execution.device), execution.threads
         check_classes(model, dataset)
         _check_options(options)
         assert isinstance(model.translator, ReferenceTranslator | FrozenTranslator)
         self.model, self.dataset, self.options = model, dataset, options
         self.translator = model.translator
-        self.device, self.workers = device, workers
         framing = model.card.framing
         train = dataset.subset(options.per_class).train
         pool = dataset.samples if options.pairs else train
-        self.patches: Patches = read_patches(dataset, pool, framing, workers=workers, strict=strict, progress=progress)
+        self.patches: Patches = read_patches(dataset, pool, framing, execution=execution)
         samples = self.patches.samples
         self.skipped = list(self.patches.skipped)
         plan = self._random_plan(pool) if options.pairs is None else pairs_from_csv(options.pairs, samples)

@@ -16,7 +16,7 @@ from dagaug.classifiers.classifier import Classifier, untrained
 from dagaug.classifiers.cross_fit import TRUSTED_ACCURACY, CrossFitted, SyntheticImages, cross_fit, judge_from_weights
 from dagaug.classifiers.fit import FitOptions
 from dagaug.runtime.errors import CheckpointError
-from dagaug.runtime.progress import Progress
+from dagaug.runtime.execution import Execution
 
 __all__ = ["Judges", "prepare_judges", "single_judge", "untrained_judge"]
 
@@ -41,14 +41,16 @@ class Judges:
     min_confidence: float
 
 
-def prepare_judges(job: Job, cache: Path | None, progress: Progress, *, previous: PreviousFile | None = None) -> Judges:
+def prepare_judges(
+    job: Job, cache: Path | None, *, previous: PreviousFile | None = None, execution: Execution = Execution()
+) -> Judges:
     """Load or train the judges of a job.
 
     Args:
         job: gives patches, options and device.
         cache: file that keeps trained classifiers; None trains without it.
-        progress: receives the steps of the trainings.
         previous: a finished file; the classifiers that selected its morphs are used, and no others.
+        execution: that of the job; its progress receives the steps of the trainings.
 
     Raises:
         CheckpointError: those classifiers are no longer in the cache, or the given weights do not fit.
@@ -56,14 +58,14 @@ def prepare_judges(job: Job, cache: Path | None, progress: Progress, *, previous
     """
     given = _given_classifier(job)
     if given is not None:
-        progress.say(f"{job.options.weights}: used as the judge without training")
+        execution.progress.say(f"{job.options.weights}: used as the judge without training")
         classifiers, rows = single_judge(given.to(job.device)), np.zeros(len(job.patches.samples), np.int64)
     else:
         rows = _training_order(job)
         if previous is not None and cache is not None and cache.exists():
             classifiers = CrossFitted.load(cache, job.device)
         else:
-            classifiers = _trained(job, cache, progress)
+            classifiers = _trained(job, cache, execution)
     sha256 = classifiers.sha256()
     if previous is not None:
         if sha256 != previous.judges_sha256:
@@ -122,7 +124,7 @@ def _fit_options(job: Job) -> FitOptions:
     return FitOptions(name=features.name, size=min(size, _HEAD_SIZE), weights=weights, head_only=True)
 
 
-def _trained(job: Job, cache: Path | None, progress: Progress) -> CrossFitted:
+def _trained(job: Job, cache: Path | None, execution: Execution) -> CrossFitted:
     options = job.options
     fit = _fit_options(job)
     images, labels = job.patches.images[job.training_rows], job.patches.labels[job.training_rows]
@@ -132,12 +134,12 @@ def _trained(job: Job, cache: Path | None, progress: Progress) -> CrossFitted:
     def practice() -> SyntheticImages:
         return practice_images(
             job.translator, images, labels.astype(np.int64), seed=options.seed,
-            boxes=[boxes[row] for row in job.training_rows], device=job.device, progress=progress,
+            boxes=[boxes[row] for row in job.training_rows], execution=execution,
         )  # fmt: skip
 
     return cross_fit(
-        images, labels, job.dataset.classes, fit, folds=options.folds, seed=options.seed, device=job.device,
-        cache=cache, progress=progress, synthetic=practice, synthetic_identity=job.model.sha256,
+        images, labels, job.dataset.classes, fit, folds=options.folds, seed=options.seed, cache=cache,
+        synthetic=practice, synthetic_identity=job.model.sha256, execution=execution,
     )  # fmt: skip
 
 

@@ -42,7 +42,7 @@ class LocalExecutor:
     def make(self, job: Job, judges: Judges, folder: ShardFolder, stop: Stop, progress: Progress) -> None:
         """See :class:`Executor`."""
         maker = ShardMaker(job, judges.min_confidence)
-        with ThreadPoolExecutor(job.workers) as pool:
+        with ThreadPoolExecutor(job.threads) as pool:
             _store_real(job, maker, folder, pool, stop, progress)
             if not stop.requested:
                 _morph(job, judges, maker, folder, pool, stop, progress)

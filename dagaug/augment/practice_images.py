@@ -13,13 +13,13 @@ import torch
 from jaxtyping import Float, Float32, Int64, UInt8
 
 from dagaug.classifiers.cross_fit import SyntheticImages
-from dagaug.compute.devices import autocast
+from dagaug.compute.devices import autocast, pick_device
 from dagaug.compute.tensors import scale_pixels, to_tensor
 from dagaug.data.foreground import PatchBox, cut_out, fill_background
 from dagaug.model.random_warps import random_warp, sample
 from dagaug.model.training_free import PoseTranslator
 from dagaug.model.translators import as_sharp_as
-from dagaug.runtime.progress import SILENT, Progress
+from dagaug.runtime.execution import Execution
 
 __all__ = ["practice_images", "warp_objects"]
 
@@ -60,9 +60,8 @@ def practice_images(
     *,
     seed: int,
     boxes: Sequence[PatchBox | None] | None = None,
-    device: torch.device | str = "cpu",
     max_images: int = 10_000,
-    progress: Progress = SILENT,
+    execution: Execution = Execution(),
 ) -> SyntheticImages:
     """Make four practice images of each real image: its object, warped, on the background of a random real image.
 
@@ -72,9 +71,8 @@ def practice_images(
         labels: their classes.
         seed: random seed of warps and backgrounds.
         boxes: of the objects, as fractions of the patches' side; None where unknown.
-        device: where to find the objects.
         max_images: real images used at most, chosen at random; bounds the memory (76 KB each at 64 px).
-        progress: receives the number of finished images.
+        execution: where to find the objects; its progress receives the number of finished images.
 
     Returns:
         images, labels, and the rows of ``patches`` that each image was made from.
@@ -83,14 +81,14 @@ def practice_images(
     chosen = np.sort(others.permutation(len(patches))[:max_images])
     count, side = len(chosen), patches.shape[1]
     chosen_boxes = [None if boxes is None else boxes[row] for row in chosen]
-    device, before = torch.device(device), next(translator.parameters()).device
+    device, before = pick_device(execution.device), next(translator.parameters()).device
     translator.to(device)
     masks = np.zeros((count, side, side), np.float32)
     backgrounds = np.zeros((count, side, side, 3), np.uint8)
     rows = np.tile(np.arange(count), _COPIES)
     behind = draws.integers(count, size=len(rows))
     images = np.zeros((len(rows), side, side, 3), np.uint8)
-    with progress.task("Making practice images for the judges", count + len(rows), "images") as task:
+    with execution.progress.task("Making practice images for the judges", count + len(rows), "images") as task:
         for start in range(0, count, _BATCH):
             part = slice(start, min(start + _BATCH, count))
             shown = to_tensor(patches[chosen[part]], device)

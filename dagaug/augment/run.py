@@ -21,7 +21,6 @@ from dagaug.augment.local_executor import Executor, LocalExecutor
 from dagaug.augment.options import AugmentOptions
 from dagaug.augment.selection import verdict_counts
 from dagaug.augment.shard_reuse import PreviousFile
-from dagaug.compute.devices import pick_device
 from dagaug.data.dataset import Dataset
 from dagaug.data.image_files import Skipped
 from dagaug.hdf5.merge import Merge
@@ -36,8 +35,9 @@ from dagaug.hdf5.shard_folder import (
 )
 from dagaug.hdf5.shards import parts_folder
 from dagaug.model.trained_model import TrainedModel
+from dagaug.runtime.execution import Execution
 from dagaug.runtime.files import explain_write_errors, write_atomically
-from dagaug.runtime.progress import SILENT, Progress
+from dagaug.runtime.progress import Progress
 from dagaug.runtime.signals import Interrupted, stop_on_signals
 
 __all__ = ["Augmented", "augment", "skipped_log"]
@@ -77,16 +77,13 @@ def augment(
     options: AugmentOptions,
     out: Path,
     *,
-    device: str = "auto",
-    workers: int = 2,
     overwrite: bool = False,
-    strict: bool = False,
     cache: Path | None = None,
     retry_failed: bool = False,
     executor: Executor | None = None,
     merge: Merge = "copy",
     shard_sizes: ShardSizes = DEFAULT_SHARD_SIZES,
-    progress: Progress = SILENT,
+    execution: Execution = Execution(),
 ) -> Augmented:
     """Augment a data set, or continue a run that was stopped.
 
@@ -95,10 +92,7 @@ def augment(
         dataset: labelled images; only training images are used as sources and references.
         options: what to generate, keep and store.
         out: the HDF5 file to write.
-        device: where to compute, as for :func:`~dagaug.compute.devices.pick_device`.
-        workers: threads that read and encode images.
         overwrite: replace a finished file, or an unfinished run with other options.
-        strict: fail if an image cannot be read.
         cache: file that keeps the trained judges.
         retry_failed: if ``out`` is finished, make the shards again whose images were unreadable and are readable now;
             copy all other shards. With a given judge, the result is that of a run in which all were readable. Trained
@@ -106,7 +100,7 @@ def augment(
         executor: makes the shards; None uses this process. The executor does not change the result.
         merge: ``copy`` makes one file, ``virtual`` leaves the images in a folder of shards beside it.
         shard_sizes: images and sources of a shard.
-        progress: receives counts and messages.
+        execution: where to compute, and how to read images.
 
     Raises:
         CheckpointError: the model has other classes.
@@ -114,17 +108,14 @@ def augment(
         OutputExistsError, LockedError, StoreError: ``out`` cannot be written.
         Interrupted: stopped by a signal; finished shards are kept.
     """
-    started = time.monotonic()
+    started, progress = time.monotonic(), execution.progress
     completed = remove_leftovers(out)
     previous = PreviousFile(out) if retry_failed and out.exists() else None
     if previous is not None and not previous.readable():
         reason = f"none of the {len(previous.skipped)} skipped files can be read now"
         progress.say(f"{out}: {reason if previous.skipped else 'no file was skipped'}; the file is unchanged")
         return _summary(out, float("nan"), time.monotonic() - started)
-    job = Job(
-        model, dataset, options, device=pick_device(device), workers=workers, strict=strict, progress=progress,
-        shard_sizes=shard_sizes,
-    )  # fmt: skip
+    job = Job(model, dataset, options, shard_sizes=shard_sizes, execution=execution)
     used = _batch_size(completed or unfinished_identity(out)) if previous is None else previous.batch_size
     if options.batch_size is None:
         job.fix_batch_size(used or suitable_batch_size(job))
@@ -135,7 +126,7 @@ def augment(
         return _summary(out, float("nan"), time.monotonic() - started)
     replaces = overwrite or previous is not None
     with open_shard_folder(out, job.identity(), overwrite=replaces) as folder, executor or LocalExecutor() as makes:
-        judges = _make_shards(job, folder, makes, cache, previous, progress)
+        judges = _make_shards(job, folder, makes, cache, previous, execution)
         folder.merge(job.header(judges.sha256), len(job.shards), how=merge, progress=progress)
     return _summary(out, judges.classifiers.accuracy, time.monotonic() - started)
 
@@ -152,12 +143,13 @@ def _make_shards(
     executor: Executor,
     cache: Path | None,
     previous: PreviousFile | None,
-    progress: Progress,
+    execution: Execution,
 ) -> Judges:
     """Prepare the judges and write all shards."""
+    progress = execution.progress
     out, kept = folder.target, f"finished shards are kept in {folder.parts}"
     _write_skipped_log(out, job)
-    judges = prepare_judges(job, cache, progress, previous=previous)
+    judges = prepare_judges(job, cache, previous=previous, execution=execution)
     accuracy = judges.classifiers.accuracy
     if not np.isnan(accuracy):
         progress.say(f"Judges: {accuracy:.1%} accuracy on held-out real images")

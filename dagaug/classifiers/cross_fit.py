@@ -21,8 +21,10 @@ from dagaug.classifiers.backbones import build, create_network, first_line, inpu
 from dagaug.classifiers.classifier import Classifier, hash_images, read_classifiers, write_classifiers
 from dagaug.classifiers.fit import FitOptions, fit, fit_identity
 from dagaug.classifiers.frozen_head import fit_head, pooled_features
+from dagaug.compute.devices import pick_device
 from dagaug.runtime.errors import CheckpointError, UsageError
-from dagaug.runtime.progress import SILENT, Progress
+from dagaug.runtime.execution import Execution
+from dagaug.runtime.progress import Progress
 
 __all__ = ["TRUSTED_ACCURACY", "CrossFitted", "SyntheticImages", "assign_folds", "cross_fit", "judge_from_weights"]
 
@@ -181,11 +183,10 @@ def cross_fit(
     *,
     folds: int = 3,
     seed: int,
-    device: torch.device | str = "cpu",
     cache: Path | None = None,
     synthetic: Callable[[], SyntheticImages] | None = None,
     synthetic_identity: str = "",
-    progress: Progress = SILENT,
+    execution: Execution = Execution(),
 ) -> CrossFitted:
     """Train one classifier for each fold, on the images of the other folds.
 
@@ -196,13 +197,13 @@ def cross_fit(
         options: see :class:`FitOptions`.
         folds: number of folds; fewer where a class has fewer images; 1 trains a single classifier on all images.
         seed: of the folds and of each training.
-        device: where to train; the classifiers stay there.
         cache: file of judges. It is reused if images, options, folds, seed and library versions are the same, and
             written otherwise.
         synthetic: makes synthetic images, which take a share of each batch (``options.synthetic_share``). A classifier
             gets only those whose real images it may train on.
         synthetic_identity: hash of what the synthetic images depend on, for the cache.
-        progress: receives each step of each training, and a warning if the judges' accuracy is low.
+        execution: where to train; the classifiers stay there. Its progress receives each step of each training, and a
+            warning if the judges' accuracy is low.
 
     Raises:
         UsageError: ``folds`` is below 1, or timm refuses the network.
@@ -210,11 +211,12 @@ def cross_fit(
     """
     if folds < 1:
         raise UsageError("give at least 1", option="folds", value=folds)
+    progress = execution.progress
     hashes = hash_images(images)
     identity = fit_identity(hashes, labels, classes, options, folds, seed, synthetic_identity)
     if cache is not None and cache.exists():
         try:
-            fitted = CrossFitted.load(cache, device, identity=identity)
+            fitted = CrossFitted.load(cache, pick_device(execution.device), identity=identity)
         except CheckpointError as error:
             progress.say(f"{error}; training new judges")
         else:
@@ -226,14 +228,14 @@ def cross_fit(
     extra = None if synthetic is None else synthetic()
     classifiers = []
     if options.head_only:
-        classifiers = _fit_heads(images, labels, classes, options, fold_of, held_out, device, extra, progress)
+        classifiers = _fit_heads(images, labels, classes, options, fold_of, held_out, extra, execution)
     for fold in range(len(classifiers), count):
         train = (fold_of != fold) | ~held_out
         title = f"training the classifier, fold {fold + 1} of {count}" if count > 1 else "training the classifier"
         classifiers.append(
             fit(
-                images[train], labels[train], classes, options, seed=seed, device=device,
-                synthetic=None if extra is None else extra.only(train), progress=progress, title=title,
+                images[train], labels[train], classes, options, seed=seed, title=title,
+                synthetic=None if extra is None else extra.only(train), execution=execution,
             )
         )  # fmt: skip
     probabilities = _judge_by_fold(classifiers, images[held_out], fold_of[held_out])
@@ -252,11 +254,11 @@ def _fit_heads(
     options: FitOptions,
     fold_of: Int64[np.ndarray, " N"],
     held_out: Bool[np.ndarray, " N"],
-    device: torch.device | str,
     synthetic: SyntheticImages | None,
-    progress: Progress,
+    execution: Execution,
 ) -> list[Classifier]:
     """The classifiers of all folds, from features that are read once."""
+    device, progress = pick_device(execution.device), execution.progress
     network = build(options.name, 0, size=options.size, weights=options.weights).to(device)
     features = pooled_features(network, images, progress=progress)
     made = None if synthetic is None else pooled_features(network, synthetic.images, progress=progress)

@@ -21,10 +21,11 @@ from dagaug.classifiers.augmentation import Augment, image_augmentation, mix_bat
 from dagaug.classifiers.backbones import Network, build
 from dagaug.classifiers.classifier import Classifier, hash_images
 from dagaug.classifiers.plain_net import PLAIN
-from dagaug.compute.devices import autocast
+from dagaug.compute.devices import autocast, pick_device
 from dagaug.compute.tensors import to_tensor
 from dagaug.runtime.errors import TrainingError, UsageError
-from dagaug.runtime.progress import SILENT, Progress
+from dagaug.runtime.execution import Execution
+from dagaug.runtime.progress import Progress
 from dagaug.runtime.versions import library_versions
 
 __all__ = ["LEARNING_RATES", "LIBRARIES", "FitOptions", "fit", "fit_identity"]
@@ -110,10 +111,9 @@ def fit(
     options: FitOptions,
     *,
     seed: int,
-    device: torch.device | str = "cpu",
     synthetic: tuple[UInt8[np.ndarray, "M H W 3"], Integer[np.ndarray, " M"]] | None = None,
-    progress: Progress = SILENT,
     title: str = "training the classifier",
+    execution: Execution = Execution(),
 ) -> Classifier:
     """Train a classifier; on a CPU the result depends on the arguments alone.
 
@@ -127,10 +127,9 @@ def fit(
         classes: class names.
         options: see :class:`FitOptions`.
         seed: any non-negative integer.
-        device: where to train; the classifier stays there.
         synthetic: synthetic images, of the same size as ``images``, and their labels.
-        progress: receives each step.
-        title: name of the task in ``progress``.
+        title: name of the task in the progress.
+        execution: where to train; the classifier stays there. Its progress receives each step.
 
     Raises:
         TrainingError: there are no images, or the loss is not finite.
@@ -139,7 +138,7 @@ def fit(
     if len(images) == 0:
         raise TrainingError("no training images for the classifier; check the training split of the data")
     options = options.resolved(len(images))
-    device = torch.device(device)
+    device = pick_device(execution.device)
     streams = [np.random.default_rng(stream) for stream in np.random.SeedSequence(seed).spawn(4)]
     sets = [(images, labels, options.batch_size)]
     if synthetic is not None and len(synthetic[0]):
@@ -150,7 +149,7 @@ def fit(
         torch.manual_seed(seed)
         network = build(options.name, len(classes), size=options.size, weights=options.weights).to(device)
         network = network.to(memory_format=torch.channels_last)
-        _optimise(network, batches, options, progress, title)
+        _optimise(network, batches, options, execution.progress, title)
     trained_on = np.concatenate([hash_images(pixels) for pixels, _, _ in sets])
     return Classifier(network.eval(), classes, options.size, trained_on)
 

@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from dagaug.classifiers.augmentation import Augment, augment_images
 from dagaug.classifiers.backbones import build
 from dagaug.classifiers.fit import FitOptions
+from dagaug.compute.devices import pick_device
 from dagaug.compute.tensors import to_tensor
-from dagaug.runtime.progress import SILENT, Progress
+from dagaug.runtime.execution import Execution
 
 __all__ = ["COPIES_PER_IMAGE", "LEARNING_RATE", "Features", "LinearProbe"]
 
@@ -47,12 +48,11 @@ class LinearProbe:
 
     Args:
         options: name, size and weights of the network.
-        device: where to compute features.
-        progress: receives the number of images read.
+        execution: where to compute features; its progress receives the number of images read.
     """
 
-    def __init__(self, options: FitOptions, *, device: torch.device | str = "cpu", progress: Progress = SILENT) -> None:
-        self._device, self._progress = torch.device(device), progress
+    def __init__(self, options: FitOptions, *, execution: Execution = Execution()) -> None:
+        self._device, self._progress = pick_device(execution.device), execution.progress
         self._network = build(options.name, 0, size=options.size, weights=options.weights).to(self._device).eval()
         self._cache: dict[tuple[bytes, str, int], Float32[Tensor, "V N D"]] = {}
 

@@ -35,12 +35,12 @@ from dagaug.cli.shared_options import (
     Workers,
 )
 from dagaug.runtime.errors import UsageError
+from dagaug.runtime.execution import Execution
 
 if TYPE_CHECKING:
     from dagaug.augment.estimate import AugmentEstimate
     from dagaug.augment.ray_executor import RayExecutor
     from dagaug.augment.run import Augmented
-    from dagaug.cli.terminal import Terminal
     from dagaug.data.dataset import Dataset
     from dagaug.model.trained_model import TrainedModel
 
@@ -250,10 +250,9 @@ def augment(
     from dagaug.model.trained_model import JUDGES_FILE, load_model
 
     terminal = Terminal(as_json=as_json, quiet=quiet)
+    execution = Execution(device, workers, strict, terminal)
     if checkpoint is not None and str(checkpoint) == _FROZEN:
-        model, dataset = _fit_frozen(
-            data, layout, seed, per_class, size, features, feature_weights, device, workers, strict, terminal
-        )
+        model, dataset = _fit_frozen(data, layout, seed, per_class, size, features, feature_weights, execution)
     else:
         for option, value in (("size", size), ("feature_weights", feature_weights)):
             if value is not None:
@@ -294,7 +293,7 @@ def augment(
     name = f"{data.resolve().name or 'data'}-{f'pairs-{pairs.stem}' if pairs else f'refs{refs}'}.h5"
     out = out or run / name
     if dry_run:
-        guess = estimate(model, dataset, options, out, device=device, workers=workers, merge=merge)
+        guess = estimate(model, dataset, options, out, merge=merge, execution=execution)
         terminal.result({**asdict(guess), "out": out}, _estimate_lines(guess, out))
         return
     done = run_augment(
@@ -302,15 +301,12 @@ def augment(
         dataset,
         options,
         out,
-        device=device,
-        workers=workers,
         overwrite=overwrite,
-        strict=strict,
         cache=run / JUDGES_FILE,
         retry_failed=retry_failed,
         executor=_ray_executor(engine, ray_address, ray_workers, device),
         merge=merge,
-        progress=terminal,
+        execution=execution,
     )
     terminal.result(asdict(done), _result_lines(done), next_step="dagaug score    (pictures: dagaug show)")
 
@@ -323,20 +319,16 @@ def _fit_frozen(
     size: int | None,
     features: str,
     weights: Path | None,
-    device: str,
-    workers: int,
-    strict: bool,
-    terminal: "Terminal",
+    execution: Execution,
 ) -> "tuple[TrainedModel, Dataset]":
     """The model without training of a data set, and the data set; the split is drawn from the seed if it has none."""
-    from dagaug.compute.devices import pick_device
     from dagaug.data.layouts import read_dataset
     from dagaug.model.training_free_run import fit_training_free
 
     dataset = read_dataset(data, layout=layout, seed=seed)
     model = fit_training_free(
         dataset, Path("runs"), name=data.resolve().name or "data", per_class=per_class, size=size, features=features,
-        weights=weights, device=pick_device(device), workers=workers, strict=strict, progress=terminal,
+        weights=weights, execution=execution,
     )  # fmt: skip
     return model, dataset
 

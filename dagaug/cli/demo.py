@@ -7,6 +7,7 @@ import typer
 
 from dagaug.cli.shared_options import Device, Json, Quiet, Seed
 from dagaug.cli.train import write_snapshot
+from dagaug.runtime.execution import Execution
 
 __all__ = ["demo"]
 
@@ -41,8 +42,9 @@ def demo(
 
     terminal = Terminal(as_json=as_json, quiet=quiet)
     done = run_demo(
-        out, steps=steps, refs=refs, seeds=seeds, seed=seed, device=device, watch=write_snapshot, progress=terminal
-    )
+        out, steps=steps, refs=refs, seeds=seeds, seed=seed, watch=write_snapshot,
+        execution=Execution(device, progress=terminal),
+    )  # fmt: skip
     terminal.result(
         {"report": done.report, "sheet": done.sheet, "score": json.loads(done.scored.to_json())},
         [

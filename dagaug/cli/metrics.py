@@ -20,6 +20,7 @@ from dagaug.cli.shared_options import (
     Workers,
 )
 from dagaug.runtime.errors import UsageError
+from dagaug.runtime.execution import Execution
 
 __all__ = ["metrics"]
 
@@ -120,23 +121,21 @@ def metrics(
 
     from dagaug.cli.result_text import metrics_lines, metrics_table, pairs_lines, pairs_table
     from dagaug.cli.terminal import Terminal
-    from dagaug.compute.devices import pick_device
     from dagaug.hdf5.reader import Store
 
     terminal = Terminal(as_json=as_json, quiet=quiet)
+    execution = Execution(device, workers, progress=terminal)
     with Store(file) as store:
         header = store.header
     dataset = read_stored_dataset(data or data_folder(header, file, f"dagaug metrics {file} DATA"), header)
-    on = pick_device(device)
     writable = os.access(file.resolve().parent, os.W_OK)  # else the trained classifier is not cached
     if pairs is not None:
         from dagaug.metrics.answer_comparison import evaluate_pairs
 
         compared = evaluate_pairs(
             file, dataset, pairs,
-            oracle=oracle, oracle_data=oracle_data, steps=steps, seed=seed, device=on,
-            cache=file.with_name(f"{file.stem}-oracle.safetensors") if writable else None, workers=workers,
-            progress=terminal,
+            oracle=oracle, oracle_data=oracle_data, steps=steps, seed=seed, execution=execution,
+            cache=file.with_name(f"{file.stem}-oracle.safetensors") if writable else None,
         )  # fmt: skip
         terminal.result(asdict(compared), pairs_lines(compared), table=pairs_table(compared))
         return
@@ -151,7 +150,7 @@ def metrics(
     )  # fmt: skip
     measured = evaluate(
         file, dataset, options,
-        device=on, checkpoint=checkpoint, workers=workers, progress=terminal,
+        checkpoint=checkpoint, execution=execution,
         cache=file.with_name(f"{file.stem}-judge.safetensors") if writable else None,
     )  # fmt: skip
     terminal.result(asdict(measured), metrics_lines(measured), table=metrics_table(measured))

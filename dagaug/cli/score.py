@@ -21,6 +21,7 @@ from dagaug.cli.shared_options import (
     Weights,
 )
 from dagaug.runtime.errors import DataError, UsageError
+from dagaug.runtime.execution import Execution
 
 __all__ = ["score"]
 
@@ -224,9 +225,9 @@ def score(
         file,
         options,
         checkpoint=checkpoint,
-        device=pick_devices(devices, pick_device(device), every=device == "auto"),
+        devices=pick_devices(devices, pick_device(device), every=device == "auto"),
         resume=out.with_suffix(".jsonl"),
-        progress=terminal,
+        execution=Execution(device, progress=terminal),
     )
     try:
         write_atomically(out, (result.to_json() + "\n").encode())

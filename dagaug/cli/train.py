@@ -24,6 +24,7 @@ from dagaug.cli.shared_options import (
     Strict,
     Workers,
 )
+from dagaug.runtime.execution import Execution
 
 if TYPE_CHECKING:
     from dagaug.training.modes import Snapshot
@@ -256,13 +257,10 @@ def train(
         source,
         name=data.resolve().name if data.is_dir() else data.stem,
         out=out,
-        device=device,
         precision=precision,
-        workers=workers,
         overwrite=overwrite,
-        strict=strict,
         watch=write_snapshot,
-        progress=terminal,
+        execution=Execution(device, workers, strict, terminal),
     )
     following = f"dagaug augment {data} --refs 10" if options.mode == "reference" else "dagaug translate FOLDER"
     terminal.result(asdict(done), _result_lines(done), next_step=following)

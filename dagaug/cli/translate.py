@@ -20,6 +20,7 @@ from dagaug.cli.shared_options import (
     Workers,
 )
 from dagaug.runtime.errors import UsageError
+from dagaug.runtime.execution import Execution
 
 __all__ = ["translate"]
 
@@ -74,13 +75,10 @@ def translate(
         load_model(checkpoint or newest_run()),
         source,
         out,
-        device=device,
-        workers=workers,
         batch_size=batch_size,
         keep_size=keep_size,
         overwrite=overwrite,
-        strict=strict,
-        progress=terminal,
+        execution=Execution(device, workers, strict, terminal),
     )
     lines = [f"{done.images} images translated into {done.out}"]
     lines += [f"{done.found} were already there from an earlier call"] if done.found else []

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from dagaug.runtime.progress import SILENT, Progress
+from dagaug.runtime.execution import Execution
 
 __all__ = ["PatchBox", "backgrounds", "cut_out", "fill_background", "grabcut", "grabcut_masks"]
 
@@ -125,51 +125,45 @@ def grabcut_masks(
     images: UInt8[np.ndarray, "N S S 3"],
     boxes: Sequence[PatchBox | None],
     *,
-    workers: int = 2,
-    progress: Progress = SILENT,
+    execution: Execution = Execution(),
 ) -> UInt8[np.ndarray, "N S S"]:
     """Masks of many images by :func:`grabcut`, in [0, 255].
 
     Args:
         images: RGB.
         boxes: the bounding box of each object, or None.
-        workers: number of threads.
-        progress: counts the images.
+        execution: its progress counts the images.
     """
 
     def one(index: int) -> np.ndarray:
         return np.round(255 * grabcut(images[index], boxes[index])).astype(np.uint8)
 
-    return _map_images(one, len(images), "Segmenting objects", workers, progress)
+    return _map_images(one, len(images), "Segmenting objects", execution)
 
 
 def backgrounds(
     images: UInt8[np.ndarray, "N S S 3"],
     masks: UInt8[np.ndarray, "N S S"],
     *,
-    workers: int = 2,
-    progress: Progress = SILENT,
+    execution: Execution = Execution(),
 ) -> UInt8[np.ndarray, "N S S 3"]:
     """Many images without their objects, by :func:`fill_background`.
 
     Args:
         images: RGB.
         masks: of the objects, in [0, 255].
-        workers: number of threads.
-        progress: counts the images.
+        execution: its progress counts the images.
     """
 
     def one(index: int) -> np.ndarray:
         return fill_background(images[index], masks[index].astype(np.float32) / 255)[0]
 
-    return _map_images(one, len(images), "Inpainting backgrounds", workers, progress)
+    return _map_images(one, len(images), "Inpainting backgrounds", execution)
 
 
-def _map_images(
-    one: Callable[[int], np.ndarray], count: int, name: str, workers: int, progress: Progress
-) -> np.ndarray:
+def _map_images(one: Callable[[int], np.ndarray], count: int, name: str, execution: Execution) -> np.ndarray:
     done = []
-    with ThreadPoolExecutor(max(workers, 1)) as pool, progress.task(name, count, "images") as task:
+    with ThreadPoolExecutor(execution.threads) as pool, execution.progress.task(name, count, "images") as task:
         for result in pool.map(one, range(count)):
             done.append(result)
             task.advance()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -16,8 +15,8 @@ from dagaug.data.dataset import Box
 from dagaug.data.image_files import WHITE, Skipped, decode
 from dagaug.data.square_crops import Fit, Region, cut, region_of
 from dagaug.runtime.errors import DataError, ImageError, UsageError
+from dagaug.runtime.execution import Execution
 from dagaug.runtime.prefetch import map_ahead
-from dagaug.runtime.progress import SILENT, Progress
 
 __all__ = ["Loaded", "load"]
 
@@ -49,9 +48,7 @@ def load(
     margin: float = 0.15,
     fit: Fit = "letterbox",
     background: tuple[int, int, int] = WHITE,
-    workers: int | None = None,
-    strict: bool = False,
-    progress: Progress = SILENT,
+    execution: Execution = Execution(),
 ) -> Loaded:
     """Decode image files in threads, crop each to its region, and resize it.
 
@@ -62,12 +59,10 @@ def load(
         margin: space around boxes, as a fraction of their larger side.
         fit: how images without a box become square.
         background: RGB colour behind transparent pixels.
-        workers: number of threads (default: one per processor, at most 8).
-        strict: raise the error of an unreadable file, instead of skipping it.
-        progress: counts the images and prints the reasons of skipped ones.
+        execution: its progress counts the images, and prints the reasons of skipped ones.
 
     Raises:
-        ImageError: with ``strict``, a file cannot be read.
+        ImageError: with ``execution.strict``, a file cannot be read.
         DataError: none of the files can be read.
         UsageError: ``size`` is below 1.
     """
@@ -89,13 +84,13 @@ def load(
     kept: list[int] = []
     regions: list[Region] = []
     skipped: list[Skipped] = []
-    workers = workers or min(8, os.cpu_count() or 1)
-    with ThreadPoolExecutor(workers) as pool, progress.task("Reading", len(paths), "images") as task:
+    threads, progress = execution.threads, execution.progress
+    with ThreadPoolExecutor(threads) as pool, progress.task("Reading", len(paths), "images") as task:
         rows = range(len(paths))
-        with closing(map_ahead(read, rows, pool, ahead=4 * workers)) as results:
+        with closing(map_ahead(read, rows, pool, ahead=4 * threads)) as results:
             for row, result in zip(rows, results, strict=True):
                 if isinstance(result, ImageError):
-                    if strict:
+                    if execution.strict:
                         raise result
                     skipped.append(Skipped(result.path, result.reason))
                     if len(skipped) <= _NAMED_SKIPS:

@@ -15,7 +15,7 @@ from dagaug.data.foreground import PatchBox
 from dagaug.data.image_files import Skipped
 from dagaug.data.loading import load
 from dagaug.data.square_crops import Region
-from dagaug.runtime.progress import SILENT, Progress
+from dagaug.runtime.execution import Execution
 
 __all__ = ["Framing", "Patches", "read_patches"]
 
@@ -77,15 +77,13 @@ def read_patches(
     samples: Sequence[Sample],
     framing: Framing,
     *,
-    workers: int | None = None,
-    strict: bool = False,
-    progress: Progress = SILENT,
+    execution: Execution = Execution(),
 ) -> Patches:
-    """Load the patches of samples; see :func:`dagaug.data.loading.load` for the keyword arguments.
+    """Load the patches of samples; see :func:`dagaug.data.loading.load` for ``execution``.
 
     Raises:
         DataError: none of the files can be read.
-        ImageError: with ``strict``, a file cannot be read.
+        ImageError: with ``execution.strict``, a file cannot be read.
     """
     loaded = load(
         [dataset.file(sample) for sample in samples],
@@ -93,9 +91,7 @@ def read_patches(
         boxes=[sample.box if framing.crop == "box" else None for sample in samples],
         margin=framing.margin,
         fit=framing.fit,
-        workers=workers,
-        strict=strict,
-        progress=progress,
+        execution=execution,
     )
     kept = tuple(samples[row] for row in loaded.kept)
     return Patches(loaded.images, kept, loaded.regions, loaded.skipped)

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
 from jaxtyping import Bool, Float, Int64, UInt8
 
 from dagaug.augment.morph_plan import variant_name
 from dagaug.classifiers.classifier import Classifier
+from dagaug.compute.devices import pick_device
 from dagaug.data.dataset import Dataset, Sample, class_mismatch
 from dagaug.data.foreground import fill_background
 from dagaug.data.image_files import decode
@@ -30,7 +30,8 @@ from dagaug.hdf5.reader import Store
 from dagaug.metrics.inputs import check_fits, framing_of, train_judge
 from dagaug.metrics.true_answers import TrueAnswerLookup, read_true_answers
 from dagaug.runtime.errors import DataError, ImageError, UsageError
-from dagaug.runtime.progress import SILENT, Progress
+from dagaug.runtime.execution import Execution
+from dagaug.runtime.progress import Progress
 
 __all__ = ["ANSWERS", "AnswerScore", "MeanWithError", "PairsEvaluation", "evaluate_pairs", "recovered_mask"]
 
@@ -240,10 +241,8 @@ def evaluate_pairs(
     oracle_data: Path | None = None,
     steps: int | None = None,
     seed: int = 0,
-    device: torch.device | str = "cpu",
     cache: Path | None = None,
-    workers: int | None = None,
-    progress: Progress = SILENT,
+    execution: Execution = Execution(),
 ) -> PairsEvaluation:
     """Compare the morphs of a file with their true answers.
 
@@ -257,10 +256,8 @@ def evaluate_pairs(
         oracle_data: data folder of the same classes; the oracle is trained on all its images.
         steps: training steps of the oracle; None chooses by the number of images.
         seed: seed of that training.
-        device: where the oracle runs.
         cache: file of the trained oracle.
-        workers: number of threads that read images.
-        progress: receives images read and training steps.
+        execution: where the oracle runs; its progress receives images read and training steps.
 
     Raises:
         DataError: the file, the data set and the table do not fit, or the file has no pair of the table.
@@ -269,6 +266,7 @@ def evaluate_pairs(
     """
     if oracle is not None and oracle_data is not None:
         raise UsageError("give either an oracle or the data to train one on", option="oracle", value=oracle)
+    pick_device(execution.device)  # a wrong name is an error before anything is read
     with Store(store) as opened:
         check_fits(opened, dataset)
         look_up, listed = read_true_answers(truth, opened.header.files, dataset.root)
@@ -277,11 +275,11 @@ def evaluate_pairs(
         if oracle is not None or oracle_data is not None:
             judge, description = _oracle(
                 dataset, oracle, oracle_data, pairs.framing,
-                steps=steps, seed=seed, device=device, cache=cache, workers=workers, progress=progress,
+                steps=steps, seed=seed, cache=cache, execution=execution,
             )  # fmt: skip
-            accuracy = _accuracy_on_unseen(judge, dataset, pairs.framing, workers, progress)
+            accuracy = _accuracy_on_unseen(judge, dataset, pairs.framing, execution)
         rows = np.flatnonzero(opened.images.synthetic)
-        found = _measure_all(pairs, rows, judge, progress)
+        found = _measure_all(pairs, rows, judge, execution.progress)
     if not len(found.label):
         raise DataError(f"{store}: contains none of the pairs of {truth}; make them with dagaug augment")
     return PairsEvaluation(
@@ -360,22 +358,18 @@ def _oracle(
     *,
     steps: int | None,
     seed: int,
-    device: torch.device | str,
     cache: Path | None,
-    workers: int | None,
-    progress: Progress,
+    execution: Execution,
 ) -> tuple[Classifier, str]:
     """The classifier that recognises the class of an answer, and its description."""
     if file is not None:
-        judge, where, description = Classifier.load(file, device), file, f"{file}"
+        judge, where, description = Classifier.load(file, pick_device(execution.device)), file, f"{file}"
     else:
         assert folder is not None
         plenty = read_dataset(folder)
         _check_classes(plenty.classes, dataset, folder)
-        patches = read_patches(plenty, plenty.samples, framing, workers=workers, progress=progress)
-        judge = train_judge(
-            patches, plenty.classes, "auto", steps=steps, seed=seed, device=device, cache=cache, progress=progress
-        )
+        patches = read_patches(plenty, plenty.samples, framing, execution=execution)
+        judge = train_judge(patches, plenty.classes, "auto", steps=steps, seed=seed, cache=cache, execution=execution)
         where, description = folder, f"{judge.network.name} trained on the {len(patches.images)} images of {folder}"
     _check_classes(judge.classes, dataset, where)
     return judge, description
@@ -386,14 +380,12 @@ def _check_classes(classes: Sequence[str], dataset: Dataset, where: Path) -> Non
         raise DataError(f"{mismatch}; an oracle must have the same classes")
 
 
-def _accuracy_on_unseen(
-    judge: Classifier, dataset: Dataset, framing: Framing, workers: int | None, progress: Progress
-) -> float:
+def _accuracy_on_unseen(judge: Classifier, dataset: Dataset, framing: Framing, execution: Execution) -> float:
     """The oracle's accuracy on the test images that it was not trained on."""
     if not dataset.test:
         return float("nan")
     framing = framing.model_copy(update={"size": judge.size})
-    patches = read_patches(dataset, dataset.test, framing, workers=workers, progress=progress)
+    patches = read_patches(dataset, dataset.test, framing, execution=execution)
     unseen = ~judge.saw(patches.images)
     return judge.accuracy(patches.images[unseen], patches.labels[unseen])
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 
+from dagaug.compute.devices import pick_device
 from dagaug.compute.tensors import to_tensor
 from dagaug.data.dataset import Dataset
 from dagaug.data.patches import Patches, read_patches
@@ -18,7 +19,7 @@ from dagaug.metrics.inputs import batches_of
 from dagaug.model.networks import DeepAttentionEncoder
 from dagaug.model.trained_model import TrainedModel, load_model
 from dagaug.runtime.errors import CheckpointError
-from dagaug.runtime.progress import SILENT, Progress
+from dagaug.runtime.execution import Execution
 
 __all__ = ["KeypointAccuracy", "keypoint_accuracy", "model_of_file"]
 
@@ -98,9 +99,7 @@ def keypoint_accuracy(
     dataset: Dataset,
     *,
     alpha: float = 0.1,
-    device: torch.device | str = "cpu",
-    workers: int | None = None,
-    progress: Progress = SILENT,
+    execution: Execution = Execution(),
 ) -> tuple[KeypointAccuracy | None, str]:
     """Measure how closely a model's attended regions follow the parts of a data set.
 
@@ -110,9 +109,7 @@ def keypoint_accuracy(
         model: the model.
         dataset: data set with annotated parts.
         alpha: tolerance as a share of the box's larger side.
-        device: where the model runs.
-        workers: number of threads that read images.
-        progress: receives the number of images read.
+        execution: where the model runs; its progress receives the number of images read.
 
     Returns:
         the measure; or None, and the reason.
@@ -123,11 +120,11 @@ def keypoint_accuracy(
     splits = [[sample for sample in split if sample.parts] for split in (dataset.train, dataset.test)]
     if not all(splits):
         return None, "PCK was not measured: the data set has no key points of parts."
+    device = pick_device(execution.device)
     train, test = (
-        _locate(model, read_patches(dataset, split, model.card.framing, workers=workers, progress=progress),
-                numbers, torch.device(device))
+        _locate(model, read_patches(dataset, split, model.card.framing, execution=execution), numbers, device)
         for split in splits
-    )  # fmt: skip
+    )
     regions, parts = measures.match_regions(train.centres, train.parts, train.visible, train.scale)
     relative = (train.parts[:, parts] - train.corner[:, None]) / train.side[:, None, None]  # N Q 2
     weight = train.visible[:, parts, None]

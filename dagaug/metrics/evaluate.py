@@ -18,6 +18,7 @@ from jaxtyping import Float, Float64, Int64, Integer, UInt8
 
 from dagaug.classifiers.backbones import LITE0, Network, build
 from dagaug.classifiers.classifier import Classifier
+from dagaug.compute.devices import pick_device
 from dagaug.compute.tensors import to_tensor
 from dagaug.data.dataset import Dataset
 from dagaug.data.patches import Patches, read_patches
@@ -28,7 +29,8 @@ from dagaug.metrics.inputs import BATCH, batches_of, check_fits, framing_of, sto
 from dagaug.metrics.lpips import FILES, Lpips, find_weights
 from dagaug.metrics.measures import MeanStd
 from dagaug.runtime.errors import DataError, MissingExtraError, UsageError
-from dagaug.runtime.progress import SILENT, Progress
+from dagaug.runtime.execution import Execution
+from dagaug.runtime.progress import Progress
 
 __all__ = ["EvaluateOptions", "Evaluation", "SetComparison", "SetMeasures", "evaluate"]
 
@@ -161,11 +163,9 @@ def evaluate(
     dataset: Dataset,
     options: EvaluateOptions | None = None,
     *,
-    device: torch.device | str = "cpu",
     checkpoint: Path | None = None,
     cache: Path | None = None,
-    workers: int | None = None,
-    progress: Progress = SILENT,
+    execution: Execution = Execution(),
 ) -> Evaluation:
     """Measure the synthetic images of a file against the real ones of a data set.
 
@@ -173,18 +173,16 @@ def evaluate(
         store: HDF5 file of ``dagaug augment``.
         dataset: the data set that it was made from.
         options: see :class:`EvaluateOptions`.
-        device: where the networks run.
         checkpoint: model whose attended regions are measured; the one that made the file by default.
         cache: file that keeps the trained judge.
-        workers: number of threads that read images.
-        progress: receives images read and training steps.
+        execution: where the networks run; its progress receives images read and training steps.
 
     Raises:
         DataError: the file does not fit the data set, or a set has too few images.
         StoreError: the file cannot be read.
         UsageError, MissingExtraError, CheckpointError: the network of the features cannot be built.
     """
-    options = options or EvaluateOptions()
+    options, device = options or EvaluateOptions(), pick_device(execution.device)
     with Store(store) as opened:
         check_fits(opened, dataset)
         header = opened.header
@@ -192,8 +190,7 @@ def evaluate(
         framing = framing_of(header.provenance, options.size)
         rows = np.flatnonzero(opened.images.synthetic)
         train, test = (
-            read_patches(dataset, samples, framing, workers=workers, progress=progress)
-            for samples in (dataset.train, dataset.test)
+            read_patches(dataset, samples, framing, execution=execution) for samples in (dataset.train, dataset.test)
         )
         _check_counts(opened.path, {_SYNTHETIC: len(rows), _TEST: len(test.images), _TRAINING: len(train.images)})
         network = _feature_network(options, framing.size)
@@ -201,9 +198,9 @@ def evaluate(
         lpips = None if weights is None else Lpips(weights, device)
         judge = train_judge(
             train, dataset.classes, options.classifier,
-            steps=options.steps, seed=options.seed, device=device, cache=cache, progress=progress,
+            steps=options.steps, seed=options.seed, cache=cache, execution=execution,
         )  # fmt: skip
-        reader = _SetReader(judge, network, lpips, options.seed, progress)
+        reader = _SetReader(judge, network, lpips, options.seed, execution.progress)
         synthetic = reader.stored(opened, rows, framing.size)
         from_test = int((header.files_split[synthetic.groups] != 0).sum())
     real_test, real_training = reader.real(_TEST, test), reader.real(_TRAINING, train)
@@ -212,9 +209,7 @@ def evaluate(
     model, reason = model_of_file(checkpoint, header.provenance.checkpoint, header.checkpoint_sha256)
     pck = None
     if model is not None:
-        pck, reason = keypoint_accuracy(
-            model, dataset, alpha=options.alpha, device=device, workers=workers, progress=progress
-        )
+        pck, reason = keypoint_accuracy(model, dataset, alpha=options.alpha, execution=execution)
     return Evaluation(
         file=str(store),
         classes=len(dataset.classes),

@@ -11,13 +11,15 @@ from jaxtyping import Bool, Float32, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
+from dagaug.compute.devices import pick_device
 from dagaug.compute.tensors import to_tensor
 from dagaug.data.dataset import Dataset, Split
 from dagaug.data.patches import Patches, read_patches
 from dagaug.model.trained_model import TrainedModel
 from dagaug.model.translators import ReferenceTranslator
 from dagaug.runtime.errors import DataError, UsageError
-from dagaug.runtime.progress import SILENT, Progress
+from dagaug.runtime.execution import Execution
+from dagaug.runtime.progress import Progress
 
 __all__ = ["FlowPck", "measure_flow", "part_positions"]
 
@@ -73,9 +75,7 @@ def measure_flow(
     split: Split = "test",
     pairs: int = 300,
     seed: int = 0,
-    device: torch.device | str = "cpu",
-    workers: int | None = None,
-    progress: Progress = SILENT,
+    execution: Execution = Execution(),
 ) -> FlowPck:
     """Measure the flow of random pairs of images of any classes, and the masks of all images of a split.
 
@@ -84,6 +84,8 @@ def measure_flow(
         dataset: has part points, as CUB-200-2011 has.
         split: of the images.
         pairs: number of pairs (source, reference), drawn from ``seed``; both have at least 3 visible parts in common.
+        seed: seed of the pairs.
+        execution: where the model runs; its progress receives images read and pairs measured.
 
     Raises:
         UsageError: the model does not morph poses.
@@ -91,10 +93,11 @@ def measure_flow(
     """
     if model.card.mode != "reference":
         raise UsageError(f"{model.path}: does not morph poses, so it has no flow to measure")
+    device, progress = pick_device(execution.device), execution.progress
     samples = [sample for sample in dataset.samples if sample.split == split and sample.parts]
     if len(samples) < 2:
         raise DataError(f"{dataset.root}: has no part points (parts/part_locs.txt) in its {split} images")
-    patches = read_patches(dataset, samples, model.card.framing, workers=workers, progress=progress)
+    patches = read_patches(dataset, samples, model.card.framing, execution=execution)
     positions, visible = part_positions(patches)
     chosen = _draw_pairs(visible, pairs, seed)
     if not len(chosen):
@@ -105,7 +108,7 @@ def measure_flow(
     with progress.task("Measuring the flow", len(chosen), "pairs") as task:
         for first in range(0, len(chosen), _BATCH):
             part = chosen[first : first + _BATCH]
-            found = _carried_parts(model, patches, part, positions, torch.device(device))
+            found = _carried_parts(model, patches, part, positions, device)
             for (source, reference), ends in zip(part, found, strict=True):
                 both = visible[source] & visible[reference]
                 truth = positions[source, both]
@@ -113,7 +116,7 @@ def measure_flow(
                 stay.append(np.linalg.norm(positions[reference, both] - truth, axis=-1) / scales[source])
             task.advance(len(part))
     all_distances = np.concatenate(distances)
-    inside, area = _measure_masks(model, patches, positions, visible, torch.device(device), progress)
+    inside, area = _measure_masks(model, patches, positions, visible, device, progress)
     return FlowPck(
         pck=float((all_distances <= 0.1).mean()),
         pck_fine=float((all_distances <= 0.05).mean()),

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import torch
 from jaxtyping import Int64, UInt8
 from pydantic import ValidationError
 
@@ -20,7 +19,7 @@ from dagaug.data.square_crops import letterboxed
 from dagaug.hdf5.provenance import Provenance
 from dagaug.hdf5.reader import Store
 from dagaug.runtime.errors import DataError, StoreError
-from dagaug.runtime.progress import Progress
+from dagaug.runtime.execution import Execution
 
 __all__ = ["BATCH", "batches_of", "check_fits", "framing_of", "stored_images", "train_judge"]
 
@@ -86,9 +85,8 @@ def train_judge(
     *,
     steps: int | None = None,
     seed: int,
-    device: torch.device | str,
     cache: Path | None,
-    progress: Progress,
+    execution: Execution = Execution(),
 ) -> Classifier:
     """Train one classifier on all these images, or load it from the cache if the same training is there.
 
@@ -98,14 +96,13 @@ def train_judge(
         name: timm name of the network; ``auto`` chooses by the image size.
         steps: training steps; None chooses by the number of images.
         seed: seed of the training.
-        device: where to train.
         cache: file of the trained classifier; None keeps nothing.
-        progress: receives each training step.
+        execution: where to train; its progress receives each training step.
     """
     size = patches.images.shape[1]
     options = FitOptions(name=network_for(name, size), size=size, steps=steps)
     fitted = cross_fit(
         patches.images, patches.labels, classes, options,
-        folds=1, seed=seed, device=device, cache=cache, progress=progress,
+        folds=1, seed=seed, cache=cache, execution=execution,
     )  # fmt: skip
     return fitted.classifiers[0]

@@ -15,11 +15,13 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from dagaug.classifiers.features import FeatureExtractor
+from dagaug.compute.devices import pick_device
 from dagaug.compute.tensors import to_tensor
 from dagaug.data.foreground import PatchBox, grabcut_masks
 from dagaug.data.mask_refinement import inside_box
 from dagaug.model.training_free import FrozenTranslator, Reduction
-from dagaug.runtime.progress import SILENT, Progress
+from dagaug.runtime.execution import Execution
+from dagaug.runtime.progress import Progress
 
 __all__ = ["fit_foreground", "fit_frozen"]
 
@@ -39,8 +41,7 @@ def fit_frozen(
     extractor: FeatureExtractor,
     *,
     layer_weights: tuple[float, ...] | None = None,
-    device: torch.device | None = None,
-    progress: Progress = SILENT,
+    execution: Execution = Execution(),
 ) -> FrozenTranslator:
     """A translator whose statistics are those of training images.
 
@@ -49,20 +50,19 @@ def fit_frozen(
         boxes: of the objects in the patches, or None where unknown.
         extractor: the frozen network.
         layer_weights: of each layer in the similarity of two cells; all equal if None.
-        device: to compute on.
-        progress: receives the number of images read.
+        execution: where to compute; its progress receives the number of images read.
     """
-    device = device or torch.device("cpu")
+    device = pick_device(execution.device)
     chosen = np.unique(np.linspace(0, len(images) - 1, min(len(images), _MOST)).astype(int))
     extractor = extractor.to(device)
-    maps = _maps(extractor, images[chosen], device, progress)
+    maps = _maps(extractor, images[chosen], device, execution.progress)
     weights = layer_weights or (1.0,) * len(maps)
     reduction = Reduction(extractor.channels, weights, min(_DIMENSIONS, sum(extractor.channels)), _GRID)
     reduction.mean.copy_(torch.cat([layer.float().mean((0, 2, 3)) for layer in maps]))
     reduction.deviation.copy_(torch.cat([layer.float().std((0, 2, 3)) for layer in maps]).clamp_min(1e-6))
     directions = _fit_projection(reduction, maps)
     chosen_boxes = [boxes[row] for row in chosen]
-    masks = grabcut_masks(images[chosen], chosen_boxes, progress=progress)
+    masks = grabcut_masks(images[chosen], chosen_boxes, execution=execution)
     _fit_foreground(reduction, maps, directions, *_labelled_cells(masks, chosen_boxes))
     return FrozenTranslator(extractor, reduction.to(device)).eval().requires_grad_(False)
 

@@ -8,16 +8,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from dagaug.classifiers.backbones import LITE0
 from dagaug.classifiers.features import FeatureExtractor, build_extractor
+from dagaug.compute.devices import pick_device
 from dagaug.data.dataset import Dataset, Sample
 from dagaug.data.patches import Framing, read_patches
 from dagaug.model import checkpoint
 from dagaug.model.trained_model import FeatureCard, ModelCard, TrainedModel, load_model, save_model
 from dagaug.model.training_free_fit import fit_frozen
-from dagaug.runtime.progress import SILENT, Progress
+from dagaug.runtime.execution import Execution
 from dagaug.runtime.versions import library_versions
 
 __all__ = ["fit_training_free", "suitable_size"]
@@ -51,10 +51,7 @@ def fit_training_free(
     size: int | None = None,
     features: str = LITE0,
     weights: Path | None = None,
-    device: torch.device | None = None,
-    workers: int | None = None,
-    strict: bool = False,
-    progress: Progress = SILENT,
+    execution: Execution = Execution(),
 ) -> TrainedModel:
     """Load the model without training of a data set, or fit and save it.
 
@@ -66,17 +63,14 @@ def fit_training_free(
         size: side of a patch in pixels; None follows from the boxes, up to 224 px on a CPU and 256 px on a GPU.
         features: frozen network: ``lite0`` or any timm name.
         weights: file of its weights; ``lite0`` brings its own.
-        device: where to compute.
-        workers: number of threads that read images.
-        strict: whether an unreadable image is an error.
-        progress: receives the images read.
+        execution: where to compute, and how to read images; its progress receives the number of images read.
 
     Raises:
         UsageError: the network is unknown.
         CheckpointError: the weights do not fit.
         DataError: no training image can be read.
     """
-    device = device or torch.device("cpu")
+    device, progress = pick_device(execution.device), execution.progress
     train = dataset.subset(per_class).train
     framing = Framing()
     side = size or suitable_size(train, framing.margin, 224 if device.type == "cpu" else 256)
@@ -91,12 +85,12 @@ def fit_training_free(
     if (folder / checkpoint.MODEL_FILE).exists():
         progress.say(f"{folder}: using this model without training, made before")
         return load_model(folder)
-    patches = read_patches(dataset, train, framing, workers=workers, strict=strict, progress=progress)
+    patches = read_patches(dataset, train, framing, execution=execution)
     progress.say(f"Morphs without training: frozen {features}, patches of {side} px, {len(patches.samples)} images")
     assert card.features is not None
     translator = fit_frozen(
-        patches.images, patches.boxes(), extractor, layer_weights=card.features.layer_weights, device=device,
-        progress=progress,
+        patches.images, patches.boxes(), extractor, layer_weights=card.features.layer_weights,
+        execution=execution,
     )  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     save_model(folder / checkpoint.MODEL_FILE, card, translator.dae.reduction.state_dict())

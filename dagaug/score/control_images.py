@@ -24,6 +24,7 @@ from dagaug.augment.morph_backgrounds import backgrounds_of
 from dagaug.augment.morph_plan import VARIANTS, MorphPlan, variant_name
 from dagaug.augment.practice_images import warp_objects
 from dagaug.classifiers.cross_fit import CrossFitted
+from dagaug.compute.devices import pick_device
 from dagaug.data.dataset import Dataset
 from dagaug.data.foreground import cut_out
 from dagaug.data.image_files import decode_bytes, encode
@@ -36,7 +37,7 @@ from dagaug.model.trained_model import TrainedModel, load_model
 from dagaug.model.training_free import FrozenTranslator
 from dagaug.model.translators import ReferenceTranslator
 from dagaug.runtime.errors import CheckpointError, DataError
-from dagaug.runtime.progress import SILENT, Progress
+from dagaug.runtime.execution import Execution
 from dagaug.score.options import Control
 
 __all__ = ["Controls", "find_checkpoint"]
@@ -86,8 +87,7 @@ class Controls:
         size: side of the resulting images in pixels.
         seed: seed of the warps and of the random candidates.
         checkpoint: the checkpoint's file or folder, if it is not where the file says.
-        device: where to compute.
-        progress: receives the number of images read.
+        execution: where to compute; its progress receives the number of images read.
 
     Raises:
         CheckpointError: see :func:`find_checkpoint`.
@@ -102,11 +102,10 @@ class Controls:
         size: int,
         seed: int = 0,
         checkpoint: Path | None = None,
-        device: torch.device | str = "cpu",
-        progress: Progress = SILENT,
+        execution: Execution = Execution(),
     ) -> None:
         self._path, self._dataset, self._size, self._seed = path, dataset, size, seed
-        self._device, self._progress = torch.device(device), progress
+        self._device, self._execution = pick_device(execution.device), execution
         with Store(path) as store:
             self._header, images, candidates = store.header, store.images, store.candidates
             backgrounds = backgrounds_of(store)
@@ -134,7 +133,7 @@ class Controls:
         compositor = Compositor(self._dataset, self._patches, frame)
         with tempfile.TemporaryFile(dir=self._scratch) as file:
             out = np.memmap(file, np.uint8, "w+", shape=(len(plan), self._size, self._size, 3))
-        with self._progress.task(f"Making control {control}", len(plan), "images") as task:
+        with self._execution.progress.task(f"Making control {control}", len(plan), "images") as task:
             for row, (patch, cover) in enumerate(made):
                 background = int(self._row_of[plan.background_rows[row]])
                 image = compositor.composite(patch, cover, background, int(plan.variant[row]))
@@ -193,7 +192,7 @@ class Controls:
         )
         wanted = {self._header.files[row] for row in used.tolist()}
         samples = [sample for sample in self._dataset.train if sample.path.as_posix() in wanted]
-        patches = read_patches(self._dataset, samples, self._model.card.framing, progress=self._progress)
+        patches = read_patches(self._dataset, samples, self._model.card.framing, execution=self._execution)
         missing = wanted - {sample.path.as_posix() for sample in patches.samples}
         if missing:
             raise DataError(
@@ -219,7 +218,7 @@ class Controls:
             translator, patches, judges, unlabelled, device=self._device, batch_size=_BATCH, scratch=self._scratch,
             boxes=self._patches.boxes(),
         )  # fmt: skip
-        engine.encoder.encode(self._progress)
+        engine.encoder.encode(self._execution.progress)
         return engine
 
 

@@ -17,10 +17,12 @@ import numpy as np
 import torch
 
 from dagaug.classifiers.fit import LIBRARIES, FitOptions
+from dagaug.compute.devices import pick_device
 from dagaug.data.dataset import Dataset
 from dagaug.hdf5.reader import Store
 from dagaug.runtime.errors import UsageError
-from dagaug.runtime.progress import SILENT, Progress
+from dagaug.runtime.execution import Execution
+from dagaug.runtime.progress import Progress
 from dagaug.runtime.versions import library_versions
 from dagaug.score.control_images import Controls
 from dagaug.score.image_sets import ImageSet, TracedImageSet, load_other, load_real, load_store
@@ -43,9 +45,9 @@ def score(
     options: ScoreOptions | None = None,
     *,
     checkpoint: Path | None = None,
-    device: torch.device | str | Sequence[torch.device] = "cpu",
+    devices: Sequence[torch.device] = (),
     resume: Path | None = None,
-    progress: Progress = SILENT,
+    execution: Execution = Execution(),
 ) -> ScoreResult:
     """Train every arm with every seed, test each network once, and compare the arms.
 
@@ -54,10 +56,11 @@ def score(
         store: HDF5 file of ``dagaug augment``; only its synthetic images are used. None if no arm needs one.
         options: see :class:`ScoreOptions`.
         checkpoint: the generator's checkpoint, if it is not where the file says; only the controls need it.
-        device: where to train; with several devices, one training runs on each at a time.
+        devices: where to train, one training at a time on each; the first one makes the controls. Empty for the device
+            of ``execution`` alone.
         resume: JSON-lines file of finished trainings. Trainings of the same images, labels, options and library
             versions are taken from it; each new one is added at once.
-        progress: receives each step of each training.
+        execution: where to train, and how to read images; its progress receives each step of each training.
 
     Raises:
         CheckpointError: a control is asked for, and the checkpoint that made the HDF5 file is not found.
@@ -70,18 +73,17 @@ def score(
     options = options or ScoreOptions()
     dataset = dataset.subset(options.per_class)
     versions = library_versions(*LIBRARIES)
-    log = RunLog(resume, versions, progress)
-    devices = (torch.device(device),) if isinstance(device, torch.device | str) else tuple(device)
-    images = _read_images(dataset, store, options, checkpoint, devices[0], progress)
+    log = RunLog(resume, versions, execution.progress)
+    devices = tuple(devices) or (pick_device(execution.device),)
+    execution = replace(execution, device=str(devices[0]))
+    images = _read_images(dataset, store, options, checkpoint, execution)
     fit = options.fit.resolved(len(images.train))
     trained = _train(images, fit, options, SharedSettings(dataset.classes, options.mode, options.fit), devices, log,
-                     progress)  # fmt: skip
+                     execution.progress)  # fmt: skip
     arms, swept, trainings = options.table(), trained.swept, trained.trainings
     table = RunTable(trained.runs, images.test.labels, dataset.classes)
     comparisons = tuple(table.compare(arm, baseline) for arm, baseline in _pairs(arms))
-    leaks = check_leaks(
-        store, dataset, {"real": images.train, **images.synthetic}, images.test, device=devices[0], progress=progress
-    )
+    leaks = check_leaks(store, dataset, {"real": images.train, **images.synthetic}, images.test, execution=execution)
     synthetic = {arm.name: trainings[arm.name].synthetic for arm in arms}
     counts = {name: 0 if one is None else len(one) for name, one in synthetic.items()}
     return ScoreResult(
@@ -162,8 +164,7 @@ def _read_images(
     store: Path | str | None,
     options: ScoreOptions,
     checkpoint: Path | None,
-    device: torch.device,
-    progress: Progress,
+    execution: Execution,
 ) -> _Images:
     wanted = {arm.images for arm in options.table() if arm.images}
     synthetic: dict[str, ImageSet] = {}
@@ -176,15 +177,16 @@ def _read_images(
                 value=value,
             )
         # Read even if only controls are wanted: this checks the origins of all images.
-        morphs = synthetic["dagaug"] = load_store(Path(store), dataset, options.fit.size, progress)
+        morphs = synthetic["dagaug"] = load_store(Path(store), dataset, options.fit.size, execution.progress)
         if wanted & {*CONTROLS, MIXED}:
             controls = Controls(
-                Path(store), dataset, size=options.fit.size, seed=options.seed, checkpoint=checkpoint, device=device,
-                progress=progress,
+                Path(store), dataset, size=options.fit.size, seed=options.seed, checkpoint=checkpoint,
+                execution=execution,
             )  # fmt: skip
             synthetic |= _controls(controls, wanted, morphs, options.seed)
-    synthetic |= {name: load_other(path, dataset, options.fit.size, progress) for name, path in options.others}
-    train, test, skipped = load_real(dataset, options.fit.size, progress)
+    size = options.fit.size
+    synthetic |= {name: load_other(path, dataset, size, execution=execution) for name, path in options.others}
+    train, test, skipped = load_real(dataset, size, execution=execution)
     return _Images(train, test, {name: images for name, images in synthetic.items() if name in wanted}, skipped)
 
 

@@ -16,6 +16,7 @@ from dagaug.data.dataset import Dataset, class_mismatch, is_image_name
 from dagaug.data.square_crops import letterboxed
 from dagaug.hdf5.reader import Store
 from dagaug.runtime.errors import DataError
+from dagaug.runtime.execution import Execution
 from dagaug.runtime.progress import SILENT, Progress
 
 __all__ = ["ImageSet", "TracedImageSet", "load_folder", "load_other", "load_real", "load_store"]
@@ -53,7 +54,7 @@ class TracedImageSet(ImageSet):
 
 
 def load_real(
-    dataset: Dataset, size: int, progress: Progress = SILENT
+    dataset: Dataset, size: int, *, execution: Execution = Execution()
 ) -> tuple[TracedImageSet, TracedImageSet, tuple[tuple[str, str], ...]]:
     """Read the real training and test images.
 
@@ -68,7 +69,7 @@ def load_real(
         if not samples:
             raise DataError(f"{dataset.root}: no {name} images; a score needs a training and a test split")
         paths = [dataset.file(sample) for sample in samples]
-        loaded = loading.load(paths, size=size, fit="letterbox", progress=progress)
+        loaded = loading.load(paths, size=size, fit="letterbox", execution=execution)
         labels = np.array([samples[row].label for row in loaded.kept], np.int64)
         origins = tuple((samples[row].path.as_posix(),) for row in loaded.kept)
         sets.append(TracedImageSet(loaded.images, labels, origins))
@@ -108,7 +109,7 @@ def load_store(path: Path, dataset: Dataset, size: int, progress: Progress = SIL
         return TracedImageSet(out, table.label[rows].astype(np.int64), origins)
 
 
-def load_folder(path: Path, dataset: Dataset, size: int, progress: Progress = SILENT) -> ImageSet:
+def load_folder(path: Path, dataset: Dataset, size: int, *, execution: Execution = Execution()) -> ImageSet:
     """Read a folder of synthetic images with a sub-folder for each class.
 
     Raises:
@@ -130,14 +131,16 @@ def load_folder(path: Path, dataset: Dataset, size: int, progress: Progress = SI
     if not found:
         raise DataError(f"{path}: no images in sub-folders with the names of the classes of {dataset.root}")
     if len(folders) < len(dataset.classes):
-        progress.say(f"{path}: has images of {len(folders)} of the {len(dataset.classes)} classes")
-    loaded = loading.load([file for file, _ in found], size=size, fit="letterbox", progress=progress)
+        execution.progress.say(f"{path}: has images of {len(folders)} of the {len(dataset.classes)} classes")
+    loaded = loading.load([file for file, _ in found], size=size, fit="letterbox", execution=execution)
     return ImageSet(loaded.images, np.array([found[row][1] for row in loaded.kept], np.int64))
 
 
-def load_other(path: Path, dataset: Dataset, size: int, progress: Progress = SILENT) -> ImageSet:
+def load_other(path: Path, dataset: Dataset, size: int, *, execution: Execution = Execution()) -> ImageSet:
     """Read the images of a further arm: an HDF5 file (:func:`load_store`) or a folder (:func:`load_folder`)."""
-    return (load_store if path.is_file() else load_folder)(path, dataset, size, progress)
+    if path.is_file():
+        return load_store(path, dataset, size, execution.progress)
+    return load_folder(path, dataset, size, execution=execution)
 
 
 def _check_origin(

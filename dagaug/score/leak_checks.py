@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import torch
 from pydantic import ValidationError
 
 from dagaug.classifiers.cross_fit import CrossFitted
@@ -15,7 +14,7 @@ from dagaug.data.patches import Framing, read_patches
 from dagaug.hdf5.reader import Store
 from dagaug.model.trained_model import find_judges
 from dagaug.runtime.errors import CheckpointError
-from dagaug.runtime.progress import SILENT, Progress
+from dagaug.runtime.execution import Execution
 from dagaug.score.image_sets import ImageSet
 from dagaug.score.near_duplicates import count_near_duplicates
 from dagaug.score.results import LeakChecks, SelectorCheck
@@ -29,8 +28,7 @@ def check_leaks(
     sets: Mapping[str, ImageSet],
     test: ImageSet,
     *,
-    device: torch.device | str = "cpu",
-    progress: Progress = SILENT,
+    execution: Execution = Execution(),
 ) -> LeakChecks:
     """Look for near-duplicates of test images, and for test images that the selecting classifiers were trained on.
 
@@ -39,17 +37,16 @@ def check_leaks(
         dataset: the real images.
         sets: training images, real and synthetic, by name.
         test: the test images.
-        device: where the network of the features runs.
-        progress: receives the number of images read.
+        execution: where the network of the features runs; its progress receives the number of images read.
     """
     alike, features = count_near_duplicates(
-        {name: one.images for name, one in sets.items()}, test.images, device=device, progress=progress
+        {name: one.images for name, one in sets.items()}, test.images, execution=execution
     )
-    selector = None if store is None else check_selector(Path(store), dataset, progress)
+    selector = None if store is None else check_selector(Path(store), dataset, execution=execution)
     return LeakChecks(alike=alike, features=features, selector=selector)
 
 
-def check_selector(path: Path, dataset: Dataset, progress: Progress = SILENT) -> SelectorCheck | None:
+def check_selector(path: Path, dataset: Dataset, *, execution: Execution = Execution()) -> SelectorCheck | None:
     """Look for test images among the training images of the classifiers that selected the synthetic images.
 
     The classifiers' file holds a hash of each image that they were trained on.
@@ -57,7 +54,7 @@ def check_selector(path: Path, dataset: Dataset, progress: Progress = SILENT) ->
     Args:
         path: the HDF5 file that they selected for.
         dataset: the real images.
-        progress: receives the reason if the check is not possible.
+        execution: how to read the test images; its progress receives the reason if the check is not possible.
 
     Returns:
         None if the classifiers' file is neither beside the HDF5 file nor beside its checkpoint, or is another one.
@@ -72,14 +69,14 @@ def check_selector(path: Path, dataset: Dataset, progress: Progress = SILENT) ->
         judges = CrossFitted.load(file)
     except (CheckpointError, ValidationError) as error:
         reason = str(error).splitlines()[0]
-        progress.say(f"{file}: cannot check whether the selecting classifiers saw test images ({reason})")
+        execution.progress.say(f"{file}: cannot check whether the selecting classifiers saw test images ({reason})")
         return None
     if judges.sha256() != provenance.judges:
-        progress.say(f"{file}: not the classifiers that selected; cannot check whether those saw test images")
+        execution.progress.say(f"{file}: not the classifiers that selected; cannot check whether those saw test images")
         return None
     if judges.classes != dataset.classes:
         return None
-    patches = read_patches(dataset, dataset.test, framing, progress=progress)
+    patches = read_patches(dataset, dataset.test, framing, execution=execution)
     learned = np.unique(np.concatenate([one.trained_on for one in judges.classifiers]))
     seen = np.zeros(len(patches.images), bool)
     for one in judges.classifiers:

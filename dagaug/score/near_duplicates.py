@@ -21,9 +21,10 @@ from scipy.stats import binomtest
 from torch import Tensor
 
 from dagaug.classifiers.backbones import LITE0, Network, build
+from dagaug.compute.devices import pick_device
 from dagaug.compute.tensors import to_tensor
 from dagaug.runtime.errors import MissingExtraError
-from dagaug.runtime.progress import SILENT, Progress
+from dagaug.runtime.execution import Execution
 from dagaug.score.results import NearDuplicates
 
 __all__ = ["count_near_duplicates", "near_duplicates", "pretrained_network"]
@@ -39,18 +40,16 @@ def count_near_duplicates(
     sets: Mapping[str, UInt8[np.ndarray, "N S S 3"]],
     test: UInt8[np.ndarray, "M S S 3"],
     *,
-    device: torch.device | str = "cpu",
     batch_size: int = _BATCH,
-    progress: Progress = SILENT,
+    execution: Execution = Execution(),
 ) -> tuple[dict[str, NearDuplicates], str]:
     """Count near-duplicates of the test images in each set of training images; no set may be empty.
 
     Args:
         sets: training images, RGB, by name of the set.
         test: test images, RGB, of the same size.
-        device: where the network runs.
         batch_size: images in the network at a time.
-        progress: receives the number of images read.
+        execution: where the network runs; its progress receives the number of images read.
 
     Returns:
         the counts of each set, and the network of the features: EfficientNet-Lite0 with ImageNet weights, or "" if
@@ -58,14 +57,14 @@ def count_near_duplicates(
     """
     hashed = {name: len(np.unique(near_duplicates(np.asarray(images), test)[:, 0])) for name, images in sets.items()}
     try:
-        network = pretrained_network(test.shape[1]).to(device)
+        network = pretrained_network(test.shape[1]).to(pick_device(execution.device))
     except MissingExtraError:
         return {
             name: NearDuplicates(images=len(images), by_hash=hashed[name], suspicious=hashed[name] > 0)
             for name, images in sets.items()
         }, ""
     total = 2 * len(test) + sum(map(len, sets.values()))
-    with progress.task("Looking for near-duplicates", total, "images") as task:
+    with execution.progress.task("Looking for near-duplicates", total, "images") as task:
         features, altered = [], []
         for part in _batches(test, batch_size):
             features.append(_features(network, part))

@@ -16,6 +16,7 @@ from jaxtyping import Float32
 from dagaug.classifiers.fit import FitOptions, fit, fit_identity
 from dagaug.classifiers.linear_probe import LinearProbe
 from dagaug.compute.device_jobs import run_jobs
+from dagaug.runtime.execution import Execution
 from dagaug.runtime.progress import Progress
 from dagaug.score.image_sets import ImageSet
 from dagaug.score.options import Regime
@@ -196,13 +197,14 @@ class _Trainer:
         train, test = _read_set(self._sets[job.train]), _read_set(self._sets[job.test])
         synthetic = None if job.synthetic is None else _read_set(self._sets[job.synthetic])
         training = TrainingSpec(job.name, job.options, train, synthetic, test)
-        return [self._run(training, seed, progress) for seed in job.seeds]
+        execution = Execution(device=str(self._device), progress=progress)
+        return [self._run(training, seed, execution) for seed in job.seeds]
 
-    def _run(self, training: TrainingSpec, seed: int, progress: Progress) -> ScoreRun:
+    def _run(self, training: TrainingSpec, seed: int, execution: Execution) -> ScoreRun:
         """Train one network and test it once."""
         start = time.perf_counter()
         predict = self._probe_linearly if self._shared.regime == "linear-probe" else self._fit
-        probabilities = predict(training, seed, progress)
+        probabilities = predict(training, seed, execution)
         predicted, confidence = probabilities.argmax(1), probabilities.max(1)
         right = predicted == training.test.labels
         return ScoreRun(
@@ -214,7 +216,7 @@ class _Trainer:
             seconds=round(time.perf_counter() - start, 2),
         )
 
-    def _fit(self, training: TrainingSpec, seed: int, progress: Progress) -> Float32[np.ndarray, "N K"]:
+    def _fit(self, training: TrainingSpec, seed: int, execution: Execution) -> Float32[np.ndarray, "N K"]:
         """Class probabilities of the test images, by a network whose weights are all trained."""
         synthetic = training.synthetic
         classifier = fit(
@@ -223,16 +225,15 @@ class _Trainer:
             self._shared.classes,
             training.options,
             seed=seed,
-            device=self._device,
             synthetic=None if synthetic is None else (synthetic.images, synthetic.labels),
-            progress=progress,
             title=f"{training.name}, seed {seed}",
+            execution=execution,
         )
         return classifier.probabilities(training.test.images)
 
-    def _probe_linearly(self, training: TrainingSpec, seed: int, progress: Progress) -> Float32[np.ndarray, "N K"]:
+    def _probe_linearly(self, training: TrainingSpec, seed: int, execution: Execution) -> Float32[np.ndarray, "N K"]:
         """Class probabilities of the test images, by a linear layer on frozen features."""
-        probe = self._probe = self._probe or LinearProbe(self._shared.network, device=self._device, progress=progress)
+        probe = self._probe = self._probe or LinearProbe(self._shared.network, execution=execution)
         augment = training.options.augment
         train, synthetic = (
             None if one is None else probe.features(one.images, one.labels, one.hashes, augment)
@@ -242,6 +243,6 @@ class _Trainer:
         test = training.test
         tested = probe.features(test.images, test.labels, test.hashes)
         found = probe.probabilities(train, synthetic, tested, len(self._shared.classes), training.options, seed=seed)
-        with progress.task(f"{training.name}, seed {seed}", training.steps, "steps") as task:
+        with execution.progress.task(f"{training.name}, seed {seed}", training.steps, "steps") as task:
             task.advance(training.steps)
         return found

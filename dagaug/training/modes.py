@@ -24,7 +24,7 @@ from dagaug.data.patches import Framing, read_patches
 from dagaug.model.networks import Structure
 from dagaug.model.translators import PaperTranslator, ReferenceTranslator, composite
 from dagaug.runtime.errors import DataError
-from dagaug.runtime.progress import SILENT, Progress
+from dagaug.runtime.execution import Execution
 from dagaug.training.label_distances import make_distance
 from dagaug.training.objectives import Ablation, Fakes, PaperObjective, Phase, ReferenceObjective
 from dagaug.training.pairs import PairSampler, TrainingData, step_generator
@@ -119,9 +119,7 @@ class ReferenceMode:
         weights: file of weights for d, if it is a timm network.
         without: parts that are switched off (Table 1a).
         seed: seed of the pairs.
-        workers: threads that read images.
-        strict: raise an error on an unreadable image instead of skipping it.
-        progress: receives the number of images read.
+        execution: how to read the images; its device is not used.
 
     Raises:
         DataError: there are readable images of fewer than two classes.
@@ -137,17 +135,15 @@ class ReferenceMode:
         weights: Path | None,
         without: frozenset[Ablation],
         seed: int,
-        workers: int,
-        strict: bool = False,
-        progress: Progress = SILENT,
+        execution: Execution = Execution(),
     ) -> None:
         d = make_distance(distance, translator.dae.channels, len(dataset.classes), size=framing.size, weights=weights)
-        patches = read_patches(dataset, dataset.train, framing, workers=workers, strict=strict, progress=progress)
+        patches = read_patches(dataset, dataset.train, framing, execution=execution)
         labels = patches.labels
         if len(set(labels.tolist())) < 2:
             raise DataError(f"{dataset.root}: training needs readable images of at least two classes")
-        masks = grabcut_masks(patches.images, patches.boxes(), workers=workers, progress=progress)
-        behind = backgrounds(patches.images, masks, workers=workers, progress=progress)
+        masks = grabcut_masks(patches.images, patches.boxes(), execution=execution)
+        behind = backgrounds(patches.images, masks, execution=execution)
         self.data = TrainingData.of(patches.images, behind, masks, labels)
         self.sampler = PairSampler(self.data, seed)
         self.classes, self.skipped, self.seed = dataset.classes, patches.skipped, seed
@@ -228,12 +224,10 @@ class PaperMode:
         weights: Path | None,
         without: frozenset[Ablation],
         seed: int,
-        workers: int,
-        strict: bool = False,
-        progress: Progress = SILENT,
+        execution: Execution = Execution(),
     ) -> None:
         read = [
-            load(paths, size=framing.size, fit=framing.fit, workers=workers, strict=strict, progress=progress)
+            load(paths, size=framing.size, fit=framing.fit, execution=execution)
             for paths in (domains.source, domains.target)
         ]
         self.skipped = read[0].skipped + read[1].skipped

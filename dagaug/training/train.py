@@ -34,7 +34,8 @@ from dagaug.model.trained_model import (
 )
 from dagaug.model.translators import PaperTranslator, ReferenceTranslator
 from dagaug.runtime.errors import TrainingError, UsageError
-from dagaug.runtime.progress import SILENT, Progress
+from dagaug.runtime.execution import Execution
+from dagaug.runtime.progress import Progress
 from dagaug.runtime.signals import Interrupted, stop_on_signals
 from dagaug.training.fabric import make_fabric
 from dagaug.training.modes import PaperMode, ReferenceMode, Snapshot, TrainingMode
@@ -98,14 +99,11 @@ class _Run:
     data: Dataset | Domains
     name: str
     folder: Path
-    device: str
     precision: str
-    workers: int
-    strict: bool
     watch: Callable[[int, Snapshot], None] | None
     sheets: int
     schedule: Schedule
-    progress: Progress
+    execution: Execution
 
 
 def train(
@@ -114,15 +112,12 @@ def train(
     *,
     name: str,
     out: Path | None = None,
-    device: str = "auto",
     precision: str = "auto",
-    workers: int = 2,
     overwrite: bool = False,
-    strict: bool = False,
     watch: Callable[[Path, int, Snapshot], None] | None = None,
     sheets: int = 8,
     schedule: Schedule | None = None,
-    progress: Progress = SILENT,
+    execution: Execution = Execution(),
 ) -> Trained:
     """Train DA-GAN, or resume a training that was stopped.
 
@@ -131,15 +126,12 @@ def train(
         data: a labelled data set for ``reference`` mode, two domains for ``paper`` mode.
         name: name of the data, for the run's folder and the model card.
         out: the run's folder (default: ``runs/NAME-PRESET-HASH``).
-        device: a name for :func:`dagaug.compute.devices.pick_device`.
         precision: auto, 32-true, bf16-mixed or 16-mixed.
-        workers: threads that read images.
         overwrite: replace another run in the folder.
-        strict: raise an error on an unreadable image instead of skipping it.
         watch: called with the run's folder, the number of steps done, and sample images.
         sheets: how often ``watch`` is called; the last time is after the last step.
         schedule: how often to save and to log.
-        progress: receives steps and mean loss terms.
+        execution: where to train, and how to read images; its progress receives steps and mean loss terms.
 
     Raises:
         UsageError: options do not fit each other or the data.
@@ -154,12 +146,9 @@ def train(
     identity = run_identity(options, data)
     folder = out or run_folder(options, data, name)
     with lock_run(folder):
-        known = claim_run(folder, identity, overwrite, progress)
+        known = claim_run(folder, identity, overwrite, execution.progress)
         watched = None if watch is None else partial(watch, folder)
-        run = _Run(
-            options, data, name, folder, device, precision, workers, strict, watched, sheets, schedule or Schedule(),
-            progress,
-        )  # fmt: skip
+        run = _Run(options, data, name, folder, precision, watched, sheets, schedule or Schedule(), execution)
         return _train(run, identity, known.get("steps"))
 
 
@@ -180,12 +169,12 @@ def _train(run: _Run, identity: dict[str, Any], known_steps: int | None) -> Trai
         return Trained(folder, int(known_steps), 0.0, 0, already=True)
     started = time.monotonic()
     with remove_if_empty(folder):
-        fabric = make_fabric(run.device, run.precision)
+        fabric = make_fabric(run.execution.device, run.precision)
         torch.manual_seed(options.seed)
         translator = build_translator(options.mode, options.attention, options.own_pixels)
         if known_steps is None or not state.exists():  # a resumed run has its own weights
-            load_start(translator, options, run.progress)
-        mode = build_mode(run.data, options, translator, workers=run.workers, strict=run.strict, progress=run.progress)
+            load_start(translator, options, run.execution.progress)
+        mode = build_mode(run.data, options, translator, execution=run.execution)
         trainer = Trainer(fabric, mode, translator, options)
     if known_steps is None:  # a run that is replaced goes only now, after the options proved to be right
         for stale in (checkpoint.MODEL_FILE, checkpoint.STATE_FILE, METRICS_FILE, "split.csv"):
@@ -193,7 +182,7 @@ def _train(run: _Run, identity: dict[str, Any], known_steps: int | None) -> Trai
     if known_steps is not None and state.exists():
         trainer.restore(state)
         total = int(known_steps)
-        run.progress.say(f"{folder}: resuming at step {trainer.done} of {total}")
+        run.execution.progress.say(f"{folder}: resuming at step {trainer.done} of {total}")
     else:
         total = _total_steps(trainer)
         write_options(folder, {"identity": identity, "steps": total, "classes": mode.classes, "name": run.name})
@@ -233,13 +222,7 @@ def load_start(translator: Translator, options: TrainOptions, progress: Progress
 
 
 def build_mode(
-    data: Dataset | Domains,
-    options: TrainOptions,
-    translator: Translator,
-    *,
-    workers: int = 2,
-    strict: bool = False,
-    progress: Progress = SILENT,
+    data: Dataset | Domains, options: TrainOptions, translator: Translator, *, execution: Execution = Execution()
 ) -> TrainingMode:
     """Read the training images and build the objective of the options' mode; arguments as in :func:`train`."""
     common: dict[str, Any] = {
@@ -247,9 +230,7 @@ def build_mode(
         "weights": options.weights,
         "without": frozenset(options.without),
         "seed": options.seed,
-        "workers": workers,
-        "strict": strict,
-        "progress": progress,
+        "execution": execution,
     }
     if isinstance(data, Dataset):
         assert isinstance(translator, ReferenceTranslator)
@@ -278,7 +259,8 @@ def _do_steps(run: _Run, trainer: Trainer, total: int) -> None:
     saved = time.monotonic()
     sums: dict[str, list[float]] = {}
     show_at = {round(total * k / run.sheets) for k in range(1, run.sheets)} if run.sheets else set()
-    with stop_on_signals() as stop, run.progress.task(f"Training, {total} steps", total * pairs, "pairs") as task:
+    progress = run.execution.progress
+    with stop_on_signals() as stop, progress.task(f"Training, {total} steps", total * pairs, "pairs") as task:
         task.advance(trainer.done * pairs)
         while trainer.done < total:
             terms = trainer.step(total)

@@ -17,8 +17,9 @@ from dagaug.data.image_files import Skipped
 from dagaug.model.trained_model import TrainedModel
 from dagaug.model.translators import PaperTranslator
 from dagaug.runtime.errors import CheckpointError, DataError, ImageError, UsageError
+from dagaug.runtime.execution import Execution
 from dagaug.runtime.prefetch import map_ahead
-from dagaug.runtime.progress import Progress, Task
+from dagaug.runtime.progress import Task
 from dagaug.translate.source_folder import SourceFolder, SourceImage
 
 __all__ = ["BatchTranslator", "FolderReader", "check_positive"]
@@ -75,19 +76,19 @@ class FolderReader:
         total: number of images, for messages.
         batch_size: images in a batch.
         ahead: images that may be read before they are needed.
-        strict: raise for the first image that cannot be used.
-        progress: receives messages about skipped files.
+        execution: says whether an image that cannot be used is an error; its progress receives messages about
+            skipped files.
 
     Attributes:
         skipped: files that could not be used.
     """
 
     def __init__(
-        self, folder: SourceFolder, total: int, *, batch_size: int, ahead: int, strict: bool, progress: Progress
+        self, folder: SourceFolder, total: int, *, batch_size: int, ahead: int, execution: Execution = Execution()
     ) -> None:
         self.folder, self.total = folder, total
         self.skipped: list[Skipped] = []
-        self._batch_size, self._ahead, self._strict, self._progress = batch_size, ahead, strict, progress
+        self._batch_size, self._ahead, self._execution = batch_size, ahead, execution
 
     def batches(
         self, items: Iterable[_Item], name_of: Callable[[_Item], Path], pool: ThreadPoolExecutor, task: Task
@@ -95,7 +96,7 @@ class FolderReader:
         """Yield items with their images, in order, without the unreadable ones.
 
         Raises:
-            ImageError: an image cannot be used, with ``strict``.
+            ImageError: an image cannot be used, with ``execution.strict``.
         """
 
         def read(item: _Item) -> tuple[_Item, SourceImage | Skipped]:
@@ -117,14 +118,14 @@ class FolderReader:
         """Count a file as done and skipped.
 
         Raises:
-            ImageError: with ``strict``.
+            ImageError: with ``execution.strict``.
         """
-        if self._strict:
+        if self._execution.strict:
             raise ImageError(skip.path, skip.reason)
         self.skipped.append(skip)
         if len(self.skipped) <= _NAMED_SKIPS:
             count = f"{len(self.skipped)} of {self.total} so far"
-            self._progress.say(f"{skip.path}: {skip.reason}; skipped, {count}")
+            self._execution.progress.say(f"{skip.path}: {skip.reason}; skipped, {count}")
         task.advance()
 
     def check_any_read(self, done: int) -> None:

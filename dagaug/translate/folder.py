@@ -24,8 +24,9 @@ from dagaug.compute.devices import pick_device
 from dagaug.data.image_files import Skipped, encode
 from dagaug.model.trained_model import TrainedModel
 from dagaug.runtime.errors import ImageError, OutputExistsError, UsageError
+from dagaug.runtime.execution import Execution
 from dagaug.runtime.files import explain_write_errors, locked, write_atomically
-from dagaug.runtime.progress import SILENT, Progress, Task
+from dagaug.runtime.progress import Task
 from dagaug.runtime.signals import Interrupted, Stop, stop_on_signals
 from dagaug.translate.batched_translation import BatchTranslator, FolderReader, check_positive
 from dagaug.translate.source_folder import SourceFolder, SourceImage, count_images, images_below
@@ -64,13 +65,10 @@ def translate(
     source: Path,
     out: Path,
     *,
-    device: str = "auto",
-    workers: int = 2,
     batch_size: int = 64,
     keep_size: bool = True,
     overwrite: bool = False,
-    strict: bool = False,
-    progress: Progress = SILENT,
+    execution: Execution = Execution(),
 ) -> Translated:
     """Translate every image below a folder, or continue a run that was stopped.
 
@@ -82,28 +80,25 @@ def translate(
         model: a trained model of ``paper`` mode.
         source: the folder of images.
         out: folder for the PNG files; it must lie outside ``source``.
-        device: where to compute, as for :func:`~dagaug.compute.devices.pick_device`.
-        workers: threads that read and write images.
         batch_size: images computed at a time; halved when memory runs out.
         keep_size: restore the size of each image: a letterboxed patch fills the image, a cropped one is pasted into
             it. False writes patches of the model's size.
         overwrite: start again if ``out`` is finished, was made by another model, or holds other files.
-        strict: fail if an image cannot be used.
-        progress: receives counts and messages.
+        execution: where to compute, and how to read images.
 
     Raises:
         CheckpointError: the model morphs between poses.
         DataError: the folder does not exist or holds no readable image.
-        ImageError: an image cannot be used, with ``strict``.
+        ImageError: an image cannot be used, with ``execution.strict``.
         OutputExistsError, LockedError, StoreError: ``out`` cannot be written.
         UsageError: an option is out of range.
         Interrupted: stopped by a signal; finished files are kept.
     """
     started = time.monotonic()
-    check_positive(workers=workers, batch_size=batch_size)
+    check_positive(batch_size=batch_size)
     job = _FolderTranslation(
-        BatchTranslator(model, pick_device(device), batch_size), source, out, workers=workers, keep_size=keep_size,
-        strict=strict, progress=progress,
+        BatchTranslator(model, pick_device(execution.device), batch_size), source, out, keep_size=keep_size,
+        execution=execution,
     )  # fmt: skip
     identity = {"model": model.sha256, "source": os.path.realpath(source), "keep_size": keep_size}
     with explain_write_errors(out, _KEPT):
@@ -226,24 +221,22 @@ class _FolderTranslation:
         source: Path,
         out: Path,
         *,
-        workers: int,
         keep_size: bool,
-        strict: bool,
-        progress: Progress,
+        execution: Execution,
     ) -> None:
         self._translator, self._source, self._out = translator, source, out
-        self._workers, self._keep_size, self._progress = workers, keep_size, progress
+        self._keep_size, self._execution = keep_size, execution
         self.reader = FolderReader(
             SourceFolder(source, translator.framing), _count(source, out), batch_size=translator.batch_size,
-            ahead=translator.batch_size + 2 * workers, strict=strict, progress=progress,
+            ahead=translator.batch_size + 2 * execution.threads, execution=execution,
         )  # fmt: skip
         self.done = self.found = 0
 
     def run(self, stop: Stop) -> None:
         """Translate the missing images; stop between two batches if ``stop.requested`` becomes True."""
         writes: list[Future[Skipped | None]] = []
-        total = self.reader.total
-        with ThreadPoolExecutor(self._workers) as pool, self._progress.task("Translating", total, "images") as task:
+        threads, progress = self._execution.threads, self._execution.progress
+        with ThreadPoolExecutor(threads) as pool, progress.task("Translating", self.reader.total, "images") as task:
             batches = self.reader.batches(self._missing(task), lambda names: names[0], pool, task)
             try:
                 for batch in batches:

@@ -29,7 +29,8 @@ from dagaug.hdf5.shard_folder import ShardFolder, first_difference, open_shard_f
 from dagaug.hdf5.shards import ShardContent
 from dagaug.model.trained_model import TrainedModel
 from dagaug.runtime.errors import ImageError
-from dagaug.runtime.progress import SILENT, Progress, Task
+from dagaug.runtime.execution import Execution
+from dagaug.runtime.progress import Task
 from dagaug.runtime.signals import Interrupted, Stop, stop_on_signals
 from dagaug.runtime.versions import library_versions
 from dagaug.translate.batched_translation import BatchTranslator, FolderReader, check_positive
@@ -51,14 +52,11 @@ def translate_to_file(
     out: Path,
     *,
     encoding: str = "png",
-    device: str = "auto",
-    workers: int = 2,
     batch_size: int = 64,
     keep_size: bool = True,
     overwrite: bool = False,
-    strict: bool = False,
     images_per_shard: int = 512,
-    progress: Progress = SILENT,
+    execution: Execution = Execution(),
 ) -> Translated:
     """Translate every image below a folder into one HDF5 file, or continue a run that was stopped.
 
@@ -67,30 +65,25 @@ def translate_to_file(
         source: the folder of images.
         out: the HDF5 file to write.
         encoding: ``png``, ``jpeg`` or ``raw``.
-        device: where to compute, as for :func:`~dagaug.compute.devices.pick_device`.
-        workers: threads that read and encode images.
         batch_size: images computed at a time; halved when memory runs out.
         keep_size: as in :func:`dagaug.translate.folder.translate`.
         overwrite: replace a finished file, or an unfinished run of another model or with other options.
-        strict: fail if an image cannot be used.
         images_per_shard: images of a shard.
-        progress: receives counts and messages.
+        execution: where to compute, and how to read images.
 
     Raises:
         CheckpointError: the model morphs between poses.
         DataError: the folder does not exist or holds no readable image.
-        ImageError: an image cannot be used, with ``strict``.
+        ImageError: an image cannot be used, with ``execution.strict``.
         OutputExistsError, LockedError, StoreError: ``out`` cannot be written.
         UsageError: an option is out of range.
         Interrupted: stopped by a signal; finished shards are kept.
     """
-    started = time.monotonic()
-    check_positive(workers=workers, batch_size=batch_size)
+    started, progress = time.monotonic(), execution.progress
+    check_positive(batch_size=batch_size)
     count_images(source)
-    translator = BatchTranslator(model, pick_device(device), batch_size)
-    job = _FileTranslation(
-        translator, source, encoding, workers=workers, keep_size=keep_size, strict=strict, progress=progress
-    )
+    translator = BatchTranslator(model, pick_device(execution.device), batch_size)
+    job = _FileTranslation(translator, source, encoding, keep_size=keep_size, execution=execution)
     # The batch size may change the last bit of a result.
     files = hashlib.sha256(b"\0".join(map(os.fsencode, job.names))).hexdigest()
     identity = {
@@ -143,17 +136,15 @@ class _FileTranslation:
         source: Path,
         encoding: str,
         *,
-        workers: int,
         keep_size: bool,
-        strict: bool,
-        progress: Progress,
+        execution: Execution,
     ) -> None:
         self._translator, self._encoding = translator, encoding
-        self._workers, self._keep_size = workers, keep_size
+        self._threads, self._keep_size = execution.threads, keep_size
         self.names = [(below / name).as_posix() for below, names, _ in images_below(source) for name in names]
         self.reader = FolderReader(
             SourceFolder(source, translator.framing), len(self.names), batch_size=translator.batch_size,
-            ahead=translator.batch_size + 2 * workers, strict=strict, progress=progress,
+            ahead=translator.batch_size + 2 * execution.threads, execution=execution,
         )  # fmt: skip
         default_class = Path(os.path.realpath(source)).name or "images"
         found = [class_of(name, default_class) for name in self.names]
@@ -171,7 +162,7 @@ class _FileTranslation:
         """
         rows = range(len(self.names))[part]
         images: list[tuple[int, bytes, tuple[int, int]]] = []
-        with ThreadPoolExecutor(self._workers) as pool:
+        with ThreadPoolExecutor(self._threads) as pool:
             try:
                 writes: list[tuple[int, Future[_Encoded | Skipped]]] = []
                 for batch in self.reader.batches(rows, lambda row: Path(self.names[row]), pool, task):

@@ -14,12 +14,15 @@ from dagaug.augment.options import AugmentOptions
 from dagaug.augment.run import Augmented
 from dagaug.data.dataset import Dataset
 from dagaug.model.trained_model import TrainedModel
+from dagaug.runtime.execution import Execution
 
 
 def test_the_estimate_counts_what_would_be_made_and_writes_nothing(
     model: TrainedModel, birds: Dataset, judged: AugmentOptions, made: Augmented, tmp_path: Path
 ) -> None:
-    guess = estimate(model, birds, judged.model_copy(update={"encoding": "png"}), tmp_path / "a.h5", device="cpu")
+    guess = estimate(
+        model, birds, judged.model_copy(update={"encoding": "png"}), tmp_path / "a.h5", execution=Execution("cpu")
+    )
     assert (guess.sources, guess.candidates) == (TRAINING_IMAGES, CANDIDATES)
     assert guess.seconds > 0
     assert guess.free > 0

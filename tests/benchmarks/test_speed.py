@@ -46,9 +46,11 @@ from dagaug.hdf5.shards import ShardContent
 from dagaug.hdf5.torch_dataset import AugmentedDataset
 from dagaug.model.trained_model import TrainedModel, load_model
 from dagaug.model.translators import ReferenceTranslator, composite
+from dagaug.runtime.execution import Execution
 from dagaug.training.options import TrainOptions
 from dagaug.training.train import train
 
+CPU = Execution("cpu")
 SIZE = 64
 REFS = 10
 ROWS: list[tuple[str, str, str]] = []
@@ -101,7 +103,7 @@ def make_world(root: Path, *, species: int, per_class: int, size: int = SIZE) ->
     framing = Framing(size=size)
     with quick():
         options = TrainOptions(framing=framing, steps=4, batch_size=4, per_class=4)
-        done = train(options, data, name="birds", out=root / "run", device="cpu", precision="32-true")
+        done = train(options, data, name="birds", out=root / "run", precision="32-true", execution=CPU)
     few = read_patches(data, data.subset(4).train, framing)
     fit_options = FitOptions("test_resnet", size, steps=20, batch_size=16)
     fit(few.images, few.labels, data.classes, fit_options, seed=0).save(root / "judge.safetensors")
@@ -118,7 +120,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 def engine_cost(world: World, tmp_path_factory: pytest.TempPathFactory) -> float:
     """Processor seconds of a candidate, from image files to the finished HDF5 file."""
     out = tmp_path_factory.mktemp("out")
-    run = lambda name, **more: augment(world.model, world.data, world.options(**more), out / name, device="cpu")  # noqa: E731
+    run = lambda name, **more: augment(world.model, world.data, world.options(**more), out / name, execution=CPU)  # noqa: E731
     candidates = run("warm.h5", limit=4).candidates * len(world.data.train) // 4
     return least([partial(run, f"{number}.h5") for number in range(3)]) / candidates
 
@@ -168,7 +170,7 @@ def test_end_to_end_over_one_pair_at_a_time(world: World, engine_cost: float, be
 
     def pair(number: int, precision: AbstractContextManager[object] = none) -> None:
         two = [samples[plan.source[number]], samples[plan.reference[number]]]
-        read = read_patches(world.data, two, framing, workers=1)
+        read = read_patches(world.data, two, framing, execution=Execution(workers=1))
         with torch.inference_mode():
             source, reference = (to_tensor(read.images[row : row + 1], torch.device("cpu")) for row in (0, 1))
             with precision:
@@ -199,7 +201,7 @@ def test_time_of_a_candidate_at_ten_times_the_data(benchmark: Any, tmp_path: Pat
     def each(per_class: int, name: str) -> float:
         options = big.options(refs=2, per_class=per_class, real=False)
         started = time.process_time()
-        done = augment(big.model, big.data, options, tmp_path / name, device="cpu")
+        done = augment(big.model, big.data, options, tmp_path / name, execution=CPU)
         return (time.process_time() - started) / done.candidates
 
     each(16, "warm.h5")
@@ -218,10 +220,12 @@ from dagaug.augment.options import AugmentOptions
 from dagaug.augment.run import augment
 from dagaug.data.layouts import read_dataset
 from dagaug.model.trained_model import load_model
+from dagaug.runtime.execution import Execution
 root, sources = Path(sys.argv[1]), int(sys.argv[2])
 options = AugmentOptions(refs=10, variants=("morph",), weights=root / "judge.safetensors", classifier="test_resnet",
     per_class=sources // 10)
-done = augment(load_model(root / "run"), read_dataset(root / "birds"), options, root / f"{sources}.h5", device="cpu")
+done = augment(load_model(root / "run"), read_dataset(root / "birds"), options, root / f"{sources}.h5",
+    execution=Execution("cpu"))
 assert done.candidates == 10 * sources
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """

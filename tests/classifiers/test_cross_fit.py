@@ -12,6 +12,7 @@ import torch
 from making_classifiers import CLASSES, TINY, Listener, coloured
 
 from dagaug.classifiers.cross_fit import CrossFitted, assign_folds, cross_fit
+from dagaug.runtime.execution import Execution
 
 
 def test_folds_are_stratified_and_keep_copies_together() -> None:
@@ -69,13 +70,27 @@ def test_judges_of_low_accuracy_cause_a_warning_each_time_they_are_used(tmp_path
     for _ in ("trained", "read from the cache"):
         listener = Listener()
         doubtful = cross_fit(
-            noise, np.arange(18) % 3, CLASSES, TINY, folds=2, seed=0, cache=tmp_path / "j", progress=listener
+            noise,
+            np.arange(18) % 3,
+            CLASSES,
+            TINY,
+            folds=2,
+            seed=0,
+            cache=tmp_path / "j",
+            execution=Execution(progress=listener),
         )
         assert doubtful.accuracy < 0.5
         assert f"reach only {doubtful.accuracy:.0%} accuracy" in listener.lines[-1]
         assert "minimum confidence" in listener.lines[-1]
     listener = Listener()
-    sure = cross_fit(*coloured(30), CLASSES, replace(TINY, steps=40, batch_size=12), folds=2, seed=0, progress=listener)
+    sure = cross_fit(
+        *coloured(30),
+        CLASSES,
+        replace(TINY, steps=40, batch_size=12),
+        folds=2,
+        seed=0,
+        execution=Execution(progress=listener),
+    )
     assert sure.accuracy > 0.9
     assert listener.lines == []
 
@@ -103,14 +118,16 @@ def test_the_cache_is_used_for_the_same_and_replaced_for_other_options(tmp_path:
     cache = tmp_path / "judges.safetensors"
     first = cross_fit(images, labels, CLASSES, TINY, folds=2, seed=0, cache=cache)
     listener = Listener()
-    again = cross_fit(images, labels, CLASSES, TINY, folds=2, seed=0, cache=cache, progress=listener)
+    again = cross_fit(
+        images, labels, CLASSES, TINY, folds=2, seed=0, cache=cache, execution=Execution(progress=listener)
+    )
     assert listener.steps == 0
     assert again.accuracy == first.accuracy
     np.testing.assert_array_equal(again.fold_of, first.fold_of)
     np.testing.assert_array_equal(
         again.probabilities(images, np.arange(12)), first.probabilities(images, np.arange(12))
     )
-    cross_fit(images, labels, CLASSES, TINY, folds=2, seed=1, cache=cache, progress=listener)
+    cross_fit(images, labels, CLASSES, TINY, folds=2, seed=1, cache=cache, execution=Execution(progress=listener))
     assert listener.steps == 2 * 6
     assert "other images, options or library versions; training new judges" in listener.lines[-1]
 
@@ -120,6 +137,6 @@ def test_a_damaged_cache_is_trained_anew(tmp_path: Path) -> None:
     cache = tmp_path / "judges.safetensors"
     cache.write_bytes(b"damaged")
     listener = Listener()
-    cross_fit(images, labels, CLASSES, TINY, folds=1, seed=0, cache=cache, progress=listener)
+    cross_fit(images, labels, CLASSES, TINY, folds=1, seed=0, cache=cache, execution=Execution(progress=listener))
     assert "judges.safetensors" in listener.lines[0]
     assert len(CrossFitted.load(cache).classifiers) == 1

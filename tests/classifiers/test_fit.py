@@ -14,6 +14,7 @@ from dagaug.classifiers.augmentation import Augment
 from dagaug.classifiers.classifier import Classifier, hash_images
 from dagaug.classifiers.fit import LIBRARIES, FitOptions, fit, fit_identity
 from dagaug.runtime.errors import TrainingError, UsageError
+from dagaug.runtime.execution import Execution
 from dagaug.runtime.versions import library_versions
 
 
@@ -45,7 +46,7 @@ def test_the_loss_falls_and_progress_counts_every_step() -> None:
     images, labels = coloured(12)
     listener = Listener()
     options = FitOptions("test_resnet", 32, steps=41, batch_size=12, learning_rate=3e-3, augment="none")
-    fit(images, labels, CLASSES, options, seed=0, progress=listener)
+    fit(images, labels, CLASSES, options, seed=0, execution=Execution(progress=listener))
     losses = [float(note.removeprefix("loss ")) for note in listener.notes]
     assert listener.steps == 41
     assert losses[0] == pytest.approx(math.log(3), abs=0.3)

@@ -14,6 +14,7 @@ from jaxtyping import TypeCheckError
 from dagaug.data.foreground import backgrounds, fill_background, grabcut, grabcut_masks
 from dagaug.data.image_files import decode
 from dagaug.data.layouts import read_dataset
+from dagaug.runtime.execution import Execution
 
 AIRCRAFT = Path(__file__).resolve().parents[3] / "shared" / "data" / "aircraft"
 
@@ -91,7 +92,7 @@ def test_many_masks_are_those_of_single_images_in_their_order_for_any_number_of_
     truth = [disc(48, x, 0.5, 0.22) for x in (0.3, 0.4, 0.5, 0.6)]
     images = np.stack([painted(mask, seed) for seed, mask in enumerate(truth)])
     boxes = [None, (0.1, 0.2, 0.6, 0.6), None, None]
-    one, three = (grabcut_masks(images, boxes, workers=workers) for workers in (1, 3))
+    one, three = (grabcut_masks(images, boxes, execution=Execution(workers=workers)) for workers in (1, 3))
     assert np.array_equal(one, three)
     for row, mask in enumerate(truth):
         assert np.array_equal(one[row], np.round(255 * grabcut(images[row], boxes[row])).astype(np.uint8))
@@ -133,7 +134,7 @@ def test_many_backgrounds_are_those_of_single_images_in_their_order() -> None:
     truth = [disc(32, x, 0.5, 0.2) for x in (0.3, 0.5, 0.7)]
     images = np.stack([painted(mask, seed) for seed, mask in enumerate(truth)])
     masks = np.stack([255 * mask.astype(np.uint8) for mask in truth])
-    behind = backgrounds(images, masks, workers=2)
+    behind = backgrounds(images, masks, execution=Execution(workers=2))
     for row in range(3):
         assert np.array_equal(behind[row], fill_background(images[row], truth[row].astype(np.float32))[0])
 

@@ -10,6 +10,7 @@ from making_images import RGB, encoded
 from dagaug.data.loading import load
 from dagaug.data.square_crops import Region, cut
 from dagaug.runtime.errors import DataError, ImageError
+from dagaug.runtime.execution import Execution
 
 
 class Listener:
@@ -43,7 +44,7 @@ def test_load_keeps_the_order_and_skips_what_cannot_be_read(tmp_path: Path, work
     paths[7].write_bytes(encoded(RGB, "JPEG")[:-50])
     paths[20].unlink()
     listener = Listener()
-    loaded = load(paths, size=6, workers=workers, progress=listener)
+    loaded = load(paths, size=6, execution=Execution(workers=workers, progress=listener))
     assert loaded.kept.tolist() == [row for row in range(40) if row not in (7, 20)]
     assert (loaded.images[:, 2, 2, 0] == loaded.kept).all()
     assert loaded.images.shape == (38, 6, 6, 3)
@@ -68,13 +69,13 @@ def test_strict_load_raises_the_first_unreadable_file(tmp_path: Path) -> None:
     for row in (12, 5):
         paths[row].write_bytes(b"")
     with pytest.raises(ImageError, match=r"005\.png"):
-        load(paths, size=4, strict=True)
+        load(paths, size=4, execution=Execution(strict=True))
 
 
 def test_load_of_only_unreadable_files_is_an_error_and_names_ten(tmp_path: Path) -> None:
     listener = Listener()
     with pytest.raises(DataError, match=r"none of 12 images can be read.*0\.png: no such file"):
-        load([tmp_path / f"{row}.png" for row in range(12)], size=4, progress=listener)
+        load([tmp_path / f"{row}.png" for row in range(12)], size=4, execution=Execution(progress=listener))
     assert len(listener.lines) == 11
 
 

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from dagaug.data.dataset import Dataset, Sample
 from dagaug.data.patches import Framing, Patches, read_patches
 from dagaug.runtime.errors import DataError, ImageError
+from dagaug.runtime.execution import Execution
 
 HEIGHT, WIDTH = 120, 160
 BOXES = {
@@ -34,7 +35,9 @@ def dataset(root: Path, boxed: bool = True) -> Dataset:
 
 
 def read(data: Dataset, **options: object) -> Patches:
-    return read_patches(data, data.samples, Framing.model_validate({"size": 64} | options), workers=1)
+    return read_patches(
+        data, data.samples, Framing.model_validate({"size": 64} | options), execution=Execution(workers=1)
+    )
 
 
 @pytest.mark.parametrize("crop", ["box", "none"])
@@ -85,7 +88,7 @@ def test_strictness_raises_the_first_unreadable_file(tmp_path: Path) -> None:
     data = dataset(tmp_path)
     (tmp_path / "corner.png").write_bytes(b"no image")
     with pytest.raises(ImageError, match=r"corner\.png"):
-        read_patches(data, data.samples, Framing(), workers=1, strict=True)
+        read_patches(data, data.samples, Framing(), execution=Execution(workers=1, strict=True))
 
 
 def test_where_nothing_can_be_read_the_data_are_to_blame(tmp_path: Path) -> None:
@@ -98,7 +101,7 @@ def test_where_nothing_can_be_read_the_data_are_to_blame(tmp_path: Path) -> None
 
 def test_only_the_given_samples_are_read_in_the_given_order(tmp_path: Path) -> None:
     data = dataset(tmp_path)
-    patches = read_patches(data, data.samples[2:0:-1], Framing(size=32), workers=2)
+    patches = read_patches(data, data.samples[2:0:-1], Framing(size=32), execution=Execution(workers=2))
     assert patches.labels.tolist() == [2, 1]
     assert patches.images.shape == (2, 32, 32, 3)
 

@@ -14,6 +14,7 @@ from dagaug.birds import dataset
 from dagaug.hdf5.reader import Store
 from dagaug.hdf5.verify import verify
 from dagaug.model.trained_model import load_model
+from dagaug.runtime.execution import Execution
 from dagaug.runtime.progress import SILENT
 from dagaug.runtime.signals import Interrupted
 from dagaug.training.options import TrainOptions
@@ -85,7 +86,9 @@ def test_the_same_demo_again_trains_nothing_twice_and_gives_the_same(shown: Outp
 @pytest.mark.slow
 def test_a_stopped_demo_resumes(tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
-        demo.run_demo(tmp_path / "d", steps=2, refs=1, seeds=2, device="cpu", progress=interrupt_at_step(1))
-    done = demo.run_demo(tmp_path / "d", steps=2, refs=1, seeds=2, device="cpu")
+        demo.run_demo(
+            tmp_path / "d", steps=2, refs=1, seeds=2, execution=Execution("cpu", progress=interrupt_at_step(1))
+        )
+    done = demo.run_demo(tmp_path / "d", steps=2, refs=1, seeds=2, execution=Execution("cpu"))
     assert done.trained.resumed_at == 1
     assert {path.name for path in (tmp_path / "d").iterdir()} == MADE

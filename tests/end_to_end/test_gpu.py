@@ -16,6 +16,7 @@ from dagaug.hdf5.reader import Store
 from dagaug.model.checkpoint import MODEL_FILE
 from dagaug.model.random_warps import jitter_colours
 from dagaug.model.trained_model import load_model
+from dagaug.runtime.execution import Execution
 from dagaug.training.train import train
 
 pytestmark = pytest.mark.gpu
@@ -31,7 +32,7 @@ def test_colours_are_mixed_alike_and_only_their_noise_is_of_the_device() -> None
 @pytest.mark.usefixtures("quickly")
 def test_a_training_ends_with_finite_weights(birds: Dataset, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    done = train(options(), birds, name="birds", out=run, device="auto")
+    done = train(options(), birds, name="birds", out=run)
     assert done.steps == STEPS
     assert all(
         tensor.isfinite().all() for tensor in tensors_of(run / MODEL_FILE).values() if tensor.is_floating_point()
@@ -44,7 +45,8 @@ def test_morphs_of_a_gpu_are_those_of_a_cpu_within_a_few_grey_levels(
     images = []
     for device in ("cuda", "cpu"):
         chosen = AugmentOptions(refs=2, keep="all", min_confidence=0.0, weights=birds_judge, encoding="raw")
-        out = augment(load_model(birds_run), birds, chosen, tmp_path / f"{device}.h5", device=device).out
+        execution = Execution(device)
+        out = augment(load_model(birds_run), birds, chosen, tmp_path / f"{device}.h5", execution=execution).out
         with Store(out) as file:
             rows = np.flatnonzero(file.images.synthetic)
             images.append(np.stack([file.image(int(row)) for row in rows]).astype(float))

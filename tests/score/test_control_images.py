@@ -26,6 +26,7 @@ from dagaug.hdf5.reader import Store
 from dagaug.hdf5.schema import Images
 from dagaug.model.trained_model import load_model
 from dagaug.runtime.errors import CheckpointError, DataError
+from dagaug.runtime.execution import Execution
 from dagaug.score.control_images import Controls, find_checkpoint
 from dagaug.score.experiment import score
 from dagaug.score.leak_checks import check_selector
@@ -36,7 +37,7 @@ WHOLE = 64
 
 def make(birds: Dataset, run: Path, judge: Path, out: Path, **changes: object) -> Path:
     options = {"refs": 2, "min_confidence": 0.0, "weights": judge, "encoding": "png"} | changes
-    augment(load_model(run), birds, AugmentOptions(**options), out, device="cpu")  # type: ignore[arg-type]
+    augment(load_model(run), birds, AugmentOptions(**options), out, execution=Execution("cpu"))  # type: ignore[arg-type]
     return out
 
 

@@ -20,6 +20,7 @@ from dagaug.classifiers.backbones import build
 from dagaug.data.dataset import Dataset
 from dagaug.hdf5.reader import Store
 from dagaug.runtime.errors import UsageError
+from dagaug.runtime.execution import Execution
 from dagaug.score.experiment import _half_and_half, score
 from dagaug.score.image_sets import ImageSet, TracedImageSet
 from dagaug.score.results import ScoreResult
@@ -69,7 +70,7 @@ def test_the_result_is_plain_json(small: tuple[Path, Path, ScoreResult]) -> None
 def test_finished_runs_are_not_trained_again(data: Dataset, small: tuple[Path, Path, ScoreResult]) -> None:
     path, resume, before = small
     listener = Listener()
-    again = score(data, path, OPTIONS, resume=resume, progress=listener)
+    again = score(data, path, OPTIONS, resume=resume, execution=Execution(progress=listener))
     assert again == before
     assert listener.steps == 0
 
@@ -82,7 +83,7 @@ def test_a_killed_score_resumes_with_the_same_result(
     torn = tmp_path / "torn.jsonl"
     torn.write_text("".join(lines[:2]) + lines[2][:40])
     listener = Listener()
-    again = score(data, path, OPTIONS, resume=torn, progress=listener)
+    again = score(data, path, OPTIONS, resume=torn, execution=Execution(progress=listener))
     assert listener.steps == 2 * 4
     assert [run.accuracy for run in again.runs] == [run.accuracy for run in before.runs]
     assert score(data, path, OPTIONS, resume=torn) == again
@@ -95,7 +96,7 @@ def test_other_options_do_not_reuse_finished_runs(
     copy.write_bytes(small[1].read_bytes())
     listener = Listener()
     longer = replace(OPTIONS, fit=replace(OPTIONS.fit, steps=5))
-    score(data, small[0], longer, resume=copy, progress=listener)
+    score(data, small[0], longer, resume=copy, execution=Execution(progress=listener))
     assert listener.steps == 4 * 5
 
 
@@ -105,7 +106,13 @@ def test_runs_without_synthetic_images_are_reused_for_another_file(
     copy = tmp_path / "runs.jsonl"
     copy.write_bytes(small[1].read_bytes())
     listener = Listener()
-    score(data, write_store(tmp_path / "other.h5", data, source=7), OPTIONS, resume=copy, progress=listener)
+    score(
+        data,
+        write_store(tmp_path / "other.h5", data, source=7),
+        OPTIONS,
+        resume=copy,
+        execution=Execution(progress=listener),
+    )
     assert listener.steps == 2 * 4
 
 
@@ -116,7 +123,9 @@ def test_several_workers_give_the_same_result(
     path, _, before = small
     listener = Listener()
     cpu = torch.device("cpu")
-    again = score(data, path, OPTIONS, device=(cpu, cpu), resume=tmp_path / "runs.jsonl", progress=listener)
+    again = score(
+        data, path, OPTIONS, devices=(cpu, cpu), resume=tmp_path / "runs.jsonl", execution=Execution(progress=listener)
+    )
     assert listener.steps == 4 * 4
     assert [(run.arm, run.seed, run.predictions) for run in again.runs] == [
         (run.arm, run.seed, run.predictions) for run in before.runs
@@ -134,7 +143,7 @@ def test_linear_probes_of_several_workers_give_the_same_result(
     save_file(build("test_resnet", 2, size=32).model.state_dict(), weights)
     probing = replace(OPTIONS, mode="linear-probe", fit=replace(OPTIONS.fit, weights=weights, steps=20))
     cpu = torch.device("cpu")
-    alone, together = (score(data, small[0], probing, device=devices) for devices in (cpu, (cpu, cpu)))
+    alone, together = (score(data, small[0], probing, devices=devices) for devices in ((cpu,), (cpu, cpu)))
     assert [run.predictions for run in alone.runs] == [run.predictions for run in together.runs]
     assert alone.arms == together.arms
 

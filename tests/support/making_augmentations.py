@@ -18,6 +18,8 @@ from dagaug.data.dataset import Dataset
 from dagaug.hdf5.reader import Store
 from dagaug.hdf5.shard_folder import ShardFolder
 from dagaug.model.trained_model import TrainedModel
+from dagaug.runtime.execution import Execution
+from dagaug.runtime.progress import SILENT, Progress
 
 REFS = 2
 CANDIDATES = TRAINING_IMAGES * REFS * len(DEFAULT_VARIANTS)
@@ -35,10 +37,13 @@ def run(
     out: Path,
     *,
     shard_sizes: ShardSizes = SHARD_SIZES,
+    strict: bool = False,
+    progress: Progress = SILENT,
     **more: Any,
 ) -> Augmented:
     """Augment in one thread on the CPU."""
-    return augment(model, data, options, out, device="cpu", workers=1, shard_sizes=shard_sizes, **more)
+    execution = Execution("cpu", 1, strict, progress)
+    return augment(model, data, options, out, shard_sizes=shard_sizes, execution=execution, **more)
 
 
 def morphs_of(store: Store) -> np.ndarray:

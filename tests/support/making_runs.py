@@ -24,6 +24,7 @@ from dagaug.data.dataset import Dataset
 from dagaug.data.foreground import grabcut_masks
 from dagaug.data.patches import Framing, read_patches
 from dagaug.model import checkpoint
+from dagaug.runtime.execution import Execution
 from dagaug.runtime.progress import SILENT
 from dagaug.training import modes
 from dagaug.training.options import TrainOptions
@@ -54,8 +55,10 @@ def train_small(
     **changes: Any,
 ) -> Trained:
     """Train in 32 bits on the CPU, where a step gives the same bits every time."""
-    more = {"progress": progress, "schedule": schedule, "overwrite": overwrite}
-    return train(options(**changes), data, name="birds", out=out, device="cpu", precision="32-true", **more)
+    return train(
+        options(**changes), data, name="birds", out=out, precision="32-true", schedule=schedule, overwrite=overwrite,
+        execution=Execution("cpu", progress=progress),
+    )  # fmt: skip
 
 
 _known_masks: dict[bytes, np.ndarray] = {}

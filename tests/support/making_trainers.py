@@ -9,6 +9,7 @@ from making_runs import options
 
 from dagaug.data.dataset import Dataset
 from dagaug.model.trained_model import build_translator
+from dagaug.runtime.execution import Execution
 from dagaug.training.fabric import make_fabric
 from dagaug.training.train import build_mode
 from dagaug.training.trainer import Trainer
@@ -19,5 +20,5 @@ def new_trainer(data: Dataset, **changes: Any) -> Trainer:
     resolved = options(**changes).resolved()
     torch.manual_seed(resolved.seed)
     translator = build_translator(resolved.mode, resolved.attention)
-    mode = build_mode(data, resolved, translator, workers=1)
+    mode = build_mode(data, resolved, translator, execution=Execution(workers=1))
     return Trainer(make_fabric("cpu", "32-true"), mode, translator, resolved)

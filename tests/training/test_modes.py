@@ -22,6 +22,7 @@ from dagaug.model.trained_model import build_translator
 from dagaug.model.translators import PaperTranslator, ReferenceTranslator
 from dagaug.report.contact_sheets import contact_sheet
 from dagaug.runtime.errors import DataError
+from dagaug.runtime.execution import Execution
 from dagaug.training.modes import PaperMode, ReferenceMode, TrainingMode
 
 pytestmark = pytest.mark.usefixtures("quickly")
@@ -32,7 +33,14 @@ def reference_mode(data: Dataset, *, seed: int = 0) -> ReferenceMode:
     translator = build_translator("reference", AttentionSettings(3, 0.3))
     assert isinstance(translator, ReferenceTranslator)
     return ReferenceMode(
-        data, FRAMING, translator, distance="l2", weights=None, without=frozenset(), seed=seed, workers=1
+        data,
+        FRAMING,
+        translator,
+        distance="l2",
+        weights=None,
+        without=frozenset(),
+        seed=seed,
+        execution=Execution(workers=1),
     )
 
 
@@ -41,7 +49,14 @@ def paper_mode(domains: Domains, *, seed: int = 0) -> PaperMode:
     translator = build_translator("paper", AttentionSettings(1, 0.9))
     assert isinstance(translator, PaperTranslator)
     return PaperMode(
-        domains, FRAMING, translator, distance="l2", weights=None, without=frozenset(), seed=seed, workers=1
+        domains,
+        FRAMING,
+        translator,
+        distance="l2",
+        weights=None,
+        without=frozenset(),
+        seed=seed,
+        execution=Execution(workers=1),
     )
 
 

@@ -43,6 +43,7 @@ from dagaug.model.task_presets import PRESETS
 from dagaug.model.trained_model import GENERAL_FILE, Translator, build_translator, load_model
 from dagaug.model.translators import ReferenceTranslator
 from dagaug.runtime.errors import DataError, OutputExistsError, TrainingError, UsageError
+from dagaug.runtime.execution import Execution
 from dagaug.runtime.progress import SILENT
 from dagaug.runtime.signals import Interrupted
 from dagaug.training import losses
@@ -52,6 +53,8 @@ from dagaug.training.train import Schedule, load_start, train
 from dagaug.translate.folder import translate
 
 pytestmark = pytest.mark.usefixtures("quickly")
+
+CPU = Execution("cpu")
 
 PARTS = ("dae", "cst", "sym", "d2")
 
@@ -95,7 +98,7 @@ def test_the_seed_determines_the_bits_of_a_training(birds_run: Path, birds: Data
 def test_sample_images_are_made_as_often_as_asked_and_at_the_end(birds: Dataset, tmp_path: Path) -> None:
     seen: list[tuple[int, Snapshot]] = []
     train(
-        options(steps=6), birds, name="birds", out=tmp_path / "run", device="cpu", precision="32-true",
+        options(steps=6), birds, name="birds", out=tmp_path / "run", precision="32-true", execution=CPU,
         sheets=3, watch=lambda run, step, snapshot: seen.append((step, snapshot)),
     )  # fmt: skip
     assert [step for step, _ in seen] == [2, 4, 6]
@@ -218,7 +221,7 @@ def test_other_data_on_the_same_folder_are_refused(birds_run: Path, birds: Datas
 def test_overwriting_begins_anew(birds_run: Path, birds: Dataset, tmp_path: Path) -> None:
     shutil.copytree(birds_run, tmp_path / "run")
     done = train(
-        options(steps=2), birds, name="birds", out=tmp_path / "run", device="cpu", overwrite=True
+        options(steps=2), birds, name="birds", out=tmp_path / "run", overwrite=True, execution=CPU
     )  # fmt: skip
     assert (done.already, done.steps, done.resumed_at) == (False, 2, 0)
     assert [line["step"] for line in logged(tmp_path / "run")] == [2]
@@ -318,7 +321,7 @@ def test_two_folders_train_by_a_preset_of_the_paper_and_translate_reads_the_resu
     model = load_model(run)
     assert (model.card.mode, model.card.regions) == ("paper", PRESETS["digits"].attention.regions)
     assert model.card.classes == (("0", "1") if labelled else ())
-    done = translate(model, root / "trainA", tmp_path / "translated", device="cpu")
+    done = translate(model, root / "trainA", tmp_path / "translated", execution=CPU)
     assert (done.images, done.skipped) == (6, ())
     for written in (tmp_path / "translated").rglob("*.png"):
         assert cv2.imread(str(written)).shape == (24, 24, 3)
@@ -350,9 +353,12 @@ def test_a_preset_refuses_data_of_the_other_kind(birds: Dataset, birds_folder: P
 
 @pytest.mark.parametrize(("name", "value"), [("device", "abacus"), ("precision", "8-bit")])
 def test_an_unknown_device_or_precision_is_an_error(birds: Dataset, tmp_path: Path, name: str, value: str) -> None:
-    arguments: Any = {"device": "cpu", name: value}
+    values = {"device": "cpu", "precision": "auto", name: value}
+    execution = Execution(values["device"])
     with pytest.raises(UsageError, match=rf"{name}={value}: choose "):
-        train(options(), birds, name="birds", out=tmp_path / "run", **arguments)
+        train(
+            options(), birds, name="birds", out=tmp_path / "run", precision=values["precision"], execution=execution
+        )  # fmt: skip
 
 
 def test_images_of_one_readable_class_are_refused(birds: Dataset, tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from dagaug.runtime.errors import (
     StoreError,
     UsageError,
 )
+from dagaug.runtime.execution import Execution
 from dagaug.runtime.files import locked
 from dagaug.runtime.signals import Interrupted
 from dagaug.translate.folder import MANIFEST, translate
@@ -65,7 +66,7 @@ def pictures_in(out: Path) -> dict[str, bytes]:
 
 def test_names_folders_and_sizes_are_kept(model: TrainedModel, source: Path, tmp_path: Path) -> None:
     watching = Watching()
-    result = translate(model, source, tmp_path / "out", progress=watching)
+    result = translate(model, source, tmp_path / "out", execution=Execution(progress=watching))
     assert tuple(pictures_in(tmp_path / "out")) == RESULTS
     assert (result.images, result.found, result.skipped) == (4, 0, ())
     assert (watching.done, watching.total) == (4, 4)
@@ -135,7 +136,7 @@ def spoil(source: Path) -> list[Path]:
 def test_unreadable_images_are_skipped_and_listed(model: TrainedModel, source: Path, tmp_path: Path) -> None:
     bad = spoil(source)
     watching = Watching()
-    result = translate(model, source, tmp_path / "out", batch_size=2, progress=watching)
+    result = translate(model, source, tmp_path / "out", batch_size=2, execution=Execution(progress=watching))
     assert sorted(skip.path for skip in result.skipped) == sorted(bad)
     assert tuple(pictures_in(tmp_path / "out")) == RESULTS
     assert watching.done == watching.total == 7
@@ -155,7 +156,7 @@ def test_a_repaired_image_is_translated_by_the_next_call(model: TrainedModel, so
 def test_strict_raises_the_first(model: TrainedModel, source: Path, tmp_path: Path) -> None:
     spoil(source)
     with pytest.raises(ImageError, match=r"empty\.jpg: not a readable image"):
-        translate(model, source, tmp_path / "out", strict=True)
+        translate(model, source, tmp_path / "out", execution=Execution(strict=True))
 
 
 def test_no_readable_image_is_an_error(model: TrainedModel, tmp_path: Path) -> None:
@@ -206,7 +207,7 @@ def test_a_signal_stops_after_the_batch_and_the_same_call_resumes(
     out = tmp_path / "out"
     stopping = Watching(lambda done: signal.raise_signal(number) if done == 3 else None)
     with pytest.raises(Interrupted, match=f"are kept in {out}; run the same command again"):
-        translate(copier, tmp_path / "in", out, batch_size=2, progress=stopping)
+        translate(copier, tmp_path / "in", out, batch_size=2, execution=Execution(progress=stopping))
     kept = pictures_in(out)
     assert 3 <= len(kept) < 12
     assert kept.items() <= straight.items()
@@ -259,7 +260,7 @@ def test_overwrite_redoes_finished_outputs_and_resumes_unfinished_ones(copier: T
     translate(copier, folder, out)
     stopping = Watching(lambda done: signal.raise_signal(signal.SIGINT) if done == 3 else None)
     with pytest.raises(Interrupted):
-        translate(copier, folder, out, overwrite=True, batch_size=2, progress=stopping)
+        translate(copier, folder, out, overwrite=True, batch_size=2, execution=Execution(progress=stopping))
     assert len(pictures_in(out)) < 12
     assert translate(copier, folder, out, overwrite=True).found >= 3
 
@@ -382,6 +383,6 @@ def test_missing_and_empty_folders_and_options_out_of_range_are_refused(copier: 
     (tmp_path / "in").mkdir()
     with pytest.raises(DataError, match="no images found"):
         translate(copier, tmp_path / "in", tmp_path / "out")
-    with pytest.raises(UsageError, match="workers=0: give at least 1"):
-        translate(copier, tmp_path / "in", tmp_path / "out", workers=0)
+    with pytest.raises(UsageError, match="batch_size=0: give at least 1"):
+        translate(copier, tmp_path / "in", tmp_path / "out", batch_size=0)
     assert not (tmp_path / "out").exists()

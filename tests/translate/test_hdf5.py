@@ -20,6 +20,7 @@ from dagaug.hdf5.torch_dataset import AugmentedDataset
 from dagaug.hdf5.verify import verify
 from dagaug.model.trained_model import TrainedModel
 from dagaug.runtime.errors import CheckpointError, DataError, ImageError, OutputExistsError, UsageError
+from dagaug.runtime.execution import Execution
 from dagaug.runtime.signals import Interrupted
 from dagaug.translate.folder import translate
 from dagaug.translate.hdf5 import translate_to_file
@@ -58,7 +59,7 @@ def test_every_image_is_there_with_its_name_size_class_and_split(
     copier: TrainedModel, source: Path, tmp_path: Path
 ) -> None:
     watching = Watching()
-    result = translate_to_file(copier, source, tmp_path / "x.h5", progress=watching)
+    result = translate_to_file(copier, source, tmp_path / "x.h5", execution=Execution(progress=watching))
     assert (result.images, result.found, result.skipped, watching.done) == (5, 0, (), 5 + MERGED)
     verify(tmp_path / "x.h5")
     with Store(tmp_path / "x.h5") as store:
@@ -106,9 +107,9 @@ def test_unreadable_images_are_skipped_and_listed_in_the_file(
     (source / "empty.jpg").write_bytes(b"")
     (source / "Zaunkönig" / "page.jpg").write_text("<html>")
     with pytest.raises(ImageError, match=r"empty\.jpg"):
-        translate_to_file(copier, source, tmp_path / "x.h5", strict=True)
+        translate_to_file(copier, source, tmp_path / "x.h5", execution=Execution(strict=True))
     watching = Watching()
-    result = translate_to_file(copier, source, tmp_path / "x.h5", progress=watching)
+    result = translate_to_file(copier, source, tmp_path / "x.h5", execution=Execution(progress=watching))
     assert (result.images, len(result.skipped), watching.done) == (5, 2, 7 + MERGED)
     assert watching.said[-1].endswith("skipped, 2 of 7 so far")
     with Store(tmp_path / "x.h5") as store:
@@ -125,7 +126,7 @@ def test_a_signal_keeps_finished_shards_and_the_same_call_ends_with_the_same_byt
     small(copier, folder, tmp_path / "straight.h5", batch_size=2)
     stopping = Watching(lambda done: signal.raise_signal(signal.SIGINT) if done == 6 else None)
     with pytest.raises(Interrupted, match="8 images are kept"):
-        small(copier, folder, out, batch_size=2, progress=stopping)
+        small(copier, folder, out, batch_size=2, execution=Execution(progress=stopping))
     assert not out.exists()
     with pytest.raises(OutputExistsError, match="batch_size = 2, but this run has batch_size = 3"):
         small(copier, folder, out, batch_size=3)
@@ -174,8 +175,8 @@ def test_unusable_input_is_one_line_and_leaves_no_file(copier: TrainedModel, tmp
     with pytest.raises(DataError, match="no such folder"):
         translate_to_file(copier, tmp_path / "in", tmp_path / "x.h5")
     many(tmp_path / "in", 1)
-    with pytest.raises(UsageError, match="workers=0: give at least 1"):
-        translate_to_file(copier, tmp_path / "in", tmp_path / "x.h5", workers=0)
+    with pytest.raises(UsageError, match="batch_size=0: give at least 1"):
+        translate_to_file(copier, tmp_path / "in", tmp_path / "x.h5", batch_size=0)
     reference = made(tmp_path / "model.safetensors", "reference")
     with pytest.raises(CheckpointError, match="use dagaug augment"):
         translate_to_file(reference, tmp_path / "in", tmp_path / "x.h5")
