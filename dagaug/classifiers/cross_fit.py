@@ -277,8 +277,8 @@ def _fit_heads(
 def _warn_if_weak(fitted: CrossFitted, progress: Progress) -> None:
     if fitted.accuracy < TRUSTED_ACCURACY:
         progress.say(
-            f"The judges reach only {fitted.accuracy:.0%} accuracy on held-out real images, so by default they reject no "
-            "morphs. Set a minimum confidence or reject mislabelled morphs to change this; another classifier or "
+            f"The judges reach only {fitted.accuracy:.0%} accuracy on held-out real images, so by default they reject "
+            "no morphs. Set a minimum confidence or reject mislabelled morphs to change this; another classifier or "
             "pretrained weights may judge better."
         )
 

@@ -207,9 +207,7 @@ class ShardFile:
             for first, last, sha256 in zip(offset, offset[1:], arrays["images/sha256"], strict=False)
         ):
             self.path.unlink(missing_ok=True)
-            raise StoreError(
-                f"{self.path}: was damaged and has been removed; run the same command to make it again"
-            )
+            raise StoreError(f"{self.path}: was damaged and has been removed; run the same command to make it again")
         del arrays["content_sha256"]
         yield from arrays.items()
 
