@@ -16,7 +16,7 @@ from dagaug.compute.tensors import to_tensor
 from dagaug.data.dataset import Dataset, Split
 from dagaug.data.patches import Patches, read_patches
 from dagaug.model.trained_model import TrainedModel
-from dagaug.model.translators import ReferenceTranslator
+from dagaug.model.training_free import PoseTranslator
 from dagaug.runtime.errors import DataError, UsageError
 from dagaug.runtime.execution import Execution
 from dagaug.runtime.progress import Progress
@@ -146,10 +146,13 @@ def _carried_parts(
     device: torch.device,
 ) -> Float32[np.ndarray, "B P 2"]:
     """Where in the sources the flow takes the references' parts from, x and y in [0, 1]."""
-    translator = cast(ReferenceTranslator, model.translator).to(device)
+    translator, boxes = cast(PoseTranslator, model.translator).to(device), patches.boxes()
     with torch.inference_mode():
-        source, appearance = translator.read(to_tensor(patches.images[pairs[:, 0]], device))
-        reference, _ = translator.read(to_tensor(patches.images[pairs[:, 1]], device))
+        images = to_tensor(patches.images[pairs[:, 0]], device)
+        source = translator.structure(images, [boxes[row] for row in pairs[:, 0]])
+        appearance = translator.appearance(images, source)  # type: ignore[arg-type]
+        images = to_tensor(patches.images[pairs[:, 1]], device)
+        reference = translator.structure(images, [boxes[row] for row in pairs[:, 1]])
         flow: Tensor = translator(appearance, source, reference).flow.permute(0, 3, 1, 2).float()
         where = torch.from_numpy(positions[pairs[:, 1]]).to(device)[:, None] * 2 - 1  # B 1 P 2
         ends = F.grid_sample(flow, where, padding_mode="border", align_corners=False)[:, :, 0].mT
@@ -165,12 +168,14 @@ def _measure_masks(
     progress: Progress,
 ) -> tuple[float, float]:
     """Share of visible parts inside the masks, and the masks' mean share of the patches."""
-    dae, side = model.translator.to(device).dae, patches.images.shape[1]
+    translator, side = cast(PoseTranslator, model.translator).to(device), patches.images.shape[1]
+    boxes = patches.boxes()
     hits, area = [], []
     with torch.inference_mode(), progress.task("Measuring the masks", len(patches.images), "images") as task:
         for first in range(0, len(patches.images), _BATCH):
             images = patches.images[first : first + _BATCH]
-            masks = dae.structure(to_tensor(images, device))[0].object[:, 0].cpu().numpy() > 0.5
+            part = boxes[first : first + _BATCH]
+            masks = translator.object_masks(to_tensor(images, device), part)[:, 0].cpu().numpy() > 0.5
             for row, mask in enumerate(masks, start=first):
                 x, y = (positions[row, visible[row]] * side).astype(np.int64).T
                 hits.append(mask[y, x])

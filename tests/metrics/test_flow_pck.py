@@ -1,0 +1,58 @@
+"""PCK of the flow on the built-in birds, whose parts are known exactly."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from dagaug.data.dataset import Dataset
+from dagaug.data.patches import Framing, read_patches
+from dagaug.metrics.flow_pck import measure_flow, part_positions
+from dagaug.model.trained_model import TrainedModel, load_model
+from dagaug.runtime.errors import DataError
+from dagaug.runtime.execution import Execution
+
+CPU = Execution(device="cpu")
+
+
+@pytest.fixture(scope="module")
+def model(birds_run: Path) -> TrainedModel:
+    return load_model(birds_run)
+
+
+def test_parts_lie_in_the_patches_where_the_regions_say(birds: Dataset) -> None:
+    patches = read_patches(birds, birds.train, Framing(size=64), execution=CPU)
+    positions, visible = part_positions(patches)
+    left, top, side = patches.regions[0].pixels()
+    number, x, y = patches.samples[0].parts[0]
+    numbers = sorted({part[0] for sample in patches.samples for part in sample.parts})
+    assert positions[0, numbers.index(number)] == pytest.approx([(x - left) / side, (y - top) / side])
+    assert visible.any(1).all()
+
+
+def test_the_measure_counts_all_visible_parts_of_the_pairs(birds: Dataset, model: TrainedModel) -> None:
+    found = measure_flow(model, birds, pairs=6, execution=CPU)
+    assert found.pairs == 6
+    assert found.parts >= 3 * 6
+    assert found.images == len(birds.test)
+    assert found.split == "test"
+    assert 0 <= found.pck_fine <= found.pck <= 1
+    assert 0 <= found.inside <= 1
+    assert 0 < found.area < 1
+    assert found == measure_flow(model, birds, pairs=6, execution=CPU)
+
+
+def test_leaving_parts_in_place_is_measured_beside(birds: Dataset, model: TrainedModel) -> None:
+    """Two copies of one image have all their parts in the same places."""
+    one = next(sample for sample in birds.samples if len(sample.parts) >= 3)
+    twice = (replace(one, split="test"), replace(one, split="test"))
+    found = measure_flow(model, replace(birds, samples=twice), pairs=2, execution=CPU)
+    assert found.in_place == 1
+
+
+def test_data_without_parts_are_refused(birds: Dataset, model: TrainedModel) -> None:
+    bare = replace(birds, samples=tuple(replace(sample, parts=()) for sample in birds.samples))
+    with pytest.raises(DataError, match=r"has no part points \(parts/part_locs.txt\) in its test images"):
+        measure_flow(model, bare, execution=CPU)
