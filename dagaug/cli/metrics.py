@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,11 +16,13 @@ from dagaug.cli.shared_options import (
     PerClass,
     Quiet,
     Seed,
-    StoreFile,
     Workers,
 )
 from dagaug.runtime.errors import UsageError
 from dagaug.runtime.execution import Execution
+
+if TYPE_CHECKING:
+    from dagaug.cli.terminal import Terminal
 
 __all__ = ["metrics"]
 
@@ -29,7 +31,9 @@ _MEASURES = "Measures"
 
 
 def metrics(
-    file: StoreFile,
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="HDF5 file written by dagaug augment; with --parts a run.")
+    ],
     data: OptionalData = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -42,6 +46,15 @@ def metrics(
             rich_help_panel=_PAIRS,
         ),
     ] = None,
+    parts: Annotated[
+        bool,
+        typer.Option(
+            "--parts",
+            help="Measure the flow and the masks of a model by the annotated parts of the test images instead; FILE is "
+            "then a run folder or model.safetensors.",
+            rich_help_panel=_PAIRS,
+        ),
+    ] = False,
     oracle: Annotated[
         Path | None,
         typer.Option(
@@ -125,6 +138,9 @@ def metrics(
 
     terminal = Terminal(as_json=as_json, quiet=quiet)
     execution = Execution(device, workers, progress=terminal)
+    if parts:
+        _measure_parts(file, data, seed, terminal, execution)
+        return
     with Store(file) as store:
         header = store.header
     dataset = read_stored_dataset(data or data_folder(header, file, f"dagaug metrics {file} DATA"), header)
@@ -154,3 +170,20 @@ def metrics(
         cache=file.with_name(f"{file.stem}-judge.safetensors") if writable else None,
     )  # fmt: skip
     terminal.result(asdict(measured), metrics_lines(measured), table=metrics_table(measured))
+
+
+def _measure_parts(run: Path, data: Path | None, seed: int, terminal: "Terminal", execution: Execution) -> None:
+    """PCK of a model's flow, and how many parts its masks hold."""
+    from dagaug.cli.result_text import flow_lines
+    from dagaug.data.layouts import read_dataset
+    from dagaug.metrics.flow_pck import measure_flow
+    from dagaug.model.trained_model import load_model
+
+    if data is None:
+        raise UsageError("needs the data folder: dagaug metrics RUN DATA --parts", option="parts", value=True)
+    model = load_model(run)
+    drawn = model.card.split_seed
+    found = measure_flow(
+        model, read_dataset(data, seed=seed if drawn is None else drawn), seed=seed, execution=execution
+    )
+    terminal.result(asdict(found), flow_lines(found))

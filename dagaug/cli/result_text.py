@@ -11,10 +11,11 @@ from rich.table import Table
 if TYPE_CHECKING:
     from dagaug.metrics.answer_comparison import PairsEvaluation
     from dagaug.metrics.evaluate import Evaluation
+    from dagaug.metrics.flow_pck import FlowPck
     from dagaug.score.results import ScoreResult
     from dagaug.score.statistics import ConfidenceInterval
 
-__all__ = ["metrics_lines", "metrics_table", "pairs_lines", "pairs_table", "score_lines", "score_table"]
+__all__ = ["flow_lines", "metrics_lines", "metrics_table", "pairs_lines", "pairs_table", "score_lines", "score_table"]
 
 
 def score_table(result: ScoreResult) -> Table:
@@ -130,6 +131,16 @@ def metrics_lines(result: Evaluation) -> list[str]:
             f"{found.of_mean_place:.1%} for the mean position of each part as prediction."
         )
     return [*lines, *result.remarks]
+
+
+def flow_lines(found: FlowPck) -> list[str]:
+    """Sentences on the flow and the masks of a model."""
+    return [
+        f"PCK@0.1 of the flow: {found.pck:.1%} ({found.parts:,} parts in {found.pairs} pairs of {found.split} images); "
+        f"{found.in_place:.1%} if every part stays where it is. PCK@0.05: {found.pck_fine:.1%}.",
+        f"Masks: {found.inside:.1%} of the visible parts lie inside, at {found.area:.1%} of the patch "
+        f"({found.images} images).",
+    ]
 
 
 def pairs_table(result: PairsEvaluation) -> Table:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from making_runs import dagaug
 
 from dagaug.data.dataset import Dataset
 from dagaug.data.patches import Framing, read_patches
@@ -56,3 +58,12 @@ def test_data_without_parts_are_refused(birds: Dataset, model: TrainedModel) -> 
     bare = replace(birds, samples=tuple(replace(sample, parts=()) for sample in birds.samples))
     with pytest.raises(DataError, match=r"has no part points \(parts/part_locs.txt\) in its test images"):
         measure_flow(model, bare, execution=CPU)
+
+
+def test_the_command_prints_the_measure(birds_folder: Path, birds_run: Path) -> None:
+    done = dagaug("metrics", birds_run, birds_folder, "--parts", "--device", "cpu", "--json")
+    assert done.code == 0
+    assert json.loads(done.out)["images"] == 8
+    refused = dagaug("metrics", birds_run, "--parts")
+    assert refused.code == 2
+    assert "--parts: needs the data folder" in refused.err
