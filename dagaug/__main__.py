@@ -20,7 +20,7 @@ def main() -> None:
 
             app()
     except DagaugError as error:
-        from dagaug.cli.error_messages import describe
+        from dagaug.cli.flags_in_errors import describe
 
         print(f"dagaug: {in_one_line(describe(error, sys.argv[1:]))}", file=sys.stderr)
         sys.exit(error.exit_code)

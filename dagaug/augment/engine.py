@@ -2,7 +2,7 @@
 
 It does not choose among the morphs; :mod:`dagaug.augment.selection` does.
 
-References are encoded once and stored on disk (:mod:`dagaug.augment.reference_encoder`). The appearance of a source is
+References are encoded once and stored on disk (:mod:`dagaug.augment.encode_references`). The appearance of a source is
 computed once for all of its morphs. While a batch is computed, a thread reads the references of the next batch, and
 the results of the previous batch are copied from the device.
 
@@ -23,8 +23,8 @@ import torch
 from jaxtyping import Bool, Float, Float32, Int64, UInt8
 from torch import Tensor
 
+from dagaug.augment.encode_references import ImageEncoder, object_masks
 from dagaug.augment.morph_plan import IS_CUTOUT, MorphPlan
-from dagaug.augment.reference_encoder import ImageEncoder, object_masks
 from dagaug.augment.structure_table import Encodings
 from dagaug.classifiers.cross_fit import CrossFitted
 from dagaug.compute.devices import autocast, batch_size_for, split_to_fit

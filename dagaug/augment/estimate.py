@@ -12,7 +12,7 @@ import numpy as np
 
 from dagaug.augment.engine import Engine
 from dagaug.augment.job import Job, Shard
-from dagaug.augment.judges import untrained_judge
+from dagaug.augment.judge_preparation import untrained_judge
 from dagaug.augment.morph_plan import ORIENTATIONS, random_plan
 from dagaug.augment.options import AugmentOptions
 from dagaug.augment.shard_content import ShardMaker

@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 
 from dagaug.augment.engine import MorphBatch
 from dagaug.augment.job import Job, Shard
-from dagaug.augment.judges import Judges
+from dagaug.augment.judge_preparation import Judges
 from dagaug.augment.shard_content import ShardMaker, ShardResult
 from dagaug.hdf5.shard_folder import ShardFolder
 from dagaug.runtime.prefetch import map_ahead

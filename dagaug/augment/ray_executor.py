@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from dagaug.augment.job import Job, Shard
-from dagaug.augment.judges import Judges
+from dagaug.augment.judge_preparation import Judges
 from dagaug.augment.local_executor import Executor, missing_morphs, missing_real
 from dagaug.augment.shard_content import ShardMaker
 from dagaug.compute.devices import pick_device

@@ -16,7 +16,7 @@ import numpy as np
 
 from dagaug.augment.estimate import suitable_batch_size
 from dagaug.augment.job import DEFAULT_SHARD_SIZES, Job, ShardSizes
-from dagaug.augment.judges import Judges, prepare_judges
+from dagaug.augment.judge_preparation import Judges, prepare_judges
 from dagaug.augment.local_executor import Executor, LocalExecutor
 from dagaug.augment.options import AugmentOptions
 from dagaug.augment.selection import verdict_counts

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dagaug.report.line_plots import LineData, LinePlot, Tick, line_plot, ticks
+from dagaug.report.accuracy_plots import LineData, LinePlot, Tick, line_plot, ticks
 from dagaug.report.palette import ARMS, arm_colours
 from dagaug.report.wording import arm_description, display_names, interval, p_value, percent, signed
 from dagaug.score.results import Comparison, FractionPoint, ScoreResult

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from making_scores import SCORE, a_score
 
-from dagaug.report.line_plots import ticks
+from dagaug.report.accuracy_plots import ticks
 from dagaug.report.palette import ARMS, PALETTE, arm_colours
 from dagaug.report.score_view import ScoreView, score_view
 from dagaug.report.write import write_report

@@ -15,7 +15,7 @@ import typer.main
 import dagaug
 from dagaug.__main__ import main
 from dagaug.cli.app import app
-from dagaug.cli.error_messages import command_of, describe, flag
+from dagaug.cli.flags_in_errors import command_of, describe, flag
 from dagaug.runtime.errors import DataError, OutputExistsError, UsageError
 
 ROOT = Path(dagaug.__file__).parent

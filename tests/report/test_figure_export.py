@@ -13,8 +13,7 @@ import pytest
 from making_reports import a_cloud, write_run, write_store
 from making_scores import SCORE, a_score
 
-from dagaug.report.loss_curves import Metrics
-from dagaug.report.paper_figures import (
+from dagaug.report.figure_export import (
     FIGURE_FORMATS,
     FigureFormat,
     cloud_figure,
@@ -22,6 +21,7 @@ from dagaug.report.paper_figures import (
     score_figures,
     training_figure,
 )
+from dagaug.report.loss_curves import Metrics
 from dagaug.report.scatter import scatter
 from dagaug.report.write import write_figures
 from dagaug.runtime.errors import DataError

@@ -44,7 +44,9 @@ def test_the_smallest_confidence_is_chance_unless_a_bound_says_otherwise(
 def test_judges_are_cross_fitted_kept_beside_the_run_and_not_trained_again(
     model: TrainedModel, birds: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dagaug.augment.judges.FitOptions", functools.partial(FitOptions, steps=3, batch_size=8))
+    monkeypatch.setattr(
+        "dagaug.augment.judge_preparation.FitOptions", functools.partial(FitOptions, steps=3, batch_size=8)
+    )
     cache, options = tmp_path / "judges.safetensors", AugmentOptions(refs=1, folds=2, limit=4)
     first = Listener()
     done = run(model, birds, options, tmp_path / "a.h5", cache=cache, progress=first)
@@ -82,8 +84,8 @@ def test_a_given_judge_is_used_without_training(
 def test_judges_of_low_accuracy_reject_nothing_by_default(
     model: TrainedModel, birds: Dataset, judged: AugmentOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dagaug.augment.judges.TRUSTED_ACCURACY", 1.01)  # of which all fall short
-    monkeypatch.setattr("dagaug.augment.judges.FitOptions", functools.partial(FitOptions, steps=30))
+    monkeypatch.setattr("dagaug.augment.judge_preparation.TRUSTED_ACCURACY", 1.01)  # of which all fall short
+    monkeypatch.setattr("dagaug.augment.judge_preparation.FitOptions", functools.partial(FitOptions, steps=30))
     given = judged.model_copy(update={"weights": None, "folds": 2, "classifier": "auto"})
     cache = tmp_path / "judges"
     done = run(model, birds, given, tmp_path / "a.h5", cache=cache)
