@@ -207,7 +207,7 @@ def test_a_data_folder_without_a_source_is_an_error(birds: Dataset, stores: dict
         birds.root, birds.layout, birds.classes,
         tuple(sample for sample in birds.samples if sample.path.as_posix() != lost), birds.split_origin,
     )  # fmt: skip
-    with pytest.raises(DataError, match="is no readable training image"):
+    with pytest.raises(DataError, match="is not a readable training image"):
         Controls(stores["whole"], others, size=SIZE).make("cutout")
 
 
