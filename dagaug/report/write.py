@@ -46,33 +46,29 @@ def sheet_of_store(
     *,
     rows: int = 24,
     seed: int = 0,
-    kept_only: bool = True,
     data: Path | None = None,
 ) -> None:
-    """Write a PNG contact sheet of random morphs, balanced over classes: source, reference, result, confidence.
+    """Write a PNG contact sheet of random kept morphs, balanced over classes: source, reference, result, confidence.
 
     Args:
         path: HDF5 file of ``dagaug augment``.
         out: PNG file to write; an existing one is replaced.
         rows: number of morphs.
         seed: random seed of the sample.
-        kept_only: show only morphs that the selection kept.
         data: the data folder, for sources and references if the file has no real images.
 
     Raises:
         StoreError: the file is missing, unreadable, or has no morphs of this kind.
         DataError: ``out`` cannot be written.
     """
-    sheet = _sheet(Path(path), rows=rows, seed=seed, kept_only=kept_only, data=data)
+    sheet = _sheet(Path(path), rows=rows, seed=seed, data=data)
     _write(Path(out), encode(sheet, "png"))
 
 
-def _sheet(
-    path: Path, *, rows: int, seed: int, kept_only: bool = True, data: Path | None
-) -> UInt8[np.ndarray, "H W 3"]:
+def _sheet(path: Path, *, rows: int, seed: int, data: Path | None) -> UInt8[np.ndarray, "H W 3"]:
     with Store(path) as store:
         morphs, names = MorphTable.of(store), display_names(store.classes)
-        among = np.flatnonzero(morphs.kept) if kept_only else np.arange(len(morphs))
+        among = np.flatnonzero(morphs.kept)
         if not len(among):
             raise StoreError(f"{path}: no synthetic images to show; make some: dagaug augment DATA")
         originals = OriginalImages(store, data)
