@@ -254,7 +254,8 @@ def augment(
     if checkpoint is not None and str(checkpoint) == _FROZEN:
         model, dataset = _fit_frozen(data, layout, seed, per_class, size, features, feature_weights, execution)
     else:
-        for option, value in (("size", size), ("feature_weights", feature_weights)):
+        other_features = None if features == "lite0" else features
+        for option, value in (("size", size), ("features", other_features), ("feature_weights", feature_weights)):
             if value is not None:
                 raise UsageError(
                     "used only for morphs without training",
