@@ -26,6 +26,7 @@ __all__ = [
     "SMALLEST_INPUT",
     "Network",
     "build",
+    "close_names",
     "create_network",
     "first_line",
     "imagenet_lite0_weights",
@@ -140,9 +141,7 @@ def create_network(name: str, num_classes: int, input_size: int) -> Network:
         return Network(name, timm.create_model(name, num_classes=num_classes).eval(), input_size)
     timm_name = "tf_efficientnet_lite0" if name == LITE0 else name
     if not timm.is_model(timm_name):
-        close = difflib.get_close_matches(name, [*timm.list_models(), LITE0], n=3, cutoff=0.4)
-        hint = f"close: {', '.join(close)}" if close else "timm.list_models() lists all names"
-        raise UsageError(f"timm has no model of this name; {hint}", option="classifier", value=name)
+        raise UsageError(f"timm has no model of this name; {close_names(name)}", option="classifier", value=name)
     # Models with a fixed grid (vision transformers) are built for one input size.
     config = timm.get_pretrained_cfg(timm_name)
     grid: dict[str, Any] = {"img_size": input_size} if config is not None and config.fixed_input_size else {}
@@ -153,6 +152,12 @@ def create_network(name: str, num_classes: int, input_size: int) -> Network:
             f"timm cannot build it for images of {input_size} px ({first_line(error)})", option="classifier", value=name
         ) from error
     return Network(name, model.eval(), input_size)
+
+
+def close_names(name: str) -> str:
+    """Names of networks that resemble an unknown one, for a message."""
+    close = difflib.get_close_matches(name, [*timm.list_models(), LITE0], n=3, cutoff=0.4)
+    return f"close: {', '.join(close)}" if close else "timm.list_models() lists all names"
 
 
 def imagenet_lite0_weights() -> dict[str, Tensor]:

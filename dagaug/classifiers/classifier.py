@@ -23,7 +23,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from dagaug.classifiers.backbones import Network, build, create_network, first_line
+from dagaug.classifiers.backbones import Network, first_line, input_size_for
+from dagaug.classifiers.pretrained_networks import create_again
 from dagaug.compute.tensors import to_tensor
 from dagaug.runtime.errors import CheckpointError, UsageError
 from dagaug.runtime.files import atomic_replace
@@ -133,7 +134,7 @@ class Classifier:
 
 def untrained(name: str, classes: Sequence[str], *, size: int) -> Classifier:
     """A classifier with random weights, to measure the speed of a network; arguments as in :func:`build`."""
-    return Classifier(build(name, len(classes), size=size), classes, size)
+    return Classifier(create_again(name, len(classes), input_size_for(name, size)), classes, size)
 
 
 def hash_images(images: UInt8[np.ndarray, "N H W C"]) -> Int64[np.ndarray, " N"]:
@@ -213,7 +214,7 @@ def _classifiers(path: Path, tensors: dict[str, Tensor], header: dict) -> list[C
                 if key.startswith(f"{number}.")
             }
             name, classes, size = described["name"], tuple(described["classes"]), int(described["size"])
-            network = create_network(name, len(classes), int(described["input_size"]))
+            network = create_again(name, len(classes), int(described["input_size"]))
             state = {key.removeprefix("model."): value for key, value in own.items() if key.startswith("model.")}
             network.model.load_state_dict(state)
             classifiers.append(Classifier(network, classes, size, own["trained_on"].numpy()))

@@ -17,10 +17,11 @@ import torch
 from jaxtyping import Bool, Float, Float32, Int64, Integer, UInt8
 from torch import Tensor
 
-from dagaug.classifiers.backbones import build, create_network, first_line, input_size_for, load_weights, read_weights
+from dagaug.classifiers.backbones import create_network, first_line, input_size_for, load_weights, read_weights
 from dagaug.classifiers.classifier import Classifier, hash_images, read_classifiers, write_classifiers
 from dagaug.classifiers.fit import FitOptions, fit, fit_identity
 from dagaug.classifiers.frozen_head import fit_head, pooled_features
+from dagaug.classifiers.pretrained_networks import build_pretrained
 from dagaug.compute.devices import pick_device
 from dagaug.runtime.errors import CheckpointError, UsageError
 from dagaug.runtime.execution import Execution
@@ -259,7 +260,7 @@ def _fit_heads(
 ) -> list[Classifier]:
     """The classifiers of all folds, from features that are read once."""
     device, progress = pick_device(execution.device), execution.progress
-    network = build(options.name, 0, size=options.size, weights=options.weights).to(device)
+    network = build_pretrained(options.name, input_size=options.size, weights=options.weights).to(device)
     features = pooled_features(network, images, progress=progress)
     made = None if synthetic is None else pooled_features(network, synthetic.images, progress=progress)
     classifiers = []

@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dagaug.classifiers.backbones import LITE0, Network, build
+from dagaug.classifiers.backbones import LITE0, PLAIN, Network
+from dagaug.classifiers.pretrained_networks import build_pretrained
 from dagaug.runtime.errors import UsageError
 
 __all__ = ["FeatureExtractor", "build_extractor", "joined"]
@@ -31,21 +32,22 @@ class FeatureExtractor(nn.Module):
 
     Args:
         network: a timm network; it is put into evaluation mode and its weights are frozen.
-        layers: names of the modules whose outputs are read; for a vision transformer numbers of its blocks.
+        layers: names of the modules whose outputs are read, or numbers of timm's intermediate maps (blocks of a vision
+            transformer, stages of other networks).
 
     Attributes:
         layers: as given.
         channels: channels of each layer's map.
     """
 
-    def __init__(self, network: Network, layers: Sequence[str]) -> None:
+    def __init__(self, network: Network, layers: Sequence[str | int]) -> None:
         super().__init__()
         self.network = network.eval().requires_grad_(False)
         self.layers = tuple(layers)
         self._maps: dict[str, Tensor] = {}
-        if not _is_transformer(network.model):
-            modules = dict(network.model.named_modules())
-            for name in self.layers:
+        modules = dict(network.model.named_modules())
+        for name in self.layers:
+            if isinstance(name, str):
                 modules[name].register_forward_hook(partial(_keep, self._maps, name))
         with torch.inference_mode():
             side = network.input_size
@@ -62,12 +64,12 @@ class FeatureExtractor(nn.Module):
         """The maps of images in [-1, 1], in the order of the layers; each is channels × height × width."""
         prepared = self.network.prepare(images)
         model = cast(Any, self.network.model)
-        if _is_transformer(model):
-            indices = [int(layer) for layer in self.layers]
-            return list(model.forward_intermediates(prepared, indices, norm=True, intermediates_only=True))
+        numbers = [layer for layer in self.layers if isinstance(layer, int)]
+        if numbers:  # timm leaves out prefix tokens and puts the channels first
+            norm = _is_transformer(model)
+            return list(model.forward_intermediates(prepared, numbers, norm=norm, intermediates_only=True))
         model.forward_features(prepared)
-        maps = [self._maps.pop(name) for name in self.layers]
-        return [found.permute(0, 3, 1, 2) if _channels_behind(model) else found for found in maps]
+        return [self._maps.pop(str(name)) for name in self.layers]
 
 
 def _keep(maps: dict[str, Tensor], name: str, module: nn.Module, inputs: object, output: Tensor) -> None:
@@ -76,45 +78,50 @@ def _keep(maps: dict[str, Tensor], name: str, module: nn.Module, inputs: object,
 
 
 def _is_transformer(model: nn.Module) -> bool:
-    return hasattr(model, "num_prefix_tokens") and hasattr(model, "forward_intermediates")
+    return hasattr(model, "num_prefix_tokens")
 
 
-def _channels_behind(model: nn.Module) -> bool:
-    return getattr(model, "output_fmt", "NCHW") == "NHWC"
-
-
-def build_extractor(name: str = LITE0, *, input_size: int = 384, weights: Path | None = None) -> FeatureExtractor:
+def build_extractor(
+    name: str = LITE0, *, input_size: int = 384, weights: Path | None = None, pretrained: bool = True
+) -> FeatureExtractor:
     """Build a frozen network and choose the layers that find corresponding parts best.
 
     EfficientNet-Lite0: its last three stages (measured, examples/experiments.md). Other convolutional networks: every
     stage of stride 16 and more. Vision transformers: the blocks at two thirds of the depth and at its end.
 
     Args:
-        name: any timm name, or ``lite0``.
-        input_size: side in pixels to which images are resized.
-        weights: a file of weights, as in :func:`dagaug.classifiers.backbones.build`.
+        name: any name of :func:`dagaug.classifiers.pretrained_networks.build_pretrained`.
+        input_size: side in pixels to which images are resized; rounded to a multiple of a transformer's patch size.
+        weights: a file of weights in place of those that belong to the name.
+        pretrained: False for random weights, which find nothing; for tests.
 
     Raises:
         UsageError: the network is unknown, or has no maps to read.
+        CheckpointError: its weights cannot be fetched or read, or do not fit.
     """
-    network = build(name, 0, size=input_size, weights=weights)
+    if name == PLAIN:
+        raise _without_maps(name)
+    network = build_pretrained(name, input_size=input_size, weights=weights, pretrained=pretrained)
     return FeatureExtractor(network, _LITE0_LAYERS if name == LITE0 else _layers_of(name, network))
 
 
-def _layers_of(name: str, network: Network) -> tuple[str, ...]:
+def _layers_of(name: str, network: Network) -> tuple[int, ...]:
     model = cast(Any, network.model)
+    if not hasattr(model, "forward_intermediates"):
+        raise _without_maps(name)
     if _is_transformer(model):
         depth = len(model.blocks)
-        return tuple(str(index) for index in sorted({max(0, 2 * depth // 3 - 1), depth - 1}))
-    stages = [stage for stage in getattr(model, "feature_info", []) if "module" in stage]
-    deep = tuple(str(stage["module"]) for stage in stages if stage["reduction"] >= _COARSEST)
+        return tuple(sorted({max(0, 2 * depth // 3 - 1), depth - 1}))
+    deep = tuple(row for row, stage in enumerate(model.feature_info) if stage["reduction"] >= _COARSEST)
     if not deep:
-        raise UsageError(
-            "has no feature maps that can be read; choose a convolutional network or a ViT",
-            option="features",
-            value=name,
-        )
+        raise _without_maps(name)
     return deep
+
+
+def _without_maps(name: str) -> UsageError:
+    return UsageError(
+        "has no feature maps that can be read; choose a convolutional network or a ViT", option="features", value=name
+    )
 
 
 def joined(

@@ -14,9 +14,10 @@ import torch.nn.functional as F
 from jaxtyping import Float32, Integer, UInt8
 from torch import Tensor, nn
 
-from dagaug.classifiers.backbones import Network, build
+from dagaug.classifiers.backbones import Network
 from dagaug.classifiers.classifier import Classifier, hash_images
 from dagaug.classifiers.fit import FitOptions
+from dagaug.classifiers.pretrained_networks import build_pretrained
 from dagaug.compute.tensors import to_tensor
 from dagaug.runtime.errors import UsageError
 from dagaug.runtime.progress import SILENT, Progress
@@ -77,7 +78,7 @@ def fit_head(
     weight = torch.cat([torch.full((len(y),), share / len(y)) for _, y, share in sets])
     mean, deviation = inputs.mean(0), inputs.std(0).clamp_min(1e-6)
     head = _logistic_regression((inputs - mean) / deviation, targets, weight / weight.sum(), len(classes))
-    network = build(options.name, len(classes), size=options.size, weights=options.weights)
+    network = build_pretrained(options.name, len(classes), input_size=options.size, weights=options.weights)
     last = cast(Any, network.model).get_classifier()
     if not isinstance(last, nn.Linear):
         raise UsageError(

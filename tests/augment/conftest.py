@@ -9,6 +9,7 @@ import pytest
 import torch
 from making_augmentations import REFS, run
 from making_engines import COUNT
+from making_networks import saved
 from making_runs import FRAMING, SIZE
 
 from dagaug.augment.options import AugmentOptions
@@ -19,11 +20,20 @@ from dagaug.data.dataset import Dataset
 from dagaug.data.patches import read_patches
 from dagaug.hdf5.reader import Store
 from dagaug.model.trained_model import TrainedModel, load_model
+from dagaug.model.training_free_run import fit_training_free
 
 
 @pytest.fixture(scope="session")
 def model(birds_run: Path) -> TrainedModel:
     return load_model(birds_run)
+
+
+@pytest.fixture(scope="session")
+def frozen(birds: Dataset, tmp_path_factory: pytest.TempPathFactory) -> TrainedModel:
+    """A model without training on a tiny vision transformer with random weights, from a folder."""
+    folder = tmp_path_factory.mktemp("frozen")
+    saved(folder / "network", "test_vit", patch_size=14, img_size=112, dynamic_img_size=False)
+    return fit_training_free(birds, folder, name="birds", features=f"local-dir:{folder / 'network'}", size=64)
 
 
 @pytest.fixture(scope="session")

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from making_augmentations import (
     morphs_of,
     run,
 )
 from making_runs import FRAMING, SPECIES, Listener
+from safetensors.torch import load_file
 
 from dagaug.augment.options import AugmentOptions
 from dagaug.augment.selection import VERDICTS
@@ -39,6 +41,19 @@ def test_the_smallest_confidence_is_chance_unless_a_bound_says_otherwise(
         assert (kept == (confidence >= least) & (confidence <= most)).all()
         assert kept.any()
         assert kept.all() == ("min_confidence" in bounds)
+
+
+def test_judges_of_a_model_without_training_rest_on_its_network_and_its_weights(
+    frozen: TrainedModel, birds: Dataset, tmp_path: Path
+) -> None:
+    cache, options = tmp_path / "judges.safetensors", AugmentOptions(refs=1, folds=2, limit=2)
+    run(frozen, birds, options, tmp_path / "a.h5", cache=cache)
+    run(frozen, birds, options, tmp_path / "b.h5", cache=cache)
+    assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
+    assert frozen.card.features is not None
+    weights = load_file(Path(frozen.card.features.name.removeprefix("local-dir:")) / "model.safetensors")
+    for judge in CrossFitted.load(cache).classifiers:
+        torch.testing.assert_close(judge.network.model.patch_embed.proj.weight, weights["patch_embed.proj.weight"])
 
 
 def test_judges_are_cross_fitted_kept_beside_the_run_and_not_trained_again(

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from making_networks import saved
 
 from dagaug.classifiers.backbones import build
 from dagaug.classifiers.cross_fit import cross_fit
 from dagaug.classifiers.fit import FitOptions
 from dagaug.classifiers.frozen_head import fit_head, pooled_features
+from dagaug.classifiers.pretrained_networks import build_pretrained
 
 CLASSES = ("dark", "light")
-OPTIONS = FitOptions(name="test_resnet", size=64, head_only=True)
 
 
 @pytest.fixture(scope="module")
@@ -29,12 +32,12 @@ def _same_random_network() -> None:
     torch.manual_seed(0)
 
 
-def test_the_head_separates_what_features_separate(pictures: tuple[np.ndarray, np.ndarray]) -> None:
+def test_the_head_separates_what_features_separate(pictures: tuple[np.ndarray, np.ndarray], tmp_path: Path) -> None:
     images, labels = pictures
-    torch.manual_seed(0)
-    features = pooled_features(build("test_resnet", 0, size=64), images)
-    torch.manual_seed(0)
-    classifier = fit_head(OPTIONS, CLASSES, images, features, labels)
+    saved(tmp_path, "test_resnet")
+    options = FitOptions(name=f"local-dir:{tmp_path}", size=64, head_only=True)
+    features = pooled_features(build_pretrained(options.name, input_size=64), images)
+    classifier = fit_head(options, CLASSES, images, features, labels)
     assert classifier.saw(images).all()
     last = classifier.network.model.get_classifier()  # type: ignore[operator, union-attr]
     assert ((features @ last.weight.T + last.bias).argmax(1).numpy() == labels).mean() > 0.9

@@ -63,7 +63,7 @@ def test_the_model_is_made_once_and_rests_on_its_weights(
 ) -> None:
     weights = tmp_path / "weights.pth"
     torch.manual_seed(1)
-    torch.save(build_extractor("test_resnet", input_size=64).network.model.state_dict(), weights)
+    torch.save(build_extractor("test_resnet", input_size=64, pretrained=False).network.model.state_dict(), weights)
     made = fit_training_free(birds, tmp_path / "runs", name="birds", features="test_resnet", weights=weights, size=64)
     again = fit_training_free(birds, tmp_path / "runs", name="birds", features="test_resnet", weights=weights, size=64)
     assert made.sha256 == again.sha256
@@ -73,7 +73,7 @@ def test_the_model_is_made_once_and_rests_on_its_weights(
     assert isinstance(first, FrozenTranslator)
     assert isinstance(second, FrozenTranslator)
     assert torch.equal(first.structure(images).keys, second.structure(images).keys)
-    torch.save(build_extractor("test_resnet", input_size=64).network.model.state_dict(), weights)
+    torch.save(build_extractor("test_resnet", input_size=64, pretrained=False).network.model.state_dict(), weights)
     with pytest.raises(CheckpointError, match="other weights"):
         load_model(made.path)
 
