@@ -8,13 +8,14 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import UInt8
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dagaug.data.dataset import Dataset, Sample
 from dagaug.data.foreground import PatchBox
 from dagaug.data.image_files import Skipped
 from dagaug.data.loading import load
 from dagaug.data.square_crops import Region
+from dagaug.runtime.errors import UsageError
 from dagaug.runtime.execution import Execution
 
 __all__ = ["Framing", "Patches", "read_patches"]
@@ -36,6 +37,17 @@ class Framing(BaseModel):
     crop: Literal["box", "none"] = "box"
     margin: float = Field(0.15, ge=0, le=2)
     fit: Literal["letterbox", "crop"] = "letterbox"
+
+    def with_size(self, size: int) -> Framing:
+        """The same framing with patches of another size.
+
+        Raises:
+            UsageError: the size is out of range or no multiple of 16.
+        """
+        try:
+            return Framing.model_validate({**self.model_dump(), "size": size})
+        except ValidationError as error:
+            raise UsageError("give a multiple of 16, from 32 to 1024", option="size", value=size) from error
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,7 @@ def framing_of(provenance: Provenance, size: int | None = None) -> Framing:
 
     Raises:
         StoreError: the options have no valid framing.
+        UsageError: the size is out of range or no multiple of 16.
     """
     try:
         framing = Framing.model_validate({} if provenance.framing is None else provenance.framing)
@@ -46,8 +47,8 @@ def framing_of(provenance: Provenance, size: int | None = None) -> Framing:
         raise StoreError("/options: the framing is not valid in this version; make the file again") from error
     size = size or framing.size
     if provenance.frame == "crop":
-        return framing.model_copy(update={"size": size})
-    return Framing(size=size, crop="none", fit="letterbox")
+        return framing.with_size(size)
+    return Framing(crop="none", fit="letterbox").with_size(size)
 
 
 def check_fits(store: Store, dataset: Dataset) -> None:

@@ -66,7 +66,7 @@ def fit_training_free(
         execution: where to compute, and how to read images; its progress receives the number of images read.
 
     Raises:
-        UsageError: the network is unknown.
+        UsageError: the network is unknown, or the size is no multiple of 16.
         CheckpointError: the weights cannot be fetched or do not fit.
         DataError: no training image can be read.
     """
@@ -74,7 +74,7 @@ def fit_training_free(
     train = dataset.subset(per_class).train
     framing = Framing()
     side = size or suitable_size(train, framing.margin, 224 if device.type == "cpu" else 256)
-    framing = Framing(size=side)
+    framing = framing.with_size(side)
     extractor = build_extractor(features, input_size=_INPUT_SIZE, weights=weights)
     card = ModelCard(
         mode="reference", classes=dataset.classes, framing=framing, regions=1, half_size=1.0, sharpness=1.0, steps=0,

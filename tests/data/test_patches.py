@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from dagaug.data.dataset import Dataset, Sample
 from dagaug.data.patches import Framing, Patches, read_patches
-from dagaug.runtime.errors import DataError, ImageError
+from dagaug.runtime.errors import DataError, ImageError, UsageError
 from dagaug.runtime.execution import Execution
 
 HEIGHT, WIDTH = 120, 160
@@ -115,3 +115,10 @@ def test_a_framing_that_the_networks_cannot_take_is_refused(changes: dict[str, o
     """Sides are multiples of 16, for the encoder halves four times."""
     with pytest.raises(ValidationError):
         Framing.model_validate(changes)
+
+
+@pytest.mark.parametrize("size", [100, 16, 2048])
+def test_a_size_that_networks_cannot_halve_is_refused_in_one_line(size: int) -> None:
+    assert Framing(margin=0.3).with_size(96) == Framing(size=96, margin=0.3)
+    with pytest.raises(UsageError, match=f"size={size}: give a multiple of 16, from 32 to 1024$"):
+        Framing().with_size(size)
