@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float32, Int64, UInt8
 
 from dagaug.augment.morph_plan import ORIENTATION_OF, ORIENTATIONS, MorphPlan
-from dagaug.augment.structure_table import Encodings, record_type
+from dagaug.augment.structure_table import Encodings, mirror_records, record_type
 from dagaug.compute.devices import autocast, split_to_fit
 from dagaug.compute.tensors import to_tensor
 from dagaug.data.foreground import PatchBox, fill_background
@@ -32,7 +32,7 @@ _Encoded = tuple[int, UInt8[np.ndarray, "B S S 3"], PoseStructure]
 
 
 class ImageEncoder:
-    """Encodes images in both orientations.
+    """Encodes images in both orientations; once where the structure of a mirror image follows from the image's.
 
     Args:
         translator: the networks, in evaluation mode, on ``device``.
@@ -63,7 +63,12 @@ class ImageEncoder:
         with torch.inference_mode():
             structure = self.translator.structure(to_tensor(self.patches[:1], self._device), self._boxes[:1])
         record = record_type(structure, self.patches.shape[1], backgrounds=self.translator.stores_backgrounds)
-        return Encodings(record, len(ORIENTATIONS) * len(self.patches), self._scratch)
+        return Encodings(record, self.orientations * len(self.patches), self._scratch)
+
+    @property
+    def orientations(self) -> int:
+        """Orientations that are encoded, 1 or 2."""
+        return 1 if self.translator.structure_type.shows_mirror_image else len(ORIENTATIONS)
 
     # encoding
 
@@ -85,15 +90,16 @@ class ImageEncoder:
         return -(-len(self.patches) // self.block_size)
 
     def _record(self, row: np.ndarray, orientation: np.ndarray | int) -> np.ndarray:
-        return np.asarray(np.asarray(orientation, np.int64) * len(self.patches) + row)
+        encoded = np.minimum(np.asarray(orientation, np.int64), self.orientations - 1)
+        return np.asarray(encoded * len(self.patches) + row)
 
     def encode(self, progress: Progress = SILENT, blocks: Sequence[int] | None = None) -> None:
-        """Encode blocks; None encodes every image in both orientations.
+        """Encode blocks; None encodes every image in all orientations that are encoded.
 
         Raises:
             StoreError: the table cannot be written.
         """
-        chosen = range(len(ORIENTATIONS) * self._block_count) if blocks is None else blocks
+        chosen = range(self.orientations * self._block_count) if blocks is None else blocks
         with explain_write_errors(self._scratch, "finished shards are kept"):
             for number in chosen:
                 first, patches, _ = self._patches_of(number)
@@ -167,7 +173,11 @@ class ImageEncoder:
         Raises:
             OSError: a record was not written.
         """
-        return self.table.read(self._record(rows, ORIENTATION_OF[variant]))
+        orientation = ORIENTATION_OF[variant]
+        records = self.table.read(self._record(rows, orientation))
+        if self.orientations == 1:
+            mirror_records(records, orientation == ORIENTATIONS.index("mirrored"))
+        return records
 
     def original_records(self, rows: Int64[np.ndarray, " B"]) -> np.ndarray:
         """Records of images that are not mirrored."""

@@ -13,7 +13,7 @@ import numpy as np
 from dagaug.augment.engine import Engine
 from dagaug.augment.job import Job, Shard
 from dagaug.augment.judge_preparation import untrained_judge
-from dagaug.augment.morph_plan import ORIENTATIONS, random_plan
+from dagaug.augment.morph_plan import random_plan
 from dagaug.augment.options import AugmentOptions
 from dagaug.augment.shard_content import ShardMaker
 from dagaug.data.dataset import Dataset
@@ -70,7 +70,7 @@ def estimate(
     folder = next(parent for parent in out.absolute().parents if parent.is_dir())
     trial = _Trial(job)
     images = len(np.unique(np.concatenate([job.plan.source, job.plan.reference])))
-    encodings = images * len(ORIENTATIONS)
+    encodings = images * trial.orientations
     real, size_of_real = trial.real()
     each_encoding, each_candidate, size_of_morph = trial.synthetic()
     most = len(job.plan)
@@ -113,8 +113,13 @@ class _Trial:
         )  # fmt: skip
 
     @property
+    def orientations(self) -> int:
+        """Records of an image."""
+        return self._engine.encoder.orientations
+
+    @property
     def record_bytes(self) -> int:
-        """Size of an image's record in one orientation."""
+        """Size of a record."""
         return self._engine.encoder.table.record.itemsize
 
     def real(self) -> tuple[float, float]:
@@ -135,7 +140,7 @@ class _Trial:
         engine.encoder.encode()  # the first pass is slower: libraries are initialised
         started = time.monotonic()
         engine.encoder.encode()
-        encoding = (time.monotonic() - started) / (len(ORIENTATIONS) * len(engine.patches))
+        encoding = (time.monotonic() - started) / (self.orientations * len(engine.patches))
         engine.morph(plan, some)
         started = time.monotonic()
         morphs = engine.morph(plan, some)

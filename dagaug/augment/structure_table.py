@@ -1,7 +1,8 @@
 """Table of encoded images on disk: attention structures and inpainted backgrounds.
 
 A record holds one image in one orientation: its :class:`~dagaug.model.networks.Structure` in float16, and the image
-without its object. Records are read and written by position rather than memory-mapped. So a process holds only the
+without its object. A :class:`~dagaug.model.training_free.FrozenStructure` has no background in it, and one record for
+both orientations. Records are read and written by position rather than memory-mapped. So a process holds only the
 records it works on, and several processes may fill and read one file.
 """
 
@@ -14,13 +15,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Integer, UInt8
+from jaxtyping import Bool, Integer, UInt8
 from torch import Tensor
 
 from dagaug.model.networks import Structure
 from dagaug.model.training_free import FrozenStructure, PoseStructure
 
-__all__ = ["Encodings", "record_type"]
+__all__ = ["Encodings", "mirror_records", "record_type"]
 
 _BACKGROUND, _INPAINTED = "background", "inpainted"
 
@@ -141,6 +142,18 @@ class Encodings:
     def __del__(self) -> None:
         if getattr(self, "_descriptor", -1) >= 0:
             self.close()
+
+
+def mirror_records(records: np.ndarray, chosen: Bool[np.ndarray, " B"]) -> None:
+    """Turn some records of images into those of their mirror images, in place.
+
+    Args:
+        records: of a structure that shows the mirror image, too; without backgrounds.
+        chosen: which of them.
+    """
+    records["object"][chosen] = records["object"][chosen][..., ::-1]
+    plain, mirrored = records["keys"][chosen], records["mirrored"][chosen]
+    records["keys"][chosen], records["mirrored"][chosen] = mirrored, plain
 
 
 def _to_stored(tensor: Tensor, kind: str) -> np.ndarray:

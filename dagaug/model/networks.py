@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -210,8 +210,10 @@ class Structure(Batched):
         object: probability that a pixel belongs to the object.
         keys: at each cell a unit vector that identifies the place on the object, equal for all poses and species.
         features: further information on the shape, for the generator.
+        shows_mirror_image: False: the structure of the mirror image must be computed from its pixels.
     """
 
+    shows_mirror_image: ClassVar[bool] = False
     centres: Float[Tensor, "B N 2"]
     masks: Float[Tensor, "B N h w"]
     object: Float[Tensor, "B 1 H W"]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -49,7 +50,11 @@ class FrozenStructure(Batched):
         object: probability that a pixel belongs to the object.
         keys: unit vectors, the reduced features of each cell.
         mirrored: the same of the image's mirror image.
+        shows_mirror_image: True: the structure of the mirror image follows, with keys and mirrored swapped and the
+            object flipped.
     """
+
+    shows_mirror_image: ClassVar[bool] = True
 
     object: Float[Tensor, "B 1 H W"] = field(metadata={"stored": "uint8"})
     keys: Float[Tensor, "B K g g"] = field(metadata={"stored": "int8"})

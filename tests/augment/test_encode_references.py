@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
+import torch
 from making_engines import ALL, COUNT, PLAN, new_engine
 
+from dagaug.augment.encode_references import ImageEncoder
 from dagaug.augment.morph_plan import DEFAULT_VARIANTS
 from dagaug.classifiers.cross_fit import CrossFitted
+from dagaug.compute.tensors import to_tensor
+from dagaug.model.trained_model import TrainedModel
+from dagaug.model.training_free import FrozenTranslator
 
 
 def test_a_background_is_the_reference_except_for_the_inpainted_area(
@@ -63,3 +69,26 @@ def test_nothing_lies_in_the_scratch_folder(
 ) -> None:
     new_engine(birds_run, patches, judges, tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_frozen_model_encodes_an_image_once_for_both_orientations(
+    frozen: TrainedModel, patches: np.ndarray, tmp_path: Path
+) -> None:
+    translator = frozen.translator
+    assert isinstance(translator, FrozenTranslator)
+    images = np.stack([cv2.resize(patch, (64, 64)) for patch in patches])
+    boxes = [(0.1, 0.2, 0.6, 0.7)] * COUNT
+    encoder = ImageEncoder(
+        translator, images, device=torch.device("cpu"), scratch=tmp_path, boxes=boxes, block_size=COUNT
+    )
+    encoder.encode()
+    assert encoder.table.rows == COUNT
+    assert encoder.blocks(PLAN, [ALL]) == [0]
+    rows = np.arange(COUNT)
+    plain, mirrored = (encoder.records(rows, np.full(COUNT, variant, np.uint8)) for variant in (0, 1))
+    seen = translator.structure(to_tensor(images[:, :, ::-1], torch.device("cpu")))
+    for name in ("keys", "mirrored"):
+        np.testing.assert_allclose(mirrored[name] / 127, getattr(seen, name).numpy(), atol=0.01)
+    np.testing.assert_array_equal(mirrored["object"], plain["object"][..., ::-1])
+    both = encoder.records(np.array([2, 2]), np.array([1, 0], np.uint8))
+    assert both.tobytes() == mirrored[2:3].tobytes() + plain[2:3].tobytes()
