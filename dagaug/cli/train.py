@@ -81,7 +81,7 @@ def train(
         ),
     ] = 0.15,
     fit: Annotated[
-        FitChoice, typer.Option(help="How whole images become square: padded or cropped.", rich_help_panel=DATA)
+        FitChoice, typer.Option(help="How whole images become square: padded by reflection or cropped.", rich_help_panel=DATA)
     ] = "letterbox",
     preset: Annotated[
         str,

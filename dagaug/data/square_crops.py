@@ -15,7 +15,7 @@ from dagaug.runtime.errors import UsageError
 __all__ = ["Fit", "Region", "cut", "cut_mask", "letterboxed", "paste", "region_of"]
 
 Fit = Literal["letterbox", "crop"]
-"""How a whole image becomes square: padded to its longer side, or cropped to its shorter one."""
+"""How a whole image becomes square: padded to its longer side by reflection, or cropped to its shorter one."""
 
 
 @dataclass(frozen=True)
@@ -79,28 +79,37 @@ def _start_of(centre: float, side: int, length: int) -> int:
 
 
 def cut(image: UInt8[np.ndarray, "H W 3"], region: Region, size: int) -> UInt8[np.ndarray, "{size} {size} 3"]:
-    """Crop an image to a region and resize it; outside the image, its border pixels are repeated.
+    """Crop an image to a region and resize it; what lies outside the image is filled by reflection at its border.
 
     Args:
         image: RGB.
         region: as :func:`region_of` gives it.
         size: side of the result, in pixels.
     """
+    return _cut(image, region, size, cv2.BORDER_REFLECT_101, cv2.INTER_CUBIC)
+
+
+def cut_mask(mask: Float32[np.ndarray, "H W"], region: Region, size: int) -> Float32[np.ndarray, "{size} {size}"]:
+    """Crop a mask in [0, 1] to a region and resize it to ``size`` pixels a side; outside the image it is 0."""
+    if _overlap(region, *mask.shape)[0] == (slice(0, 0), slice(0, 0)):
+        return np.zeros((size, size), np.float32)
+    return _cut(mask, region, size, cv2.BORDER_CONSTANT, cv2.INTER_LINEAR)
+
+
+def _cut(pixels: np.ndarray, region: Region, size: int, border: int, growing: int) -> np.ndarray:
+    """Crop and resize; ``border`` is OpenCV's rule for pixels outside the image, ``growing`` its interpolation."""
     left, top, side = region.pixels()
-    height, width = image.shape[:2]
+    height, width = pixels.shape[:2]
     if left >= 0 and top >= 0 and left + side <= width and top + side <= height:
-        return _resized(image[top : top + side, left : left + side], size, cv2.INTER_CUBIC)
+        return _resized(pixels[top : top + side, left : left + side], size, growing)
     # Resized before padding: a strip 100,000 pixels long must not become a square of that side.
     rows = _crop_axis(top, side, height, size)
     columns = _crop_axis(left, side, width, size)
-    part = image[rows.start : rows.stop, columns.start : columns.stop]
-    inner = cv2.resize(
-        part,
-        (columns.length, rows.length),
-        interpolation=cv2.INTER_AREA if size < side else cv2.INTER_CUBIC,
-    )
-    around = ((rows.before, size - rows.before - rows.length), (columns.before, size - columns.before - columns.length))
-    return np.pad(inner, (*around, (0, 0)), mode="edge")
+    part = pixels[rows.start : rows.stop, columns.start : columns.stop]
+    inner = cv2.resize(part, (columns.length, rows.length), interpolation=cv2.INTER_AREA if size < side else growing)
+    below, after = size - rows.before - rows.length, size - columns.before - columns.length
+    # Where the border is wider than the image, OpenCV reflects again and again.
+    return cv2.copyMakeBorder(inner, rows.before, below, columns.before, after, border, value=0)
 
 
 def letterboxed(image: UInt8[np.ndarray, "H W 3"], size: int) -> UInt8[np.ndarray, "{size} {size} 3"]:
@@ -124,15 +133,6 @@ def _crop_axis(first: int, side: int, available: int, size: int) -> _AxisCrop:
     before = min(max(round((start - first) * size / side), 0), size - 1)
     end = min(max(round((stop - first) * size / side), before + 1), size)
     return _AxisCrop(start, stop, before, end - before)
-
-
-def cut_mask(mask: Float32[np.ndarray, "H W"], region: Region, size: int) -> Float32[np.ndarray, "{size} {size}"]:
-    """Crop a mask in [0, 1] to a region and resize it to ``size`` pixels a side; outside the image it is 0."""
-    side = region.pixels()[2]
-    square = np.zeros((side, side), np.float32)
-    inner, outer = _overlap(region, *mask.shape)
-    square[inner] = mask[outer]
-    return _resized(square, size, cv2.INTER_LINEAR)
 
 
 def paste(

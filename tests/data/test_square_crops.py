@@ -59,14 +59,38 @@ def test_margins_and_fits_out_of_range_are_usage_errors() -> None:
             region_of(5, 5, **options)
 
 
-def test_cut_takes_the_region_and_repeats_borders() -> None:
+def test_cut_takes_the_region() -> None:
     assert (cut(RGB, square(5, 3, 16), 16) == RGB[3:19, 5:21]).all()
-    reaching = cut(RGB, square(-4, -4, 16), 16)
-    assert (reaching[4:, 4:] == RGB[:12, :12]).all()
-    assert (reaching[:4, :4] == RGB[0, 0]).all()
-    assert (cut(RGB, square(500, 3, 16), 16) == RGB[3:19, -1:]).all()
     assert cut(RGB, square(0, -5, 40), 7).shape == (7, 7, 3)
     assert cut(RGB, square(7, 7, 0.2), 5).shape == (5, 5, 3)
+
+
+def test_what_lies_outside_the_image_is_its_reflection() -> None:
+    """The border pixel itself is not repeated: -1 shows 1, -2 shows 2."""
+    reaching = cut(RGB, square(-4, -4, 16), 16)
+    assert (reaching[4:, 4:] == RGB[:12, :12]).all()
+    assert (reaching[:4, 4:] == RGB[4:0:-1, :12]).all()
+    assert (reaching[4:, :4] == RGB[:12, 4:0:-1]).all()
+    width = RGB.shape[1]
+    beyond = cut(RGB, square(width - 12, 3, 16), 16)
+    assert (beyond[:, 12:] == RGB[3:19, width - 2 : width - 6 : -1]).all()
+
+
+def test_a_border_wider_than_the_image_is_reflected_again() -> None:
+    image = np.arange(3, dtype=np.uint8)[None, :, None].repeat(16, 0).repeat(3, 2)
+    row = cut(image, square(-6, 0, 16), 16)[8, :, 0]
+    assert row.tolist() == [2, 1, 0, 1] * 4
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 50), (50, 1), (2, 50)])
+@pytest.mark.parametrize("size", [7, 64])
+def test_the_narrowest_strips_fill_their_squares(shape: tuple[int, int], size: int) -> None:
+    image = np.full((*shape, 3), 77, np.uint8)
+    assert (cut(image, region_of(*shape), size) == 77).all()
+
+
+def test_a_region_outside_the_image_shows_its_border() -> None:
+    assert (cut(RGB, square(500, 3, 16), 16) == RGB[3:19, -1:]).all()
 
 
 def test_shrinking_averages_areas() -> None:
@@ -79,6 +103,23 @@ def test_mask_is_zero_beyond_the_image() -> None:
     mask = cut_mask(np.ones((10, 20), np.float32), square(0, -5, 20), 20)
     assert mask[5:15].min() == 1
     assert mask[:5].max() == mask[15:].max() == 0
+    assert cut_mask(np.ones((10, 20), np.float32), square(500, 0, 20), 20).max() == 0
+
+
+def test_mask_follows_the_crop_of_its_image() -> None:
+    """The patch of a white object on black is its mask's patch; also where the square reaches outside."""
+    mask = np.zeros((40, 60), np.float32)
+    mask[14:26, 20:50] = 1
+    image = (255 * mask).astype(np.uint8)[..., None].repeat(3, 2)
+    for region, inside in ((square(12, 4, 32), slice(None)), (region_of(40, 60), slice(3, 13))):
+        patch = cut(image, region, 16)[inside, :, 0] / 255
+        assert np.abs(cut_mask(mask, region, 16)[inside] - patch).max() < 0.02
+
+
+def test_mask_of_a_long_strip_needs_no_square_of_its_length() -> None:
+    mask = np.ones((2, 100_000), np.float32)
+    found = cut_mask(mask, region_of(*mask.shape), 32)
+    assert found.sum() == pytest.approx(32, rel=1e-4)
 
 
 @settings(max_examples=40, deadline=None)
