@@ -19,6 +19,8 @@ from dagaug.augment.structure_table import Encodings, mirror_records, record_typ
 from dagaug.compute.devices import autocast, split_to_fit
 from dagaug.compute.tensors import to_tensor
 from dagaug.data.foreground import PatchBox, fill_background
+from dagaug.data.masks import PatchMask
+from dagaug.model.given_masks import with_masks
 from dagaug.model.networks import join_batches
 from dagaug.model.training_free import PoseStructure, PoseTranslator
 from dagaug.runtime.files import explain_write_errors
@@ -40,6 +42,7 @@ class ImageEncoder:
         device: where to compute.
         scratch: folder for the table, or the name of a table that other processes use, too.
         boxes: of the objects, as fractions of the patches' side; None where unknown.
+        masks: given masks of the objects, in [0, 255]; the model estimates those that are None.
         block_size: images computed at a time.
     """
 
@@ -51,10 +54,12 @@ class ImageEncoder:
         device: torch.device,
         scratch: Path,
         boxes: Sequence[PatchBox | None] | None = None,
+        masks: Sequence[PatchMask | None] | None = None,
         block_size: int = 64,
     ) -> None:
         self.translator, self.patches, self.block_size = translator, patches, block_size
         self._boxes: list[PatchBox | None] = [None] * len(patches) if boxes is None else list(boxes)
+        self._masks: list[PatchMask | None] = [None] * len(patches) if masks is None else list(masks)
         self._device, self._scratch = device, scratch
 
     @cached_property
@@ -135,6 +140,13 @@ class ImageEncoder:
             boxes = [None if box is None else (1 - box[0] - box[2], box[1], box[2], box[3]) for box in boxes]
         return int(self._record(np.array(first), orientation)), patches, boxes
 
+    def _masks_of(self, number: int) -> list[PatchMask | None]:
+        """The given masks of a block's patches, in its orientation."""
+        orientation, block = divmod(number, self._block_count)
+        masks = self._masks[block * self.block_size : (block + 1) * self.block_size]
+        step = -1 if ORIENTATIONS[orientation] == "mirrored" else 1
+        return [None if mask is None else mask[:, ::step] for mask in masks]
+
     def _encode(self, number: int) -> _Encoded:
         first, patches, boxes = self._patches_of(number)
         # The last block is padded: the number of images computed at a time may change the last bits of a structure.
@@ -148,7 +160,8 @@ class ImageEncoder:
         with torch.inference_mode():
             pieces = split_to_fit(compute, 0, self.block_size, self._device)
             structure = join_batches(pieces)
-        return first, patches, structure[torch.arange(len(patches), device=self._device)]
+            structure = structure[torch.arange(len(patches), device=self._device)]
+        return first, patches, with_masks(structure, self._masks_of(number))
 
     def _write(self, encoded: _Encoded) -> int:
         """Inpaint the objects of a block, if that is stored, write its records, return their number."""
@@ -206,7 +219,7 @@ class ImageEncoder:
         return np.stack(images), np.stack(areas)
 
     def objects(self, rows: Int64[np.ndarray, " B"]) -> Float32[np.ndarray, "B S S"]:
-        """Learned object masks, in [0, 1]."""
+        """Object masks, given or estimated, in [0, 1]."""
         records = self.original_records(rows)
         return object_masks(Encodings.structure(records, torch.device("cpu"), self.translator.structure_type))
 

@@ -109,7 +109,7 @@ class _Trial:
         self._engine = Engine(
             job.translator, few, untrained_judge(job), np.zeros(len(few), np.int64), device=job.device,
             batch_size=job.options.batch_size, scratch=Path(tempfile.gettempdir()),
-            boxes=job.patches.boxes()[: len(few)],
+            boxes=job.patches.boxes()[: len(few)], masks=job.patches.masks[: len(few)],
         )  # fmt: skip
 
     @property

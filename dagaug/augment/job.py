@@ -23,6 +23,7 @@ from dagaug.augment.selection import VERDICTS, check_bounds
 from dagaug.classifiers.cross_fit import CrossFitted
 from dagaug.compute.devices import pick_device
 from dagaug.data.dataset import Dataset, Sample
+from dagaug.data.masks import hash_masks
 from dagaug.data.patches import Patches, read_patches
 from dagaug.hdf5.schema import Header
 from dagaug.model.trained_model import TrainedModel
@@ -76,7 +77,8 @@ class Job:
     Attributes:
         device: where to compute.
         threads: number of threads that read and encode images.
-        patches: patches of the readable images.
+        patches: patches of the readable images whose masks, if given, are usable.
+        masks_sha256: hash of the given masks; empty without any.
         plan: the candidates; sources and references are indices into the patches. Which pairs are drawn does not
             depend on what is readable, except for pairs with an unreadable source or reference.
         training_rows: indices of the patches that judges are trained on.
@@ -84,7 +86,7 @@ class Job:
         file_of: for each patch its index in ``files``.
         real: indices in ``files`` of the real images to store.
         shards: parts of the work, in the order in which they are merged.
-        skipped: files that could not be read so far.
+        skipped: files that could not be read so far, and those with unusable masks.
     """
 
     def __init__(
@@ -105,9 +107,10 @@ class Job:
         framing = model.card.framing
         train = dataset.subset(options.per_class).train
         pool = dataset.samples if options.pairs else train
-        self.patches: Patches = read_patches(dataset, pool, framing, execution=execution)
+        self.patches: Patches = read_patches(dataset, pool, framing, masks=True, execution=execution)
         samples = self.patches.samples
-        self.skipped = list(self.patches.skipped)
+        self.skipped = [*self.patches.skipped, *self.patches.unmasked]
+        self.masks_sha256 = hash_masks(pool)
         plan = self._random_plan(pool) if options.pairs is None else pairs_from_csv(options.pairs, samples)
         self.plan: MorphPlan = plan.with_background(options.background)
         allowed = {sample.path for sample in train}
@@ -163,6 +166,7 @@ class Job:
         return Engine(
             self.translator, self.patches.images, judges, judge_rows, device=self.device,
             batch_size=self.options.batch_size, scratch=scratch, boxes=self.patches.boxes(),
+            masks=self.patches.masks,
         )  # fmt: skip
 
     def identity(self) -> dict[str, Any]:
@@ -174,6 +178,7 @@ class Job:
             "files": [str(sample.path) for sample in self.files],
             "data": str(self.dataset.root),
             "versions": library_versions("numpy", "opencv-python", "timm", "torch"),
+            **({"masks": self.masks_sha256} if self.masks_sha256 else {}),
         }
 
     def header(self, judges_sha256: str = "") -> Header:
@@ -187,6 +192,8 @@ class Job:
             "checkpoint": str(self.model.path),
             "judges": judges_sha256,
         }
+        if self.masks_sha256:
+            options |= {"masks": str(self.dataset.masks), "masks_sha256": self.masks_sha256}
         return Header(
             classes=self.dataset.classes,
             files=tuple(sample.path.as_posix() for sample in self.files),

@@ -134,12 +134,13 @@ def _trained(job: Job, cache: Path | None, execution: Execution) -> CrossFitted:
     def practice() -> SyntheticImages:
         return practice_images(
             job.translator, images, labels.astype(np.int64), seed=options.seed,
-            boxes=[boxes[row] for row in job.training_rows], execution=execution,
+            boxes=[boxes[row] for row in job.training_rows],
+            given=[job.patches.masks[row] for row in job.training_rows], execution=execution,
         )  # fmt: skip
 
     return cross_fit(
         images, labels, job.dataset.classes, fit, folds=options.folds, seed=options.seed, cache=cache,
-        synthetic=practice, synthetic_identity=job.model.sha256, execution=execution,
+        synthetic=practice, synthetic_identity=job.model.sha256 + job.masks_sha256, execution=execution,
     )  # fmt: skip
 
 

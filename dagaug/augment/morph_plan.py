@@ -224,7 +224,7 @@ def pairs_from_csv(path: Path, samples: Sequence[Sample]) -> MorphPlan:
     def find(row: PairRow, column: str) -> int:
         rows = index.rows(row.values[column])
         if len(rows) != 1:
-            reason = "is ambiguous" if rows else "is no readable image of the data set"
+            reason = "is ambiguous" if rows else "is no usable image of the data set"
             raise DataError(f"{path}, line {row.line}: {row.values[column][:200]} {reason}")
         return rows[0]
 

@@ -16,6 +16,8 @@ from dagaug.classifiers.cross_fit import SyntheticImages
 from dagaug.compute.devices import autocast, pick_device
 from dagaug.compute.tensors import scale_pixels, to_tensor
 from dagaug.data.foreground import PatchBox, cut_out, fill_background
+from dagaug.data.masks import PatchMask
+from dagaug.model.given_masks import with_given_masks
 from dagaug.model.random_warps import random_warp, sample
 from dagaug.model.training_free import PoseTranslator
 from dagaug.model.translators import as_sharp_as
@@ -60,6 +62,7 @@ def practice_images(
     *,
     seed: int,
     boxes: Sequence[PatchBox | None] | None = None,
+    given: Sequence[PatchMask | None] | None = None,
     max_images: int = 10_000,
     execution: Execution = Execution(),
 ) -> SyntheticImages:
@@ -71,6 +74,7 @@ def practice_images(
         labels: their classes.
         seed: random seed of warps and backgrounds.
         boxes: of the objects, as fractions of the patches' side; None where unknown.
+        given: masks of the objects, in [0, 255]; the translator estimates those that are None.
         max_images: real images used at most, chosen at random; bounds the memory (76 KB each at 64 px).
         execution: where to find the objects; its progress receives the number of finished images.
 
@@ -80,6 +84,7 @@ def practice_images(
     draws, others = (np.random.default_rng(np.random.SeedSequence([seed, stream])) for stream in (37, 43))
     chosen = np.sort(others.permutation(len(patches))[:max_images])
     count, side = len(chosen), patches.shape[1]
+    known = [None if given is None else given[row] for row in chosen]
     chosen_boxes = [None if boxes is None else boxes[row] for row in chosen]
     device, before = pick_device(execution.device), next(translator.parameters()).device
     translator.to(device)
@@ -93,7 +98,8 @@ def practice_images(
             part = slice(start, min(start + _BATCH, count))
             shown = to_tensor(patches[chosen[part]], device)
             with torch.inference_mode(), autocast(device):
-                masks[part] = translator.object_masks(shown, chosen_boxes[part])[:, 0].float().cpu().numpy()
+                found = with_given_masks(translator.object_masks(shown, chosen_boxes[part]), known[part])
+                masks[part] = found[:, 0].float().cpu().numpy()
             for row in range(part.start, part.stop):
                 backgrounds[row] = fill_background(patches[chosen[row]], masks[row])[0]
             task.advance(part.stop - part.start)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dagaug.data.image_files import decode
+from dagaug.data.image_files import Skipped, decode
 from dagaug.hdf5.reader import Store
 from dagaug.hdf5.schema import Candidates, Header, Images
 from dagaug.hdf5.shard_folder import first_difference
@@ -18,7 +18,7 @@ from dagaug.runtime.errors import ImageError, OutputExistsError
 
 __all__ = ["PreviousFile"]
 
-_COMPARED_BY_HASH = ("checkpoint", "judges")
+_COMPARED_BY_HASH = ("checkpoint", "judges", "masks")
 
 
 class PreviousFile:
@@ -38,7 +38,9 @@ class PreviousFile:
         self.path = path
         self._store = Store(path)
         header = self._store.header
-        self.skipped = frozenset(name for name, _ in header.skipped)
+        self.skipped = frozenset(
+            name for name, reason in header.skipped if not Skipped(Path(name), reason).for_its_mask
+        )
         self.judges_sha256 = header.provenance.judges
         self.batch_size = header.provenance.batch_size
 

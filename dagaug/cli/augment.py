@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dagaug.cli.command_inputs import build_options
+from dagaug.cli.command_inputs import build_options, with_masks
 from dagaug.cli.shared_options import (
     CANDIDATES,
     CLASSIFIER,
@@ -25,6 +25,7 @@ from dagaug.cli.shared_options import (
     KeepChoice,
     Layout,
     LayoutChoice,
+    Masks,
     MergeChoice,
     Overwrite,
     PerClass,
@@ -69,6 +70,7 @@ def augment(
     quiet: Quiet = False,
     layout: Layout = "auto",
     per_class: PerClass = None,
+    masks: Masks = None,
     limit: Annotated[
         int | None,
         typer.Option(min=1, metavar="N", help="Maximum number of source images (default: all).", rich_help_panel=DATA),
@@ -253,7 +255,7 @@ def augment(
     terminal = Terminal(as_json=as_json, quiet=quiet)
     execution = Execution(device, workers, strict, terminal)
     if checkpoint is not None and str(checkpoint) == _FROZEN:
-        model, dataset = _fit_frozen(data, layout, seed, per_class, size, features, feature_weights, execution)
+        model, dataset = _fit_frozen(data, layout, seed, per_class, masks, size, features, feature_weights, execution)
     else:
         other_features = None if features == "lite0" else features
         for option, value in (("size", size), ("features", other_features), ("feature_weights", feature_weights)):
@@ -265,7 +267,7 @@ def augment(
                     remedies={"checkpoint": "frozen"},
                 )
         model = load_model(checkpoint or newest_run())
-        dataset = _read_as_trained(data, layout, seed, model)
+        dataset = with_masks(_read_as_trained(data, layout, seed, model), masks, terminal.say)
     if per_class is None and model.card.per_class is not None:
         per_class = model.card.per_class
         terminal.say(f"Using the first {per_class} training images of each class, as in training (--per-class)")
@@ -318,6 +320,7 @@ def _fit_frozen(
     layout: LayoutChoice,
     seed: int,
     per_class: int | None,
+    masks: Path | None,
     size: int | None,
     features: str,
     weights: Path | None,
@@ -327,7 +330,7 @@ def _fit_frozen(
     from dagaug.data.layouts import read_dataset
     from dagaug.model.training_free_run import fit_training_free
 
-    dataset = read_dataset(data, layout=layout, seed=seed)
+    dataset = with_masks(read_dataset(data, layout=layout, seed=seed), masks, execution.progress.say)
     model = fit_training_free(
         dataset, Path("runs"), name=data.resolve().name or "data", per_class=per_class, size=size, features=features,
         weights=weights, execution=execution,
@@ -378,10 +381,14 @@ def _result_lines(done: "Augmented") -> list[str]:
         + (f" ({rejected})" if rejected else ""),
         f"{done.out}: {done.kept} synthetic and {done.real} real images, in {done.seconds / 60:.1f} minutes",
     ]
-    if done.skipped:
-        first = done.skipped[0]
-        lines.append(
-            f"{len(done.skipped)} files skipped, listed in the file and in {skipped_log(done.out).name}; first:"
-        )
+    unmasked = [skip for skip in done.skipped if skip.for_its_mask]
+    unread = [skip for skip in done.skipped if not skip.for_its_mask]
+    listed = f"listed in the file and in {skipped_log(done.out).name}; first:"
+    if unread:
+        lines.append(f"{len(unread)} files skipped, {listed}")
+        first = unread[0]
         lines.append(f"{first.path}: {first.reason}; once they are readable: the same command with --retry-failed")
+    if unmasked:
+        lines.append(f"{len(unmasked)} images with unusable masks are neither sources nor references, {listed}")
+        lines.append(f"{unmasked[0].path}: {unmasked[0].reason}")
     return lines

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
     from dagaug.data.dataset import Dataset
     from dagaug.hdf5.schema import Header
 
-__all__ = ["build_options", "data_folder", "newest_store", "read_stored_dataset"]
+__all__ = ["build_options", "data_folder", "newest_store", "read_stored_dataset", "with_masks"]
 
 
 def build_options(build: Any, **values: Any) -> Any:
@@ -64,3 +65,19 @@ def read_stored_dataset(data: Path, header: Header) -> Dataset:
     from dagaug.data.layouts import read_dataset
 
     return read_dataset(data, layout=header.provenance.layout, seed=header.provenance.split_seed)
+
+
+def with_masks(dataset: Dataset, folder: Path | None, say: Callable[[str], None]) -> Dataset:
+    """The data set with the masks in a folder, or with its own ones; says in one line where they are, if there are any.
+
+    Raises:
+        UsageError, DataError: see :func:`dagaug.data.masks.find_masks`.
+    """
+    from dagaug.data.masks import find_masks
+
+    if folder is not None:
+        dataset = find_masks(dataset, folder)
+    if dataset.masks is not None:
+        count, total = sum(sample.mask is not None for sample in dataset.samples), len(dataset.samples)
+        say(f"Masks of {count} of {total} images: {dataset.masks}" + ("; the others are estimated" * (count < total)))
+    return dataset

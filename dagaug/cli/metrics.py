@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dagaug.cli.command_inputs import data_folder, read_stored_dataset
+from dagaug.cli.command_inputs import data_folder, read_stored_dataset, with_masks
 from dagaug.cli.shared_options import (
     CLASSIFIER,
     Classifier,
     Device,
     Json,
+    Masks,
     OptionalData,
     PerClass,
     Quiet,
@@ -125,6 +126,7 @@ def metrics(
         ),
     ] = None,
     per_class: PerClass = None,
+    masks: Masks = None,
     seed: Seed = 0,
     device: Device = "auto",
     workers: Workers = 2,
@@ -139,8 +141,10 @@ def metrics(
     terminal = Terminal(as_json=as_json, quiet=quiet)
     execution = Execution(device, workers, progress=terminal)
     if parts:
-        _measure_parts(file, data, seed, terminal, execution)
+        _measure_parts(file, data, masks, seed, terminal, execution)
         return
+    if masks is not None:
+        raise UsageError("used only for annotated parts", option="masks", value=masks, remedies={"parts": True})
     with Store(file) as store:
         header = store.header
     dataset = read_stored_dataset(data or data_folder(header, file, f"dagaug metrics {file} DATA"), header)
@@ -172,7 +176,9 @@ def metrics(
     terminal.result(asdict(measured), metrics_lines(measured), table=metrics_table(measured))
 
 
-def _measure_parts(run: Path, data: Path | None, seed: int, terminal: "Terminal", execution: Execution) -> None:
+def _measure_parts(
+    run: Path, data: Path | None, masks: Path | None, seed: int, terminal: "Terminal", execution: Execution
+) -> None:
     """PCK of a model's flow, and how many parts its masks hold."""
     from dagaug.cli.result_text import flow_lines
     from dagaug.data.layouts import read_dataset
@@ -183,7 +189,6 @@ def _measure_parts(run: Path, data: Path | None, seed: int, terminal: "Terminal"
         raise UsageError("needs the data folder: dagaug metrics RUN DATA --parts", option="parts", value=True)
     model = load_model(run)
     drawn = model.card.split_seed
-    found = measure_flow(
-        model, read_dataset(data, seed=seed if drawn is None else drawn), seed=seed, execution=execution
-    )
+    dataset = with_masks(read_dataset(data, seed=seed if drawn is None else drawn), masks, terminal.say)
+    found = measure_flow(model, dataset, seed=seed, execution=execution)
     terminal.result(asdict(found), flow_lines(found))

@@ -45,6 +45,14 @@ def score(
     as_json: Json = False,
     quiet: Quiet = False,
     per_class: PerClass = None,
+    masks: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Masks that the HDF5 file was made with, for the control arms (default: where the file says).",
+            rich_help_panel=EXPERIMENT,
+        ),
+    ] = None,
     seeds: Annotated[
         int | None,
         typer.Option(
@@ -180,6 +188,7 @@ def score(
     from dagaug.cli.result_text import score_lines, score_table
     from dagaug.cli.terminal import Terminal
     from dagaug.compute.devices import pick_device, pick_devices
+    from dagaug.data.masks import find_masks
     from dagaug.hdf5.reader import Store
     from dagaug.runtime.files import write_atomically
     from dagaug.score.experiment import score
@@ -198,6 +207,10 @@ def score(
     data = data or data_folder(header, file, f"dagaug score DATA {file}")
     terminal.say(f"Scoring {file} on the test images of {data}")
     dataset = read_stored_dataset(data, header)
+    if masks is not None:
+        if not header.provenance.masks_sha256:
+            raise UsageError(f"{file} was made without masks", option="masks", value=masks)
+        dataset = find_masks(dataset, masks)
     size = size or header.provenance.size or 64
     pretrained = (finetune or linear_probe) and classifier == "auto"
     options = ScoreOptions(

@@ -33,6 +33,7 @@ __all__ = [
     "KeepChoice",
     "Layout",
     "LayoutChoice",
+    "Masks",
     "MergeChoice",
     "OptionalData",
     "Overwrite",
@@ -106,6 +107,13 @@ Layout = Annotated[
 PerClass = Annotated[
     int | None,
     typer.Option(min=1, metavar="N", help="Use only the first N training images of each class (default: all).",
+                 rich_help_panel=DATA),
+]  # fmt: skip
+
+Masks = Annotated[
+    Path | None,
+    typer.Option(metavar="FOLDER", help="Folder with masks of the objects: image files with the images' names, the "
+                 "upper half of the values is the object (default: CUB's segmentations/, else estimated).",
                  rich_help_panel=DATA),
 ]  # fmt: skip
 

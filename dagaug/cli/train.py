@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dagaug.cli.command_inputs import build_options
+from dagaug.cli.command_inputs import build_options, with_masks
 from dagaug.cli.shared_options import (
     DATA,
     MACHINE,
@@ -17,6 +17,7 @@ from dagaug.cli.shared_options import (
     FitChoice,
     Json,
     Layout,
+    Masks,
     Overwrite,
     PerClass,
     Quiet,
@@ -24,9 +25,11 @@ from dagaug.cli.shared_options import (
     Strict,
     Workers,
 )
+from dagaug.runtime.errors import UsageError
 from dagaug.runtime.execution import Execution
 
 if TYPE_CHECKING:
+    from dagaug.data.dataset import Dataset, Domains
     from dagaug.training.modes import Snapshot
     from dagaug.training.train import Trained
 
@@ -62,6 +65,7 @@ def train(
     quiet: Quiet = False,
     layout: Layout = "auto",
     per_class: PerClass = None,
+    masks: Masks = None,
     size: Annotated[
         int,
         typer.Option(
@@ -81,7 +85,8 @@ def train(
         ),
     ] = 0.15,
     fit: Annotated[
-        FitChoice, typer.Option(help="How whole images become square: padded by reflection or cropped.", rich_help_panel=DATA)
+        FitChoice,
+        typer.Option(help="How whole images become square: padded by reflection or cropped.", rich_help_panel=DATA),
     ] = "letterbox",
     preset: Annotated[
         str,
@@ -251,7 +256,13 @@ def train(
         data = Path("runs") / "built-in-birds"
         terminal.say(f"No data folder given: training on the built-in birds, written to {data}")
         write_flock(data, progress=terminal)
-    source = read_dataset(data, layout=layout, seed=seed) if options.mode == "reference" else read_domains(data)
+    source: Dataset | Domains
+    if options.mode == "reference":
+        source = with_masks(read_dataset(data, layout=layout, seed=seed), masks, terminal.say)
+    elif masks is not None:
+        raise UsageError(f"used only for pose morphing, not for {preset}", option="masks", value=masks)
+    else:
+        source = read_domains(data)
     done = train(
         options,
         source,

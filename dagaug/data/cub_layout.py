@@ -1,8 +1,8 @@
 """Reader of the layout ``cub``: the list files of CUB-200-2011.
 
 ``images.txt``, ``image_class_labels.txt`` and ``classes.txt`` are required. ``train_test_split.txt``,
-``bounding_boxes.txt``, ``parts/part_locs.txt`` and captions are optional; captions are text files, one per image and
-with one caption per line, in ``captions/``, ``text_c10/`` or ``text/``.
+``bounding_boxes.txt``, ``parts/part_locs.txt``, captions and masks are optional. Captions are text files, one per image
+and with one caption per line, in ``captions/``, ``text_c10/`` or ``text/``. Masks are PNG files in ``segmentations/``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ from dagaug.data.dataset import Box, Sample, Split
 from dagaug.data.safe_paths import SafePaths
 from dagaug.runtime.errors import DataError
 
-__all__ = ["read_cub"]
+__all__ = ["SEGMENTATIONS", "read_cub"]
+
+SEGMENTATIONS = "segmentations"
+"""Folder of the objects' masks beside ``images``: the same names, ending in ``.png``."""
 
 _CAPTION_FOLDERS = ("captions", "text_c10", "text")
 
@@ -53,6 +56,7 @@ def read_cub(root: Path) -> tuple[list[str], list[Sample], bool]:
             boxes.get(number),
             tuple(parts.get(number, ())),
             _read_captions(captions, path),
+            _find_mask(root / SEGMENTATIONS, path),
         )
         for number, path in sorted(files.items())
     ]
@@ -117,6 +121,11 @@ def _read_captions(folder: Path | None, image: Path) -> tuple[str, ...]:
         return ()
     path = folder / image.with_suffix(".txt")
     return tuple(text for _, text in _lines(path)) if path.is_file() else ()
+
+
+def _find_mask(folder: Path, image: Path) -> Path | None:
+    path = folder / image.with_suffix(".png")
+    return path if path.is_file() else None
 
 
 # List files

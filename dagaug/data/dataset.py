@@ -43,6 +43,7 @@ class Sample:
         box: bounding box of the object, or None.
         parts: visible key points as (number, x, y), in pixels of the upright image.
         captions: sentences about the image.
+        mask: the file of the object's mask, or None; see :mod:`dagaug.data.masks`.
     """
 
     path: Path
@@ -51,6 +52,7 @@ class Sample:
     box: Box | None = None
     parts: tuple[tuple[int, float, float], ...] = ()
     captions: tuple[str, ...] = ()
+    mask: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ class Dataset:
         samples: training and test samples.
         split_origin: ``given`` by the folder, or ``drawn`` at random.
         split_seed: the seed of a drawn split; None for a given one.
+        masks: the folder that the samples' masks come from; None without masks.
     """
 
     root: Path
@@ -72,6 +75,7 @@ class Dataset:
     samples: tuple[Sample, ...]
     split_origin: Literal["given", "drawn"]
     split_seed: int | None = None
+    masks: Path | None = None
 
     @property
     def train(self) -> tuple[Sample, ...]:

@@ -125,6 +125,7 @@ def grabcut_masks(
     images: UInt8[np.ndarray, "N S S 3"],
     boxes: Sequence[PatchBox | None],
     *,
+    given: Sequence[UInt8[np.ndarray, "S S"] | None] | None = None,
     execution: Execution = Execution(),
 ) -> UInt8[np.ndarray, "N S S"]:
     """Masks of many images by :func:`grabcut`, in [0, 255].
@@ -132,10 +133,15 @@ def grabcut_masks(
     Args:
         images: RGB.
         boxes: the bounding box of each object, or None.
+        given: masks that are known, in [0, 255]; None for those to be found.
         execution: its progress counts the images.
     """
+    known = [None] * len(images) if given is None else given
 
     def one(index: int) -> np.ndarray:
+        mask = known[index]
+        if mask is not None:
+            return mask
         return np.round(255 * grabcut(images[index], boxes[index])).astype(np.uint8)
 
     return _map_images(one, len(images), "Segmenting objects", execution)

@@ -11,17 +11,18 @@ and corrupt files are refused with a reason. OpenCV alone would fill the missing
 from __future__ import annotations
 
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
 
 from dagaug.data.image_headers import Header, TooLargeError, UnreadableError, read_header, refuse_large
 from dagaug.runtime.errors import ImageError, UsageError
 
-__all__ = ["ENCODINGS", "WHITE", "Skipped", "decode", "decode_bytes", "encode", "is_plain_jpeg"]
+__all__ = ["ENCODINGS", "WHITE", "Skipped", "decode", "decode_bytes", "decode_mask", "encode", "is_plain_jpeg"]
 
 ENCODINGS = ("jpeg", "png")
 """Formats that :func:`encode` writes."""
@@ -30,6 +31,7 @@ WHITE = (255, 255, 255)
 """RGB."""
 
 _MAX_BYTES = 1 << 30  # of a file
+_UNUSABLE_MASK = "unusable mask: "  # begins the reason where the image itself can be read
 
 # An ImageError says what is wrong with a file; OpenCV would print it again on stderr.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -41,6 +43,16 @@ class Skipped:
 
     path: Path
     reason: str
+
+    @classmethod
+    def for_mask(cls, path: Path, reason: str) -> Skipped:
+        """An image that can be read, but whose mask is of no use."""
+        return cls(path, f"{_UNUSABLE_MASK}{reason}")
+
+    @property
+    def for_its_mask(self) -> bool:
+        """Whether only the mask of the image is at fault."""
+        return self.reason.startswith(_UNUSABLE_MASK)
 
 
 # Decoding
@@ -57,38 +69,71 @@ def decode(path: Path | str, *, background: tuple[int, int, int] = WHITE) -> UIn
         ImageError: the file is missing, unreadable, truncated, corrupt, or larger than 1 GiB or
             :data:`dagaug.data.image_headers.MAX_PIXELS`.
     """
-    path = Path(path)
+    return decode_bytes(_file_content(Path(path)), path, background=background)
+
+
+def decode_mask(path: Path | str) -> Bool[np.ndarray, "H W"]:
+    """Read an image file as the mask of an object, upright.
+
+    The object is where a value is above half of the file's range. In a file with colours the largest of the three
+    counts; in one with transparency the opacity, if it is not the same everywhere.
+
+    Raises:
+        ImageError: as of :func:`decode`.
+    """
+    return _decoded(_file_content(Path(path)), path, _mask_pixels)
+
+
+def _file_content(path: Path) -> bytes:
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             raise ImageError(path, "not a file")
         if status.st_size > _MAX_BYTES:
             raise ImageError(path, f"larger than {_MAX_BYTES >> 20} MiB")
-        data = path.read_bytes()
+        return path.read_bytes()
     except FileNotFoundError as error:
         raise ImageError(path, "no such file") from error
     except (OSError, ValueError) as error:
         raise ImageError(path, f"cannot be read ({getattr(error, 'strerror', None) or error})") from error
-    return decode_bytes(data, path, background=background)
 
 
 def decode_bytes(
     data: bytes, name: Path | str, *, background: tuple[int, int, int] = WHITE
 ) -> UInt8[np.ndarray, "H W 3"]:
     """Decode the content of an image file as :func:`decode` does; ``name`` is the file's name in errors."""
+    return _decoded(data, name, lambda content, header: _pixels(content, header, background))
+
+
+def _decoded(data: bytes, name: Path | str, pixels_of: Callable[[bytes, Header], np.ndarray]) -> np.ndarray:
+    """Check the header, then decode; errors name the file."""
     try:
         if not data:
             raise UnreadableError("empty file")
         header = read_header(data)
         refuse_large(header)
-        pixels = _pixels(data, header, background)
+        return pixels_of(data, header)
     except TooLargeError as error:
         raise ImageError(name, str(error)) from None
     except UnreadableError as error:
         raise ImageError(name, f"not a readable image ({error})") from None
     except (cv2.error, MemoryError) as error:
         raise ImageError(name, "not a readable image (its pixels cannot be decoded)") from error
-    return pixels
+
+
+def _mask_pixels(data: bytes, header: Header) -> Bool[np.ndarray, "H W"]:
+    flags = cv2.IMREAD_UNCHANGED if header.alpha else cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    if pixels is None:
+        raise UnreadableError("its pixels cannot be decoded")
+    if pixels.dtype not in (np.uint8, np.uint16):
+        raise UnreadableError(f"pixels of type {pixels.dtype}")
+    half = 0x7F if pixels.dtype == np.uint8 else 0x7FFF
+    if pixels.ndim == 3:
+        opacity = pixels[..., 3] if pixels.shape[2] == 4 else pixels[..., 0]
+        varies = pixels.shape[2] == 4 and opacity.min() < opacity.max()
+        pixels = opacity if varies else pixels[..., :3].max(2)
+    return _upright(pixels > half, header.orientation) if header.alpha else pixels > half
 
 
 def _pixels(data: bytes, header: Header, background: tuple[int, int, int]) -> UInt8[np.ndarray, "H W 3"]:
@@ -124,10 +169,10 @@ def _over(
     return result
 
 
-def _upright(pixels: UInt8[np.ndarray, "H W 3"], orientation: int) -> UInt8[np.ndarray, "H2 W2 3"]:
+def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
     """Apply an EXIF orientation (1 to 8)."""
     if orientation >= 5:
-        pixels = pixels.transpose(1, 0, 2)
+        pixels = pixels.swapaxes(0, 1)
     if orientation in (2, 3, 6, 7):
         pixels = pixels[:, ::-1]
     if orientation in (3, 4, 7, 8):

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from dagaug.data.csv_layout import read_csv, tables_in
-from dagaug.data.cub_layout import read_cub
+from dagaug.data.cub_layout import SEGMENTATIONS, read_cub
 from dagaug.data.dataset import Dataset, Sample
 from dagaug.data.folder_layout import read_imagefolder
 from dagaug.runtime.errors import DataError, UsageError
@@ -78,6 +78,7 @@ def read_dataset(
         samples=tuple(samples),
         split_origin="given" if has_split else "drawn",
         split_seed=None if has_split else seed,
+        masks=root / SEGMENTATIONS if any(sample.mask for sample in samples) else None,
     )
     return dataset.subset(per_class)
 

@@ -31,12 +31,14 @@ class Loaded:
         images: RGB patches, in the order of the paths.
         kept: the index of each patch's path in the list of paths.
         regions: the region of each patch in its whole image.
+        sizes: height and width of each whole image, upright, in pixels.
         skipped: the files that could not be read.
     """
 
     images: UInt8[np.ndarray, "N S S 3"]
     kept: Int64[np.ndarray, " N"]
     regions: tuple[Region, ...]
+    sizes: tuple[tuple[int, int], ...]
     skipped: tuple[Skipped, ...]
 
 
@@ -71,18 +73,19 @@ def load(
     if boxes is not None and len(boxes) != len(paths):
         raise ValueError(f"{len(boxes)} boxes for {len(paths)} paths; give one, or None, for each")
 
-    def read(row: int) -> tuple[UInt8[np.ndarray, "S S 3"], Region] | ImageError:
+    def read(row: int) -> tuple[UInt8[np.ndarray, "S S 3"], Region, tuple[int, int]] | ImageError:
         try:
             image = decode(paths[row], background=background)
         except ImageError as error:
             return error
         box = None if boxes is None else boxes[row]
         region = region_of(*image.shape[:2], box=box, margin=margin, fit=fit)
-        return cut(image, region, size), region
+        return cut(image, region, size), region, (image.shape[0], image.shape[1])
 
     images = np.empty((len(paths), size, size, 3), np.uint8)
     kept: list[int] = []
     regions: list[Region] = []
+    sizes: list[tuple[int, int]] = []
     skipped: list[Skipped] = []
     threads, progress = execution.threads, execution.progress
     with ThreadPoolExecutor(threads) as pool, progress.task("Reading", len(paths), "images") as task:
@@ -96,12 +99,13 @@ def load(
                     if len(skipped) <= _NAMED_SKIPS:
                         progress.say(f"{result}; skipped, {len(skipped)} of {len(paths)} so far")
                 else:
-                    images[len(kept)], region = result
+                    images[len(kept)], region, whole = result
                     kept.append(row)
                     regions.append(region)
+                    sizes.append(whole)
                 task.advance()
     if len(skipped) > _NAMED_SKIPS:
         progress.say(f"{len(skipped)} of {len(paths)} images skipped; the first {_NAMED_SKIPS} are named above")
     if skipped and not kept:
         raise DataError(f"none of {len(paths)} images can be read; the first: {paths[0]}: {skipped[0].reason}")
-    return Loaded(images[: len(kept)], np.array(kept, np.int64), tuple(regions), tuple(skipped))
+    return Loaded(images[: len(kept)], np.array(kept, np.int64), tuple(regions), tuple(sizes), tuple(skipped))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -14,11 +14,12 @@ from dagaug.data.dataset import Dataset, Sample
 from dagaug.data.foreground import PatchBox
 from dagaug.data.image_files import Skipped
 from dagaug.data.loading import load
+from dagaug.data.masks import PatchMask, WrongMask, read_masks
 from dagaug.data.square_crops import Region
-from dagaug.runtime.errors import UsageError
+from dagaug.runtime.errors import DataError, ImageError, UsageError
 from dagaug.runtime.execution import Execution
 
-__all__ = ["Framing", "Patches", "read_patches"]
+__all__ = ["Framing", "Patches", "leave_out", "read_patches"]
 
 
 class Framing(BaseModel):
@@ -59,12 +60,16 @@ class Patches:
         samples: the sample of each patch.
         regions: the region of each patch in its whole image.
         skipped: the files that could not be read, with reasons.
+        masks: the given mask of each patch's object, or None; all None if masks were not read.
+        unmasked: the images that were left out because their masks are unusable, with reasons.
     """
 
     images: UInt8[np.ndarray, "N S S 3"]
     samples: tuple[Sample, ...]
     regions: tuple[Region, ...]
     skipped: tuple[Skipped, ...]
+    masks: tuple[PatchMask | None, ...]
+    unmasked: tuple[Skipped, ...] = ()
 
     @property
     def labels(self) -> np.ndarray:
@@ -83,19 +88,41 @@ class Patches:
             found.append(((x - left) / side, (y - top) / side, width / side, height / side))
         return found
 
+    def without(self, unusable: Mapping[int, Skipped]) -> Patches:
+        """The patches without those whose masks are unusable, given by index."""
+        if not unusable:
+            return self
+        rows = [row for row in range(len(self.samples)) if row not in unusable]
+        return Patches(
+            self.images[rows],
+            tuple(self.samples[row] for row in rows),
+            tuple(self.regions[row] for row in rows),
+            self.skipped,
+            tuple(self.masks[row] for row in rows),
+            (*self.unmasked, *unusable.values()),
+        )
+
 
 def read_patches(
     dataset: Dataset,
     samples: Sequence[Sample],
     framing: Framing,
     *,
+    masks: bool = False,
     execution: Execution = Execution(),
 ) -> Patches:
-    """Load the patches of samples; see :func:`dagaug.data.loading.load` for ``execution``.
+    """Load the patches of samples.
+
+    Args:
+        dataset: gives the folder of the files.
+        samples: which ones to load.
+        framing: how patches are cut from images.
+        masks: whether to read the samples' masks, too. Samples whose masks are unusable are then left out.
+        execution: see :func:`dagaug.data.loading.load`.
 
     Raises:
-        DataError: none of the files can be read.
-        ImageError: with ``execution.strict``, a file cannot be read.
+        DataError: none of the files can be read, or all masks are unusable.
+        ImageError: with ``execution.strict``, a file cannot be read or a mask is unusable.
     """
     loaded = load(
         [dataset.file(sample) for sample in samples],
@@ -106,4 +133,42 @@ def read_patches(
         execution=execution,
     )
     kept = tuple(samples[row] for row in loaded.kept)
-    return Patches(loaded.images, kept, loaded.regions, loaded.skipped)
+    patches = Patches(loaded.images, kept, loaded.regions, loaded.skipped, (None,) * len(kept))
+    if not masks or not any(sample.mask for sample in kept):
+        return patches
+    return _with_masks(dataset, patches, loaded.sizes, execution)
+
+
+def _with_masks(dataset: Dataset, patches: Patches, sizes: Sequence[tuple[int, int]], execution: Execution) -> Patches:
+    found = read_masks(
+        patches.samples, sizes, patches.regions, patches.boxes(), patches.images.shape[1], execution=execution
+    )
+    wrong = {row: mask.reason for row, mask in enumerate(found) if isinstance(mask, WrongMask)}
+    masks = tuple(None if isinstance(mask, WrongMask) else mask for mask in found)
+    return leave_out(dataset, replace(patches, masks=masks), wrong, execution)
+
+
+def leave_out(dataset: Dataset, patches: Patches, wrong: Mapping[int, str], execution: Execution) -> Patches:
+    """The patches without those whose masks are wrong, which is said in one line.
+
+    Args:
+        dataset: gives the folder of the files.
+        patches: all patches.
+        wrong: what is wrong with the mask of a patch, by its index.
+        execution: its progress receives the line.
+
+    Raises:
+        DataError: no patch is left.
+        ImageError: with ``execution.strict``, a mask is wrong.
+    """
+    unusable = {row: Skipped.for_mask(dataset.file(patches.samples[row]), reason) for row, reason in wrong.items()}
+    if not unusable:
+        return patches
+    first = next(iter(unusable.values()))
+    if execution.strict:
+        raise ImageError(first.path, first.reason)
+    count = f"{len(unusable)} of {len(patches.samples)} images"
+    if len(unusable) == len(patches.samples):
+        raise DataError(f"{dataset.root}: no image has a usable mask; the first: {first.path}: {first.reason}")
+    execution.progress.say(f"{count} have unusable masks and are left out; the first: {first.path}: {first.reason}")
+    return patches.without(unusable)

@@ -89,10 +89,12 @@ def cut(image: UInt8[np.ndarray, "H W 3"], region: Region, size: int) -> UInt8[n
     return _cut(image, region, size, cv2.BORDER_REFLECT_101, cv2.INTER_CUBIC)
 
 
-def cut_mask(mask: Float32[np.ndarray, "H W"], region: Region, size: int) -> Float32[np.ndarray, "{size} {size}"]:
-    """Crop a mask in [0, 1] to a region and resize it to ``size`` pixels a side; outside the image it is 0."""
+def cut_mask(
+    mask: Float32[np.ndarray, "H W"] | UInt8[np.ndarray, "H W"], region: Region, size: int
+) -> Float32[np.ndarray, "{size} {size}"] | UInt8[np.ndarray, "{size} {size}"]:
+    """Crop a mask, in any range, to a region and resize it to ``size`` pixels a side; outside the image it is 0."""
     if _overlap(region, *mask.shape)[0] == (slice(0, 0), slice(0, 0)):
-        return np.zeros((size, size), np.float32)
+        return np.zeros((size, size), mask.dtype)
     return _cut(mask, region, size, cv2.BORDER_CONSTANT, cv2.INTER_LINEAR)
 
 

@@ -31,6 +31,8 @@ class Provenance:
         checkpoint: path of the generator's weights; empty if unknown.
         judges: SHA-256 of the classifiers that selected the morphs, in hexadecimal; empty if unknown.
         batch_size: number of candidates per batch; None if unknown.
+        masks: path of the folder with the given masks of objects; empty without any.
+        masks_sha256: hash of the masks' content, in hexadecimal; empty without any.
         others: all other entries.
     """
 
@@ -44,6 +46,8 @@ class Provenance:
     checkpoint: str = ""
     judges: str = ""
     batch_size: int | None = None
+    masks: str = ""
+    masks_sha256: str = ""
     others: Mapping[str, object] = field(default_factory=dict)
 
     @classmethod
@@ -69,6 +73,8 @@ class Provenance:
             checkpoint=_text(options, "checkpoint"),
             judges=_text(options, "judges"),
             batch_size=batch_size if batch_size and batch_size > 0 else None,
+            masks=_text(options, "masks"),
+            masks_sha256=_text(options, "masks_sha256"),
             others={name: value for name, value in options.items() if name not in known},
         )
 

@@ -7,7 +7,7 @@ from typing import cast
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float32, Int64
+from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -15,8 +15,9 @@ from dagaug.compute.devices import pick_device
 from dagaug.compute.tensors import to_tensor
 from dagaug.data.dataset import Dataset, Split
 from dagaug.data.patches import Patches, read_patches
+from dagaug.model.given_masks import with_given_masks, with_masks
 from dagaug.model.trained_model import TrainedModel
-from dagaug.model.training_free import PoseTranslator
+from dagaug.model.training_free import PoseStructure, PoseTranslator
 from dagaug.runtime.errors import DataError, UsageError
 from dagaug.runtime.execution import Execution
 from dagaug.runtime.progress import Progress
@@ -97,7 +98,7 @@ def measure_flow(
     samples = [sample for sample in dataset.samples if sample.split == split and sample.parts]
     if len(samples) < 2:
         raise DataError(f"{dataset.root}: has no part points (parts/part_locs.txt) in its {split} images")
-    patches = read_patches(dataset, samples, model.card.framing, execution=execution)
+    patches = read_patches(dataset, samples, model.card.framing, masks=True, execution=execution)
     positions, visible = part_positions(patches)
     chosen = _draw_pairs(visible, pairs, seed)
     if not len(chosen):
@@ -146,17 +147,26 @@ def _carried_parts(
     device: torch.device,
 ) -> Float32[np.ndarray, "B P 2"]:
     """Where in the sources the flow takes the references' parts from, x and y in [0, 1]."""
-    translator, boxes = cast(PoseTranslator, model.translator).to(device), patches.boxes()
+    translator = cast(PoseTranslator, model.translator).to(device)
     with torch.inference_mode():
         images = to_tensor(patches.images[pairs[:, 0]], device)
-        source = translator.structure(images, [boxes[row] for row in pairs[:, 0]])
+        source = _structure(translator, images, patches, pairs[:, 0])
         appearance = translator.appearance(images, source)  # type: ignore[arg-type]
         images = to_tensor(patches.images[pairs[:, 1]], device)
-        reference = translator.structure(images, [boxes[row] for row in pairs[:, 1]])
+        reference = _structure(translator, images, patches, pairs[:, 1])
         flow: Tensor = translator(appearance, source, reference).flow.permute(0, 3, 1, 2).float()
         where = torch.from_numpy(positions[pairs[:, 1]]).to(device)[:, None] * 2 - 1  # B 1 P 2
         ends = F.grid_sample(flow, where, padding_mode="border", align_corners=False)[:, :, 0].mT
     return ((ends + 1) / 2).cpu().numpy()
+
+
+def _structure(
+    translator: PoseTranslator, images: Float[Tensor, "B 3 H W"], patches: Patches, rows: Int64[np.ndarray, " B"]
+) -> PoseStructure:
+    """Structures of some patches, with their given masks."""
+    boxes = patches.boxes()
+    structure = translator.structure(images, [boxes[row] for row in rows])
+    return with_masks(structure, [patches.masks[row] for row in rows])
 
 
 def _measure_masks(
@@ -175,8 +185,9 @@ def _measure_masks(
         for first in range(0, len(patches.images), _BATCH):
             images = patches.images[first : first + _BATCH]
             part = boxes[first : first + _BATCH]
-            masks = translator.object_masks(to_tensor(images, device), part)[:, 0].cpu().numpy() > 0.5
-            for row, mask in enumerate(masks, start=first):
+            estimated = translator.object_masks(to_tensor(images, device), part)
+            masks = with_given_masks(estimated, patches.masks[first : first + _BATCH])
+            for row, mask in enumerate(masks[:, 0].cpu().numpy() > 0.5, start=first):
                 x, y = (positions[row, visible[row]] * side).astype(np.int64).T
                 hits.append(mask[y, x])
                 area.append(mask.mean())

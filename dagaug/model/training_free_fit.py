@@ -19,6 +19,7 @@ from dagaug.compute.devices import pick_device
 from dagaug.compute.tensors import to_tensor
 from dagaug.data.foreground import PatchBox, grabcut_masks
 from dagaug.data.mask_refinement import inside_box
+from dagaug.data.masks import PatchMask
 from dagaug.model.training_free import FrozenTranslator, Reduction
 from dagaug.runtime.execution import Execution
 from dagaug.runtime.progress import Progress
@@ -29,7 +30,7 @@ _MOST = 400  # images that statistics are taken from
 _BATCH = 8
 _DIMENSIONS = 48
 _GRID = 32
-_OBJECT, _BACKGROUND = 0.7, 0.05  # shares of a cell inside GrabCut's mask
+_OBJECT, _BACKGROUND = 0.7, 0.05  # shares of a cell inside the mask
 _FOREGROUND_DIMENSIONS = 192  # principal components that the foreground classifier reads
 _CELLS_PER_IMAGE = 100  # of the object, and of the background
 _RIDGE = 0.1
@@ -41,6 +42,7 @@ def fit_frozen(
     extractor: FeatureExtractor,
     *,
     layer_weights: tuple[float, ...] | None = None,
+    masks: Sequence[PatchMask | None] | None = None,
     execution: Execution = Execution(),
 ) -> FrozenTranslator:
     """A translator whose statistics are those of training images.
@@ -50,6 +52,7 @@ def fit_frozen(
         boxes: of the objects in the patches, or None where unknown.
         extractor: the frozen network.
         layer_weights: of each layer in the similarity of two cells; all equal if None.
+        masks: given masks of the objects, in [0, 255]; GrabCut finds those that are None.
         execution: where to compute; its progress receives the number of images read.
     """
     device = pick_device(execution.device)
@@ -62,8 +65,9 @@ def fit_frozen(
     reduction.deviation.copy_(torch.cat([layer.float().std((0, 2, 3)) for layer in maps]).clamp_min(1e-6))
     directions = _fit_projection(reduction, maps)
     chosen_boxes = [boxes[row] for row in chosen]
-    masks = grabcut_masks(images[chosen], chosen_boxes, execution=execution)
-    _fit_foreground(reduction, maps, directions, *_labelled_cells(masks, chosen_boxes))
+    given = None if masks is None else [masks[row] for row in chosen]
+    found = grabcut_masks(images[chosen], chosen_boxes, given=given, execution=execution)
+    _fit_foreground(reduction, maps, directions, *_labelled_cells(found, chosen_boxes))
     return FrozenTranslator(extractor, reduction.to(device)).eval().requires_grad_(False)
 
 
@@ -124,7 +128,7 @@ def _fit_foreground(
 def _labelled_cells(
     masks: UInt8[np.ndarray, "N S S"], boxes: Sequence[PatchBox | None]
 ) -> tuple[Bool[Tensor, "N g g"], Bool[Tensor, "N g g"]]:
-    """Cells that show the object by GrabCut, and cells that do not: outside the box, or outside GrabCut's mask."""
+    """Cells that show the object by its mask, and cells that do not: outside the box, or outside the mask."""
     object_, background = [], []
     for mask, box in zip(masks, boxes, strict=True):
         share = cv2.resize(mask, (_GRID, _GRID), interpolation=cv2.INTER_AREA) / 255.0

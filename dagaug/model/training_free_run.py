@@ -14,6 +14,7 @@ from dagaug.classifiers.features import FeatureExtractor, build_extractor
 from dagaug.classifiers.pretrained_networks import absolute_name, licence_of
 from dagaug.compute.devices import pick_device
 from dagaug.data.dataset import Dataset, Sample
+from dagaug.data.masks import hash_masks
 from dagaug.data.patches import Framing, read_patches
 from dagaug.model import checkpoint
 from dagaug.model.trained_model import FeatureCard, ModelCard, TrainedModel, load_model, save_model
@@ -85,12 +86,12 @@ def fit_training_free(
     if (folder / checkpoint.MODEL_FILE).exists():
         progress.say(f"{folder}: using this model without training, made before")
         return load_model(folder)
-    patches = read_patches(dataset, train, framing, execution=execution)
+    patches = read_patches(dataset, train, framing, masks=True, execution=execution)
     progress.say(f"Morphs without training: frozen {features}, patches of {side} px, {len(patches.samples)} images")
     assert card.features is not None
     translator = fit_frozen(
         patches.images, patches.boxes(), extractor, layer_weights=card.features.layer_weights,
-        execution=execution,
+        masks=patches.masks, execution=execution,
     )  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     save_model(folder / checkpoint.MODEL_FILE, card, translator.dae.reduction.state_dict())
@@ -115,5 +116,7 @@ def _identity(card: ModelCard, train: Sequence[Sample]) -> str:
     """Eight hexadecimal digits of a hash of everything that the model depends on."""
     files = [(sample.path.as_posix(), sample.label, sample.box) for sample in train]
     versions = library_versions("torch", "timm", "opencv-python", "numpy")
-    text = json.dumps([card.model_dump(mode="json"), files, versions], sort_keys=True)
+    masks = hash_masks(train)
+    everything = [card.model_dump(mode="json"), files, versions, *([masks] if masks else [])]
+    text = json.dumps(everything, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]

@@ -28,6 +28,7 @@ from dagaug.compute.devices import pick_device
 from dagaug.data.dataset import Dataset
 from dagaug.data.foreground import cut_out
 from dagaug.data.image_files import decode_bytes, encode
+from dagaug.data.masks import find_masks, hash_masks
 from dagaug.data.patches import Patches, read_patches
 from dagaug.data.square_crops import letterboxed
 from dagaug.hdf5.reader import Store
@@ -91,7 +92,8 @@ class Controls:
 
     Raises:
         CheckpointError: see :func:`find_checkpoint`.
-        DataError: an image that the file was made from is not in the data set or cannot be read.
+        DataError: an image that the file was made from is not in the data set or cannot be read, or the masks that it
+            was made with are not there.
     """
 
     def __init__(
@@ -104,11 +106,12 @@ class Controls:
         checkpoint: Path | None = None,
         execution: Execution = Execution(),
     ) -> None:
-        self._path, self._dataset, self._size, self._seed = path, dataset, size, seed
+        self._path, self._size, self._seed = path, size, seed
         self._device, self._execution = pick_device(execution.device), execution
         with Store(path) as store:
             self._header, images, candidates = store.header, store.images, store.candidates
             backgrounds = backgrounds_of(store)
+        self._dataset = _with_stored_masks(path, self._header, dataset)
         variants = tuple(map(variant_name, self._header.variants))
         if variants != VARIANTS[: len(variants)]:
             raise DataError(f"{path}: has variants that this version cannot make", remedies={"controls": False})
@@ -192,7 +195,8 @@ class Controls:
         )
         wanted = {self._header.files[row] for row in used.tolist()}
         samples = [sample for sample in self._dataset.train if sample.path.as_posix() in wanted]
-        patches = read_patches(self._dataset, samples, self._model.card.framing, execution=self._execution)
+        given = bool(self._header.provenance.masks_sha256)
+        patches = read_patches(self._dataset, samples, self._model.card.framing, masks=given, execution=self._execution)
         missing = wanted - {sample.path.as_posix() for sample in patches.samples}
         if missing:
             raise DataError(
@@ -216,7 +220,7 @@ class Controls:
         judges = _NullJudges(len(self._header.classes))
         engine = Engine(
             translator, patches, judges, unlabelled, device=self._device, batch_size=_BATCH, scratch=self._scratch,
-            boxes=self._patches.boxes(),
+            boxes=self._patches.boxes(), masks=self._patches.masks,
         )  # fmt: skip
         engine.encoder.encode(self._execution.progress)
         return engine
@@ -239,6 +243,26 @@ def _load(path: Path, checkpoint: Path) -> TrainedModel:
             f"{model.path}: does not morph poses, but the controls need morphs", remedies={"controls": False}
         )
     return model
+
+
+def _with_stored_masks(path: Path, header: Header, dataset: Dataset) -> Dataset:
+    """The data set with the masks that the HDF5 file ``path`` was made with: its own, or those in the named folder.
+
+    Raises:
+        DataError: neither are the same masks.
+    """
+    made = header.provenance
+    if not made.masks_sha256:
+        return dataset
+    folder = Path(made.masks)
+    for found in (dataset, find_masks(dataset, folder) if folder.is_dir() else dataset):
+        pool = found.samples if made.others.get("pairs") else found.subset(made.per_class).train
+        if hash_masks(pool) == made.masks_sha256:
+            return found
+    raise DataError(
+        f"{path}: was made with masks from {folder}, which have changed or are gone",
+        remedies={"masks": None, "controls": False},
+    )
 
 
 def _plan_of(images: Images, rows: Integer[np.ndarray, " M"], backgrounds: Int64[np.ndarray, " N"]) -> MorphPlan:

@@ -20,7 +20,8 @@ from dagaug.data.dataset import Dataset, Domains
 from dagaug.data.foreground import backgrounds, grabcut_masks
 from dagaug.data.image_files import Skipped
 from dagaug.data.loading import load
-from dagaug.data.patches import Framing, read_patches
+from dagaug.data.masks import mask_fault
+from dagaug.data.patches import Framing, Patches, leave_out, read_patches
 from dagaug.model.networks import Structure
 from dagaug.model.translators import PaperTranslator, ReferenceTranslator, composite
 from dagaug.runtime.errors import DataError
@@ -77,7 +78,7 @@ class TrainingMode(Protocol):
 
     Attributes:
         classes: class names; empty without labels.
-        skipped: images that could not be read.
+        skipped: images that could not be read or whose masks are unusable.
     """
 
     classes: tuple[str, ...]
@@ -138,15 +139,15 @@ class ReferenceMode:
         execution: Execution = Execution(),
     ) -> None:
         d = make_distance(distance, translator.dae.channels, len(dataset.classes), size=framing.size, weights=weights)
-        patches = read_patches(dataset, dataset.train, framing, execution=execution)
+        patches = read_patches(dataset, dataset.train, framing, masks=True, execution=execution)
+        patches, masks = _with_objects(dataset, patches, execution)
         labels = patches.labels
         if len(set(labels.tolist())) < 2:
             raise DataError(f"{dataset.root}: training needs readable images of at least two classes")
-        masks = grabcut_masks(patches.images, patches.boxes(), execution=execution)
         behind = backgrounds(patches.images, masks, execution=execution)
         self.data = TrainingData.of(patches.images, behind, masks, labels)
         self.sampler = PairSampler(self.data, seed)
-        self.classes, self.skipped, self.seed = dataset.classes, patches.skipped, seed
+        self.classes, self.skipped, self.seed = dataset.classes, patches.skipped + patches.unmasked, seed
         self.objective: nn.Module = ReferenceObjective(translator, d, without)
 
     @property
@@ -205,6 +206,18 @@ class ReferenceMode:
             poses.centres.cpu().numpy(),
             translator.dae.attention.half_size,
         )
+
+
+def _with_objects(
+    dataset: Dataset, patches: Patches, execution: Execution
+) -> tuple[Patches, UInt8[np.ndarray, "N S S"]]:
+    """Patches and masks of their objects, given or by GrabCut, without those whose masks are surely wrong."""
+    boxes = patches.boxes()
+    masks = grabcut_masks(patches.images, boxes, given=patches.masks, execution=execution)
+    faults = {row: mask_fault(mask, box) for row, (mask, box) in enumerate(zip(masks, boxes, strict=True))}
+    wrong = {row: f"GrabCut's {fault}" for row, fault in faults.items() if fault}
+    right = [row for row in range(len(masks)) if row not in wrong]
+    return leave_out(dataset, patches, wrong, execution), masks[right]
 
 
 class PaperMode:

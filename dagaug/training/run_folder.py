@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dagaug.data.dataset import Dataset, Domains
+from dagaug.data.masks import hash_masks
 from dagaug.model import checkpoint
 from dagaug.runtime.errors import OutputExistsError
 from dagaug.runtime.files import locked, write_atomically
@@ -42,7 +43,7 @@ METRICS_FILE = "metrics.jsonl"
 
 
 def run_identity(options: TrainOptions, data: Dataset | Domains) -> dict[str, Any]:
-    """What decides the result of a run: resolved options, a hash of the data's lists, library versions.
+    """What decides the result of a run: resolved options, hashes of the data's lists and masks, library versions.
 
     Runs with equal identities are the same run.
     """
@@ -60,7 +61,8 @@ def _options_and_data(options: TrainOptions, data: Dataset | Domains) -> dict[st
     values = options.resolved().model_dump(mode="json")
     if not options.own_pixels:  # runs from before this option lack the entry
         del values["own_pixels"]
-    return {**values, "data": digest}
+    masks = hash_masks(data.subset(options.per_class).train) if isinstance(data, Dataset) else ""
+    return {**values, "data": digest, **({"masks": masks[:16]} if masks else {})}
 
 
 def run_folder(options: TrainOptions, data: Dataset | Domains, name: str, root: Path = Path("runs")) -> Path:

@@ -152,9 +152,9 @@ def test_columns_may_stand_in_any_order_beside_others_and_paths_may_be_shortened
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("source,reference\n2.jpg,9.jpg\n", "line 2: 9.jpg is no readable image of the data set"),
+        ("source,reference\n2.jpg,9.jpg\n", "line 2: 9.jpg is no usable image of the data set"),
         ("source,reference\n2.jpg,finch/1.jpg\n1.jpg,2.jpg\n", "line 3: 1.jpg is ambiguous"),
-        ("source,reference\n2.jpg\n", "line 2:  is no readable image"),
+        ("source,reference\n2.jpg\n", "line 2:  is no usable image"),
         ("a,b\n2.jpg,1.jpg\n", "the header must contain the columns source and reference"),
         ("", "the header must contain the columns source and reference"),
         ("source,reference\n", "contains no pairs"),

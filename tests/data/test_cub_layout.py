@@ -43,6 +43,17 @@ def test_cub_needs_neither_split_nor_boxes_nor_parts(tmp_path: Path) -> None:
     }
 
 
+def test_masks_beside_the_images_are_found(tmp_path: Path) -> None:
+    data = read_dataset(write_cub(tmp_path))
+    assert data.masks is None
+    touch(tmp_path, "segmentations/001.Häher_0/1.png", "segmentations/001.Häher_0/2.jpg")
+    data = read_dataset(tmp_path)
+    assert data.masks == tmp_path / "segmentations"
+    masks = {sample.path.stem: sample.mask for sample in data.samples}
+    assert masks.pop("1") == tmp_path / "segmentations" / "001.Häher_0" / "1.png"
+    assert set(masks.values()) == {None}
+
+
 def test_classes_without_images_are_left_out(tmp_path: Path) -> None:
     write_cub(tmp_path)
     (tmp_path / "classes.txt").write_text("4 000.None\n5 001.A\n6 002.B\n7 003.None\n")

@@ -99,6 +99,15 @@ def test_many_masks_are_those_of_single_images_in_their_order_for_any_number_of_
         assert iou(one[row] > 127, mask) > 0.8
 
 
+def test_given_masks_are_kept_and_the_others_found() -> None:
+    truth = [disc(48, x, 0.5, 0.22) for x in (0.3, 0.6)]
+    images = np.stack([painted(mask, seed) for seed, mask in enumerate(truth)])
+    known = np.full((48, 48), 9, np.uint8)
+    both = grabcut_masks(images, [None, None], given=[known, None])
+    assert (both[0] == known).all()
+    assert np.array_equal(both[1], grabcut_masks(images, [None, None])[1])
+
+
 def test_filling_changes_the_hole_alone_and_the_hole_holds_the_object() -> None:
     truth = disc(64, 0.5, 0.5, 0.25)
     image = painted(truth)

@@ -7,10 +7,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from making_masks import write_mask
+from making_runs import Listener
 from pydantic import ValidationError
 
 from dagaug.data.dataset import Dataset, Sample
+from dagaug.data.masks import find_masks
 from dagaug.data.patches import Framing, Patches, read_patches
+from dagaug.data.square_crops import Region
 from dagaug.runtime.errors import DataError, ImageError, UsageError
 from dagaug.runtime.execution import Execution
 
@@ -40,16 +44,21 @@ def read(data: Dataset, **options: object) -> Patches:
     )
 
 
+def in_image(region: Region) -> np.ndarray:
+    """Pixels of a patch that its image shows; beyond, it is reflected."""
+    left, top, side = region.pixels()
+    across, down = left + np.arange(64) * side / 64, top + np.arange(64) * side / 64
+    inside: np.ndarray = ((down >= 0) & (down < HEIGHT))[:, None] & ((across >= 0) & (across < WIDTH))
+    return inside
+
+
 @pytest.mark.parametrize("crop", ["box", "none"])
 def test_each_box_in_fractions_of_its_patch_is_where_the_bright_pixels_are(tmp_path: Path, crop: str) -> None:
     patches = read(dataset(tmp_path), crop=crop)
     for image, box, region in zip(patches.images, patches.boxes(), patches.regions, strict=True):
         assert box is not None
         x, y, width, height = (64 * value for value in box)
-        left, top, side = region.pixels()
-        across, down = left + np.arange(64) * side / 64, top + np.arange(64) * side / 64
-        inside = ((down >= 0) & (down < HEIGHT))[:, None] & ((across >= 0) & (across < WIDTH))  # beyond, it is mirrored
-        rows, columns = np.nonzero((image[..., 0] > 127) & inside)
+        rows, columns = np.nonzero((image[..., 0] > 127) & in_image(region))
         edges = (columns.min(), columns.max() + 1, rows.min(), rows.max() + 1)
         assert edges == pytest.approx((x, x + width, y, y + height), abs=1)
 
@@ -107,6 +116,69 @@ def test_only_the_given_samples_are_read_in_the_given_order(tmp_path: Path) -> N
     patches = read_patches(data, data.samples[2:0:-1], Framing(size=32), execution=Execution(workers=2))
     assert patches.labels.tolist() == [2, 1]
     assert patches.images.shape == (2, 32, 32, 3)
+
+
+# ---- masks
+
+
+def masked(root: Path) -> Dataset:
+    """The same data set with its rectangles as masks."""
+    data = dataset(root)
+    for sample in data.samples:
+        write_mask(data, sample, root / "masks", cv2.imread(str(data.file(sample)), cv2.IMREAD_GRAYSCALE))
+    return find_masks(data, root / "masks")
+
+
+@pytest.mark.parametrize("crop", ["box", "none"])
+def test_masks_follow_their_patches(tmp_path: Path, crop: str) -> None:
+    data = masked(tmp_path)
+    patches = read_patches(data, data.samples, Framing(size=64, crop=crop), masks=True)  # type: ignore[arg-type]
+    for image, mask, box, region in zip(patches.images, patches.masks, patches.boxes(), patches.regions, strict=True):
+        assert mask is not None
+        assert box is not None
+        inside = in_image(region)
+        assert ((mask > 127) == (image[..., 0] > 127))[inside].mean() > 0.97
+        assert not mask[~inside].any()
+        assert mask.mean() == pytest.approx(255 * box[2] * box[3], rel=0.1)
+
+
+def test_masks_are_read_only_where_they_are_asked_for(tmp_path: Path) -> None:
+    data = masked(tmp_path)
+    assert read(data).masks == (None,) * 4
+    bare = dataset(tmp_path)
+    assert read_patches(bare, bare.samples, Framing(), masks=True).masks == (None,) * 4
+
+
+def test_images_with_unusable_masks_are_left_out_and_listed(tmp_path: Path) -> None:
+    data = masked(tmp_path)
+    write_mask(data, data.samples[1], tmp_path / "masks", np.zeros((HEIGHT, WIDTH), np.uint8))
+    write_mask(data, data.samples[2], tmp_path / "masks", np.zeros((7, 5), np.uint8))
+    said = Listener()
+    patches = read_patches(data, data.samples, Framing(size=64), masks=True, execution=Execution(progress=said))
+    assert [sample.path.stem for sample in patches.samples] == ["middle", "large"]
+    assert len(patches.images) == len(patches.regions) == len(patches.masks) == len(patches.boxes()) == 2
+    assert patches.skipped == ()
+    assert [skip.path.name for skip in patches.unmasked] == ["corner.png", "tall.png"]
+    assert all(skip.for_its_mask for skip in patches.unmasked)
+    assert "is empty" in patches.unmasked[0].reason
+    assert "is 5 × 7 pixels" in patches.unmasked[1].reason
+    (line,) = said.lines
+    assert line.startswith("2 of 4 images have unusable masks and are left out; the first: ")
+
+
+def test_strictness_raises_the_first_unusable_mask(tmp_path: Path) -> None:
+    data = masked(tmp_path)
+    write_mask(data, data.samples[1], tmp_path / "masks", np.zeros((HEIGHT, WIDTH), np.uint8))
+    with pytest.raises(ImageError, match=r"corner\.png: unusable mask: .*is empty"):
+        read_patches(data, data.samples, Framing(), masks=True, execution=Execution(strict=True))
+
+
+def test_where_no_mask_is_usable_the_data_are_to_blame(tmp_path: Path) -> None:
+    data = masked(tmp_path)
+    for sample in data.samples:
+        write_mask(data, sample, tmp_path / "masks", np.full((HEIGHT, WIDTH), 1, np.uint8))
+    with pytest.raises(DataError, match=r"no image has a usable mask; the first: .*middle"):
+        read_patches(data, data.samples, Framing(), masks=True)
 
 
 @pytest.mark.parametrize(

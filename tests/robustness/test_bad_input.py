@@ -129,7 +129,7 @@ def test_more_references_than_images() -> None:
 @pytest.mark.usefixtures("world")
 def test_pairs_of_images_that_are_not_there() -> None:
     line = refused(1, "augment", "birds", "--pairs", "pairs.csv", *JUDGE)
-    assert line == "pairs.csv, line 2: no-such.png is no readable image of the data set"
+    assert line == "pairs.csv, line 2: no-such.png is no usable image of the data set"
     assert "not a readable table" in refused(1, "augment", "birds", "--pairs", "nowhere.csv", *JUDGE)
 
 

@@ -66,7 +66,8 @@ _known_masks: dict[bytes, np.ndarray] = {}
 
 def _masks_once(images: np.ndarray, boxes: Sequence[Any], **more: Any) -> np.ndarray:
     """The same masks, found once for the same images."""
-    key = images.tobytes() + repr(boxes).encode()
+    given = b"".join(b"none" if mask is None else mask.tobytes() for mask in more.get("given") or ())
+    key = images.tobytes() + repr(boxes).encode() + given
     if key not in _known_masks:
         _known_masks[key] = grabcut_masks(images, boxes, **more)
     return _known_masks[key].copy()
