@@ -28,6 +28,30 @@ def test_a_background_is_the_reference_except_for_the_inpainted_area(
         np.testing.assert_array_equal(image[painted == 0], patch[painted == 0])
 
 
+def test_given_masks_take_the_place_of_estimated_ones_in_both_orientations(
+    birds_run: Path, patches: np.ndarray, judges: CrossFitted, tmp_path: Path
+) -> None:
+    side = patches.shape[1]
+    given = np.zeros((side, side), np.uint8)
+    given[8:20, 4:12] = 255
+    rows, mirror = np.arange(COUNT), np.ones(COUNT, np.uint8)
+    plain = new_engine(birds_run, patches, judges, tmp_path, block_size=4).encoder
+    masked = new_engine(
+        birds_run, patches, judges, tmp_path, block_size=4, masks=[None, given, None, None, None, given]
+    ).encoder
+    for row in rows:
+        objects = masked.objects(rows[row : row + 1])[0]
+        record = masked.records(rows[row : row + 1], mirror[:1])["object"][0, 0]
+        if row in (1, 5):
+            np.testing.assert_array_equal(objects * 255, given)
+            np.testing.assert_array_equal(record * 255, given[:, ::-1])
+            _, painted = masked.backgrounds(rows[row : row + 1], mirror[:1])
+            assert painted[0][given[:, ::-1] > 0].all()
+            assert not painted[0][:, :10].any()
+        else:
+            np.testing.assert_array_equal(objects, plain.objects(rows[row : row + 1])[0])
+
+
 def test_only_the_blocks_that_a_part_needs_are_encoded_and_they_suffice(
     birds_run: Path, patches: np.ndarray, judges: CrossFitted, tmp_path: Path
 ) -> None:

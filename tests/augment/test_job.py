@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 from making_augmentations import (
     CANDIDATES,
@@ -13,14 +14,18 @@ from making_augmentations import (
     morphs_of,
     run,
 )
+from making_masks import write_mask, write_masks
 from making_runs import FRAMING, SPECIES, TRAINING_IMAGES
 
+from dagaug.augment.job import Job
 from dagaug.augment.morph_plan import DEFAULT_VARIANTS, VARIANTS
 from dagaug.augment.options import AugmentOptions
-from dagaug.augment.run import Augmented
+from dagaug.augment.run import Augmented, skipped_log
 from dagaug.augment.selection import VERDICTS
 from dagaug.data.dataset import Dataset
+from dagaug.data.masks import find_masks, hash_masks
 from dagaug.hdf5.reader import Store
+from dagaug.hdf5.shard_folder import first_difference
 from dagaug.model.trained_model import TrainedModel
 from dagaug.runtime.errors import UsageError
 
@@ -88,6 +93,46 @@ def test_pairs_give_exactly_these_morphs_and_keep_all(
         rows, files = morphs_of(store), store.header.files
         got = [(files[store.images.source[row]], files[store.images.reference[row]]) for row in rows]
     assert Counter(got) == Counter(pairs)
+
+
+def test_an_image_with_an_unusable_mask_is_stored_but_neither_source_nor_reference(
+    model: TrainedModel, birds: Dataset, judged: AugmentOptions, tmp_path: Path
+) -> None:
+    folder = write_masks(birds, tmp_path / "masks")
+    write_mask(birds, birds.train[3], folder, np.zeros((64, 64), np.uint8))
+    write_mask(birds, birds.test[0], folder, np.zeros((64, 64), np.uint8))  # its mask is not needed
+    done = run(model, find_masks(birds, folder), judged, tmp_path / "a.h5")
+    assert done.sources == TRAINING_IMAGES - 1
+    assert done.real == TRAINING_IMAGES + TEST_IMAGES
+    assert [(skip.path, skip.for_its_mask) for skip in done.skipped] == [(birds.file(birds.train[3]), True)]
+    assert "is empty" in skipped_log(tmp_path / "a.h5").read_text()
+    with Store(tmp_path / "a.h5") as store:
+        bad = store.header.files.index(birds.train[3].path.as_posix())
+        assert bad not in store.candidates.source
+        assert bad not in store.candidates.reference
+
+
+def test_masks_change_the_morphs_and_other_masks_continue_no_run(
+    model: TrainedModel, birds: Dataset, judged: AugmentOptions, tmp_path: Path
+) -> None:
+    options = judged.model_copy(
+        update={"limit": 2, "real": False, "keep": "all", "variants": ("morph", "cutout"), "min_confidence": 0.0}
+    )
+    folder = write_masks(birds, tmp_path / "masks")
+    masked = find_masks(birds, folder)
+    run(model, birds, options, tmp_path / "bare.h5")
+    run(model, masked, options, tmp_path / "masked.h5")
+    with Store(tmp_path / "bare.h5") as bare, Store(tmp_path / "masked.h5") as other:
+        assert bare.header.provenance.masks_sha256 == bare.header.provenance.masks == ""
+        assert (other.header.provenance.masks_sha256, other.header.provenance.masks) == (
+            hash_masks(masked.train), str(folder)
+        )  # fmt: skip
+        pairs = zip(bare.read(list(range(len(bare)))), other.read(list(range(len(other)))), strict=True)
+        assert all((first != second).any() for first, second in pairs)
+    job = Job(model, masked, options)
+    write_mask(birds, birds.train[0], folder, np.full((64, 64), 255, np.uint8))
+    assert first_difference(job.identity(), Job(model, masked, options).identity()) is not None
+    assert "masks" not in Job(model, birds, options).identity()
 
 
 def test_more_references_than_images_are_refused_and_nothing_is_left(

@@ -65,6 +65,15 @@ def test_practice_shows_the_object_on_other_backgrounds(
     assert (made.images != other.images).any()
 
 
+def test_given_masks_are_what_is_cut_out(discs: tuple[np.ndarray, ...]) -> None:
+    images, labels, masks = discs
+    translator = ReferenceTranslator(AttentionSettings(2, 0.3, 20.0)).eval()
+    given = [np.rint(255 * mask).astype(np.uint8) for mask in masks]
+    made = practice_images(translator, images, labels, given=given, seed=3)
+    for image, row in zip(made.images, made.made_from[:, 0], strict=True):
+        assert (np.abs(image.astype(int) - images[row, 15, 15]).max(-1) < 60).sum() > 40
+
+
 def test_the_number_of_images_that_are_cut_out_is_bounded(discs: tuple[np.ndarray, ...]) -> None:
     images, labels, _ = discs
     translator = ReferenceTranslator(AttentionSettings(2, 0.3, 20.0)).eval()

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import making_augmentations
+import numpy as np
 import pytest
 from making_augmentations import kill_at_shard
+from making_masks import write_mask, write_masks
 from making_runs import SPECIES, TEST_PER_CLASS, TRAINING_IMAGES, Killed, Listener, dagaug
 
 from dagaug.augment.engine import Engine
@@ -24,6 +26,7 @@ from dagaug.augment.shard_content import ShardMaker, ShardResult
 from dagaug.classifiers import fit
 from dagaug.data.dataset import Dataset
 from dagaug.data.layouts import read_dataset
+from dagaug.data.masks import find_masks
 from dagaug.hdf5.reader import Store
 from dagaug.hdf5.shard_folder import ShardFolder
 from dagaug.hdf5.shards import parts_folder
@@ -95,6 +98,19 @@ def test_adding_skipped_files_gives_the_bytes_of_a_run_that_could_read_them_at_o
     assert again.real == TRAINING_IMAGES + SPECIES * TEST_PER_CLASS
     assert 2 * len(BAD) <= made < 2 * TRAINING_IMAGES  # two variants of one reference each
     assert not parts_folder(out).exists()
+
+
+def test_images_with_unusable_masks_are_no_files_to_read_again(
+    model: TrainedModel, birds: Dataset, options: AugmentOptions, tmp_path: Path
+) -> None:
+    folder = write_masks(birds, tmp_path / "masks")
+    write_mask(birds, birds.train[3], folder, np.zeros((64, 64), np.uint8))
+    masked, out, said = find_masks(birds, folder), tmp_path / "a.h5", Listener()
+    run(model, masked, options, out)
+    before = out.read_bytes()
+    run(model, masked, options, out, retry_failed=True, progress=said)
+    assert out.read_bytes() == before
+    assert any("the file is unchanged" in line for line in said.lines)
 
 
 def test_the_log_beside_the_file_names_what_the_file_names(

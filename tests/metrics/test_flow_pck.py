@@ -6,10 +6,13 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from making_masks import write_masks
 from making_runs import dagaug
 
 from dagaug.data.dataset import Dataset
+from dagaug.data.masks import find_masks
 from dagaug.data.patches import Framing, read_patches
 from dagaug.metrics.flow_pck import measure_flow, part_positions
 from dagaug.model.trained_model import TrainedModel, load_model
@@ -54,6 +57,14 @@ def test_leaving_parts_in_place_is_measured_beside(birds: Dataset, model: Traine
     assert found.in_place == 1
 
 
+def test_given_masks_are_those_that_are_measured(birds: Dataset, model: TrainedModel, tmp_path: Path) -> None:
+    masked = find_masks(birds, write_masks(birds, tmp_path))
+    found = measure_flow(model, masked, pairs=6, execution=CPU)
+    masks = read_patches(masked, masked.test, model.card.framing, masks=True, execution=CPU).masks
+    assert found.area == pytest.approx(np.mean([mask > 127 for mask in masks if mask is not None]))
+    assert found.area != measure_flow(model, birds, pairs=6, execution=CPU).area
+
+
 def test_data_without_parts_are_refused(birds: Dataset, model: TrainedModel) -> None:
     bare = replace(birds, samples=tuple(replace(sample, parts=()) for sample in birds.samples))
     with pytest.raises(DataError, match=r"has no part points \(parts/part_locs.txt\) in its test images"):
@@ -67,3 +78,15 @@ def test_the_command_prints_the_measure(birds_folder: Path, birds_run: Path) -> 
     refused = dagaug("metrics", birds_run, "--parts")
     assert refused.code == 2
     assert "--parts: needs the data folder" in refused.err
+
+
+def test_the_command_takes_masks_for_parts_only(
+    birds: Dataset, birds_folder: Path, birds_run: Path, tmp_path: Path
+) -> None:
+    folder = write_masks(birds, tmp_path / "masks")
+    done = dagaug("metrics", birds_run, birds_folder, "--parts", "--masks", folder, "--device", "cpu")
+    assert done.code == 0
+    assert f"Masks of 24 of 24 images: {folder}" in done.err
+    refused = dagaug("metrics", birds_run, "--masks", folder)
+    assert refused.code == 2
+    assert refused.err.strip().endswith("used only for annotated parts; try --parts")

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from making_masks import write_mask, write_masks
 from making_runs import SIZE
 
 from dagaug.augment.morph_plan import VARIANTS
@@ -21,6 +22,7 @@ from dagaug.compute.tensors import to_tensor
 from dagaug.data.dataset import Dataset
 from dagaug.data.foreground import fill_background
 from dagaug.data.image_files import decode
+from dagaug.data.masks import find_masks
 from dagaug.data.patches import Patches, read_patches
 from dagaug.hdf5.reader import Store
 from dagaug.hdf5.schema import Images
@@ -101,6 +103,30 @@ def test_a_cutout_is_the_source_inside_its_mask_and_the_reference_s_background_o
         np.testing.assert_allclose(image, expected, atol=1.5)
         untouched = (masks[source] < 1e-3) & (hole == 0)
         np.testing.assert_array_equal(image[untouched], there[untouched])
+
+
+def test_cutouts_of_a_file_that_was_made_with_masks_have_these_masks(
+    birds: Dataset, birds_run: Path, birds_judge: Path, tmp_path: Path
+) -> None:
+    folder = write_masks(birds, tmp_path / "masks")
+    masked = find_masks(birds, folder)
+    path = make(masked, birds_run, birds_judge, tmp_path / "a.h5", frame="crop", background="source", refs=1)
+    made, _ = Controls(path, birds, size=SIZE).make("cutout")  # the file says where its masks are
+    again, _ = Controls(path, find_masks(birds, shutil.copytree(folder, tmp_path / "copy")), size=SIZE).make("cutout")
+    np.testing.assert_array_equal(made, again)
+    patches = read_patches(masked, masked.train, load_model(birds_run).card.framing, masks=True)
+    row_of = {sample.path.as_posix(): row for row, sample in enumerate(patches.samples)}
+    images, names = table(path)
+    for image, row in zip(made, np.flatnonzero(images.synthetic).tolist(), strict=True):
+        mask, source = patches.masks[row_of[names[row][0]]], patches.images[row_of[names[row][0]]]
+        assert mask is not None
+        np.testing.assert_array_equal(image[mask == 255], source[mask == 255])
+    write_mask(birds, birds.train[0], folder, np.zeros((64, 64), np.uint8))
+    for gone in (False, True):
+        if gone:
+            shutil.rmtree(folder)
+        with pytest.raises(DataError, match=r"was made with masks from .*, which have changed or are gone; try"):
+            Controls(path, birds, size=SIZE)
 
 
 def test_a_cutout_stands_in_the_reference_s_whole_frame(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,7 @@ def new_engine(
     translator: nn.Module | None = None,
     encoded: bool = True,
     block_size: int = 64,
+    masks: Sequence[np.ndarray | None] | None = None,
 ) -> Engine:
     translator = translator or load_model(birds_run).translator
     assert isinstance(translator, ReferenceTranslator)
@@ -41,6 +43,7 @@ def new_engine(
         batch_size=batch_size,
         scratch=scratch,
         block_size=block_size,
+        masks=masks,
     )
     if encoded:
         engine.encoder.encode()

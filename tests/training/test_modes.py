@@ -11,11 +11,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from making_masks import write_mask, write_masks
 from making_runs import FRAMING, SIZE, TRAINING_IMAGES
 
 from dagaug.compute.tensors import to_pixels
 from dagaug.data.dataset import Dataset, Domains
 from dagaug.data.domains_layout import read_domains
+from dagaug.data.masks import find_masks
 from dagaug.data.patches import read_patches
 from dagaug.model.task_presets import AttentionSettings
 from dagaug.model.trained_model import build_translator
@@ -23,6 +25,7 @@ from dagaug.model.translators import PaperTranslator, ReferenceTranslator
 from dagaug.report.contact_sheets import contact_sheet
 from dagaug.runtime.errors import DataError
 from dagaug.runtime.execution import Execution
+from dagaug.training import modes
 from dagaug.training.modes import PaperMode, ReferenceMode, TrainingMode
 
 pytestmark = pytest.mark.usefixtures("quickly")
@@ -93,6 +96,40 @@ def test_only_training_images_are_in_memory(birds: Dataset) -> None:
     assert held == train
     assert not held & test
     assert (mode.image_count, mode.label_count, mode.classes) == (TRAINING_IMAGES, 4, birds.classes)
+
+
+def test_given_masks_take_the_place_of_grabcut(birds: Dataset, tmp_path: Path) -> None:
+    masked = find_masks(birds, write_masks(birds, tmp_path))
+    mode, bare = reference_mode(masked), reference_mode(birds)
+    given = read_patches(masked, masked.train, FRAMING, masks=True).masks
+    for mask, known in zip(mode.data.masks[:, 0].numpy(), given, strict=True):
+        np.testing.assert_array_equal(mask, known)
+    assert not torch.equal(mode.data.masks, bare.data.masks)
+    assert not torch.equal(mode.data.backgrounds, bare.data.backgrounds)
+
+
+def test_images_with_unusable_masks_are_no_training_images(
+    birds: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_masks(birds, tmp_path)
+    write_mask(birds, birds.train[2], folder, np.full((64, 64), 255, np.uint8))
+    mode = reference_mode(find_masks(birds, folder))
+    assert mode.image_count == TRAINING_IMAGES - 1
+    assert [skip.path for skip in mode.skipped] == [birds.file(birds.train[2])]
+    assert "covers the whole patch" in mode.skipped[0].reason
+
+    def torn(images: np.ndarray, boxes: object, **more: object) -> np.ndarray:
+        masks = np.zeros(images.shape[:3], np.uint8)
+        masks[:, 8:24, 8:24] = 255
+        masks[4] = 0
+        masks[4, 4::8, 4::8] = 255
+        return masks
+
+    monkeypatch.setattr(modes, "grabcut_masks", torn)
+    mode = reference_mode(birds)
+    assert mode.image_count == TRAINING_IMAGES - 1
+    assert [skip.path for skip in mode.skipped] == [birds.file(birds.train[4])]
+    assert "GrabCut's is torn into 16 pieces" in mode.skipped[0].reason
 
 
 def test_the_structure_phase_takes_more_pairs(birds: Dataset) -> None:

@@ -6,10 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from making_masks import write_mask, write_masks
 from making_runs import Listener, options
 
 from dagaug.data.dataset import Dataset
+from dagaug.data.masks import find_masks
 from dagaug.runtime.errors import LockedError, OutputExistsError
 from dagaug.runtime.files import locked
 from dagaug.training import run_folder
@@ -37,6 +40,19 @@ def test_a_half_written_line_of_metrics_is_dropped_on_resuming(tmp_path: Path) -
 def test_runs_from_before_there_were_own_pixels_are_still_the_same_runs(birds: Dataset) -> None:
     assert "own_pixels" not in run_identity(TrainOptions(), birds)
     assert run_identity(TrainOptions(own_pixels=0.9), birds)["own_pixels"] == 0.9
+
+
+def test_other_masks_make_another_run(birds: Dataset, tmp_path: Path) -> None:
+    folder = write_masks(birds, tmp_path)
+    masked = find_masks(birds, folder)
+    before = run_identity(options(), masked)
+    assert "masks" not in run_identity(options(), birds)
+    names = {run_folder.run_folder(options(), data, "birds") for data in (birds, masked)}
+    write_mask(birds, birds.test[0], folder, np.zeros((64, 64), np.uint8))
+    assert run_identity(options(), masked) == before  # no training image
+    write_mask(birds, birds.train[0], folder, np.zeros((64, 64), np.uint8))
+    assert run_identity(options(), masked)["masks"] != before["masks"]
+    assert len({*names, run_folder.run_folder(options(), masked, "birds")}) == 3
 
 
 # ---- versions of the libraries
