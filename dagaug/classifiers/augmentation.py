@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import albumentations as A
@@ -12,10 +12,11 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-__all__ = ["Augment", "augment_images", "image_augmentation", "mix_batch"]
+__all__ = ["BATCH_MIXING", "Augment", "augment_images", "cutmix", "image_augmentation", "mix_batch", "mixup"]
 
-Augment = Literal["none", "standard", "strong"]
-"""``standard``: flip and shift. ``strong``: also scale, rotation, colour, two RandAugment operations, MixUp, CutMix."""
+Augment = Literal["none", "standard", "strong", "cutmix", "mixup"]
+"""``standard``: flip and shift. ``cutmix``, ``mixup``: also CutMix or MixUp of every batch. ``strong``: also scale,
+rotation, colour, two RandAugment operations, MixUp or CutMix."""
 
 
 def image_augmentation(augment: Augment, seed: int) -> A.Compose:
@@ -47,8 +48,8 @@ def image_augmentation(augment: Augment, seed: int) -> A.Compose:
         n=2,
         p=1,
     )
-    operations: dict[Augment, list] = {"none": [], "standard": standard, "strong": [*usual, randaugment]}
-    return A.Compose(operations[augment], seed=seed)
+    operations: dict[Augment, list] = {"none": [], "strong": [*usual, randaugment]}
+    return A.Compose(operations.get(augment, standard), seed=seed)
 
 
 def augment_images(
@@ -63,29 +64,55 @@ def augment_images(
     return copies
 
 
-def mix_batch(
+def mixup(
     images: Float[Tensor, "B 3 H W"], targets: Float[Tensor, "B K"], rng: np.random.Generator
 ) -> tuple[Float[Tensor, "B 3 H W"], Float[Tensor, "B K"]]:
-    """Mix a batch with its reverse: MixUp (Zhang et al. 2018) or CutMix (Yun et al. 2019), each half of the time.
+    """MixUp of a batch with its reverse (Zhang et al. 2018); the weight is drawn from Beta(0.2, 0.2).
 
     Args:
         images: a batch.
         targets: class probabilities, for example one-hot labels.
-        rng: decides on the method and the amount.
+        rng: decides on the weight.
+    """
+    keep = float(rng.beta(0.2, 0.2))
+    return _weighted(images, keep), _weighted(targets, keep)
 
-    Returns:
-        mixed images and targets; targets are mixed by the share of pixels.
+
+def cutmix(
+    images: Float[Tensor, "B 3 H W"], targets: Float[Tensor, "B K"], rng: np.random.Generator
+) -> tuple[Float[Tensor, "B 3 H W"], Float[Tensor, "B K"]]:
+    """CutMix of a batch with its reverse (Yun et al. 2019); the rectangle's share is drawn from Beta(1, 1).
+
+    Args:
+        images: a batch.
+        targets: class probabilities; they are mixed by the share of pixels.
+        rng: decides on the rectangle, the same for the whole batch.
     """
     height, width = images.shape[-2:]
-    if rng.random() < 0.5:
-        keep = float(rng.beta(0.2, 0.2))
-        mixed = keep * images + (1 - keep) * images.flip(0)
-    else:
-        side = math.sqrt(1 - rng.beta(1.0, 1.0))
-        cy, cx = rng.integers(height), rng.integers(width)
-        top, bottom = (int(np.clip(cy + sign * side * height / 2, 0, height)) for sign in (-1, 1))
-        left, right = (int(np.clip(cx + sign * side * width / 2, 0, width)) for sign in (-1, 1))
-        mixed = images.clone()
-        mixed[:, :, top:bottom, left:right] = images.flip(0)[:, :, top:bottom, left:right]
-        keep = 1 - (bottom - top) * (right - left) / (height * width)
-    return mixed, keep * targets + (1 - keep) * targets.flip(0)
+    side = math.sqrt(1 - rng.beta(1.0, 1.0))
+    cy, cx = rng.integers(height), rng.integers(width)
+    top, bottom = (int(np.clip(cy + sign * side * height / 2, 0, height)) for sign in (-1, 1))
+    left, right = (int(np.clip(cx + sign * side * width / 2, 0, width)) for sign in (-1, 1))
+    mixed = images.clone()
+    mixed[:, :, top:bottom, left:right] = images.flip(0)[:, :, top:bottom, left:right]
+    return mixed, _weighted(targets, 1 - (bottom - top) * (right - left) / (height * width))
+
+
+def mix_batch(
+    images: Float[Tensor, "B 3 H W"], targets: Float[Tensor, "B K"], rng: np.random.Generator
+) -> tuple[Float[Tensor, "B 3 H W"], Float[Tensor, "B K"]]:
+    """Mix a batch by :func:`mixup` or :func:`cutmix`, each half of the time."""
+    return (mixup if rng.random() < 0.5 else cutmix)(images, targets, rng)
+
+
+def _weighted(batch: Tensor, keep: float) -> Tensor:
+    """Mean of a batch and its reverse, with the weight ``keep`` of the batch."""
+    return keep * batch + (1 - keep) * batch.flip(0)
+
+
+BATCH_MIXING: Mapping[Augment, Callable[[Tensor, Tensor, np.random.Generator], tuple[Tensor, Tensor]]] = {
+    "strong": mix_batch,
+    "cutmix": cutmix,
+    "mixup": mixup,
+}
+"""The augmentations that mix the images of a batch; a linear probe, which reads single images, cannot apply this."""

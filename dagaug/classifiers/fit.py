@@ -17,9 +17,10 @@ import torch.nn.functional as F
 from jaxtyping import Float32, Int64, Integer, UInt8
 from torch import Tensor
 
-from dagaug.classifiers.augmentation import Augment, image_augmentation, mix_batch
+from dagaug.classifiers.augmentation import BATCH_MIXING, Augment, image_augmentation
 from dagaug.classifiers.backbones import Network, build
 from dagaug.classifiers.classifier import Classifier, hash_images
+from dagaug.classifiers.frozen_stages import freeze_stages
 from dagaug.classifiers.plain_net import PLAIN
 from dagaug.compute.devices import autocast, pick_device
 from dagaug.compute.tensors import to_tensor
@@ -55,6 +56,8 @@ class FitOptions:
         weights: file of weights to start from.
         head_only: whether only the last layer is fitted, on frozen features
             (:mod:`dagaug.classifiers.frozen_head`); for networks with pretrained weights.
+        frozen_stages: number of first stages (timm's groups of layers; the stem is the first) whose weights and
+            batch-norm statistics stay as they are; for networks with pretrained weights.
 
     Raises:
         UsageError: a value is out of range.
@@ -71,6 +74,7 @@ class FitOptions:
     synthetic_share: float = 0.5
     weights: Path | None = None
     head_only: bool = False
+    frozen_stages: int = 0
 
     def __post_init__(self) -> None:
         checks = (
@@ -78,6 +82,7 @@ class FitOptions:
             ("steps", self.steps is None or self.steps >= 1, "give at least 1"),
             ("batch_size", self.batch_size >= 2, "give at least 2, which batch norm needs"),
             ("learning_rate", self.learning_rate is None or self.learning_rate > 0, "give a rate greater than 0"),
+            ("frozen_stages", self.frozen_stages >= 0, "give at least 0"),
             ("label_smoothing", 0 <= self.label_smoothing < 1, "give a share in [0, 1)"),
             ("synthetic_share", 0 < self.synthetic_share < 1, "give a share between 0 and 1"),
             ("augment", self.augment in get_args(Augment), f"choose one of {', '.join(get_args(Augment))}"),
@@ -149,6 +154,7 @@ def fit(
         torch.manual_seed(seed)
         network = build(options.name, len(classes), size=options.size, weights=options.weights).to(device)
         network = network.to(memory_format=torch.channels_last)
+        freeze_stages(network.train(), options.frozen_stages)
         _optimise(network, batches, options, execution.progress, title)
     trained_on = np.concatenate([hash_images(pixels) for pixels, _, _ in sets])
     return Classifier(network.eval(), classes, options.size, trained_on)
@@ -178,7 +184,7 @@ class _Batches:
             for (pixels, labels, count), stream in zip(sets, streams, strict=False)
         ]
         self._change = image_augmentation(augment, int(streams[2].integers(2**31)))
-        self._mixing = streams[3] if augment == "strong" else None
+        self._mix, self._mixing = BATCH_MIXING.get(augment), streams[3]
         self._classes, self._device = classes, device
 
     def next(self) -> tuple[Float32[Tensor, "B 3 H W"], Float32[Tensor, "B K"]]:
@@ -191,7 +197,7 @@ class _Batches:
         x = to_tensor(np.stack(pixels), self._device)
         y = torch.from_numpy(np.concatenate(labels).astype(np.int64)).to(self._device)
         y = F.one_hot(y, self._classes).float()
-        return (x, y) if self._mixing is None else mix_batch(x, y, self._mixing)
+        return (x, y) if self._mix is None else self._mix(x, y, self._mixing)
 
 
 def _endless_order(count: int, rng: np.random.Generator) -> Iterator[int]:
@@ -201,7 +207,7 @@ def _endless_order(count: int, rng: np.random.Generator) -> Iterator[int]:
 
 
 def _optimise(network: Network, batches: _Batches, options: FitOptions, progress: Progress, title: str) -> None:
-    """Train a network in place; ``options`` are resolved.
+    """Train a network, which is in training mode, in place; ``options`` are resolved.
 
     Raises:
         TrainingError: the loss is not finite.
@@ -209,7 +215,6 @@ def _optimise(network: Network, batches: _Batches, options: FitOptions, progress
     steps, peak = options.steps or 0, options.learning_rate or 0.0  # resolved: neither is None
     optimiser = timm.optim.create_optimizer_v2(network.model, opt="adamw", lr=peak, weight_decay=options.weight_decay)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, steps))
-    network.train()
     with progress.task(title, steps, "steps") as task:
         for step in range(steps):
             x, y = batches.next()
@@ -262,6 +267,9 @@ def fit_identity(
     digest.update(np.ascontiguousarray(labels, dtype=np.int64).tobytes())
     if options.weights is not None and options.weights.is_file():
         digest.update(options.weights.read_bytes())
-    rest = [list(classes), options.as_dict(), more, library_versions(*LIBRARIES)]
+    settings = options.as_dict()
+    if not options.frozen_stages:
+        del settings["frozen_stages"]  # so that trainings of older versions keep their hashes
+    rest = [list(classes), settings, more, library_versions(*LIBRARIES)]
     digest.update(json.dumps(rest, sort_keys=True).encode())
     return digest.hexdigest()

@@ -66,8 +66,8 @@ def score(
         str | None,
         typer.Option(
             metavar="LIST",
-            help="Arms, separated by commas: real, strong, real+dagaug, strong+dagaug, cutout, cutwarp, random, "
-            "cutout+dagaug (default: all).",
+            help="Arms, separated by commas: real, strong, cutmix, mixup, real+dagaug, strong+dagaug, cutout, cutwarp, "
+            "random, frozen, cutout+dagaug (default: all).",
             rich_help_panel=EXPERIMENT,
         ),
     ] = None,
@@ -136,6 +136,15 @@ def score(
             "--finetune", help="Start from pretrained weights (default network: lite0).", rich_help_panel=CLASSIFIER
         ),
     ] = False,
+    frozen_stages: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="Number of first stages that --finetune leaves as they are; the stem is the first of lite0's eight.",
+            rich_help_panel=CLASSIFIER,
+        ),
+    ] = 0,
     linear_probe: Annotated[
         bool,
         typer.Option(
@@ -159,6 +168,14 @@ def score(
             min=1,
             metavar="N",
             help="Number of optimiser steps per training (default: by number of images).",
+            rich_help_panel=TRAINING,
+        ),
+    ] = None,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(
+            metavar="X",
+            help="Peak learning rate of AdamW (default: by network).",
             rich_help_panel=TRAINING,
         ),
     ] = None,
@@ -219,8 +236,10 @@ def score(
             size=size,
             steps=steps or (_QUICK_STEPS if quick else None),
             batch_size=batch_size,
+            learning_rate=learning_rate,
             synthetic_share=synthetic_share,
             weights=weights,
+            frozen_stages=frozen_stages,
         ),
         seeds=seeds or (QUICK_SEEDS if quick else 5),
         seed=seed,

@@ -50,6 +50,7 @@ def fit_training_free(
     name: str,
     per_class: int | None = None,
     size: int | None = None,
+    framing: Framing | None = None,
     features: str = LITE0,
     weights: Path | None = None,
     execution: Execution = Execution(),
@@ -62,6 +63,7 @@ def fit_training_free(
         name: name of the data set, for display.
         per_class: largest number of training images of each class; None for all.
         size: side of a patch in pixels; None follows from the boxes, up to 224 px on a CPU and 256 px on a GPU.
+        framing: how patches are cut, instead of ``size``.
         features: frozen network, a name of :func:`dagaug.classifiers.pretrained_networks.build_pretrained`.
         weights: file of weights in place of those that belong to the name.
         execution: where to compute, and how to read images; its progress receives the number of images read.
@@ -73,9 +75,9 @@ def fit_training_free(
     """
     device, progress, features = pick_device(execution.device), execution.progress, absolute_name(features)
     train = dataset.subset(per_class).train
-    framing = Framing()
-    side = size or suitable_size(train, framing.margin, 224 if device.type == "cpu" else 256)
-    framing = framing.with_size(side)
+    if framing is None:
+        largest = 224 if device.type == "cpu" else 256
+        framing = Framing().with_size(size or suitable_size(train, Framing().margin, largest))
     extractor = build_extractor(features, input_size=_INPUT_SIZE, weights=weights)
     card = ModelCard(
         mode="reference", classes=dataset.classes, framing=framing, regions=1, half_size=1.0, sharpness=1.0, steps=0,
@@ -87,7 +89,9 @@ def fit_training_free(
         progress.say(f"{folder}: using this model without training, made before")
         return load_model(folder)
     patches = read_patches(dataset, train, framing, masks=True, execution=execution)
-    progress.say(f"Morphs without training: frozen {features}, patches of {side} px, {len(patches.samples)} images")
+    progress.say(
+        f"Morphs without training: frozen {features}, patches of {framing.size} px, {len(patches.samples)} images"
+    )
     assert card.features is not None
     translator = fit_frozen(
         patches.images, patches.boxes(), extractor, layer_weights=card.features.layer_weights,

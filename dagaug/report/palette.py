@@ -23,12 +23,15 @@ PALETTE: tuple[tuple[str, str], ...] = (
     ("#b0568a", "#de93bd"),
     ("#6f6500", "#d9cc3c"),
     ("#3d8f8f", "#7fd0d0"),
+    ("#8a4b2a", "#cf9673"),
+    ("#3f6f1f", "#98cc6c"),
+    ("#a3264f", "#f08aa8"),
 )
 """Each colour for a light and for a dark background."""
 
 ARMS: dict[str, int] = {
     "real": 0, "strong": 1, "real+dagaug": 2, "strong+dagaug": 3, "cutout": 4, "cutwarp": 5, "random": 6,
-    "cutout+dagaug": 7,
+    "cutout+dagaug": 7, "cutmix": 9, "mixup": 10, "frozen": 11,
 }  # fmt: skip
 """Index into :data:`PALETTE` of each arm of a score."""
 

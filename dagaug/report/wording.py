@@ -21,10 +21,13 @@ __all__ = [
 _ARMS = {
     "real": "real images; flips and shifts",
     "strong": "real images; strong augmentation (RandAugment, MixUp, CutMix)",
+    "cutmix": "real images; flips, shifts and CutMix",
+    "mixup": "real images; flips, shifts and MixUp",
     "real+dagaug": "real images and the synthetic images of the file",
     "strong+dagaug": "real and synthetic images; strong augmentation",
     "cutout": "control: the unchanged sources on the same backgrounds",
     "cutwarp": "control: cut-outs with random warps, without a reference",
+    "frozen": "control: the same morphs by frozen pretrained features, without training",
     "cutout+dagaug": "real and synthetic images, half of the latter replaced by cut-outs",
     "random": "control: morphs chosen at random, without selection by the classifier",
 }

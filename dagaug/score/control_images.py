@@ -3,6 +3,8 @@
 - ``cutout`` is the source's object, unmorphed, on the morph's background. A gain over it is due to the pose.
 - ``cutwarp`` is that cut-out under a random articulated warp. A gain over it is due to the reference.
 - ``random`` is a random choice of candidates, kept or not. A gain over it is due to the selection.
+- ``frozen`` has the same sources, references and variants, morphed by frozen pretrained features alone
+  (:mod:`dagaug.model.training_free`). A gain over it is due to the training of DA-GAN.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from dagaug.augment.engine import Engine
 from dagaug.augment.morph_backgrounds import backgrounds_of
 from dagaug.augment.morph_plan import VARIANTS, MorphPlan, variant_name
 from dagaug.augment.practice_images import warp_objects
+from dagaug.classifiers.backbones import LITE0
 from dagaug.classifiers.cross_fit import CrossFitted
 from dagaug.compute.devices import pick_device
 from dagaug.data.dataset import Dataset
@@ -35,13 +38,13 @@ from dagaug.hdf5.reader import Store
 from dagaug.hdf5.schema import Header, Images
 from dagaug.model.checkpoint import MODEL_FILE, sha256
 from dagaug.model.trained_model import TrainedModel, load_model
-from dagaug.model.training_free import FrozenTranslator
-from dagaug.model.translators import ReferenceTranslator
+from dagaug.model.training_free_run import fit_training_free
+from dagaug.model.translators import PaperTranslator
 from dagaug.runtime.errors import CheckpointError, DataError
 from dagaug.runtime.execution import Execution
 from dagaug.score.options import Control
 
-__all__ = ["Controls", "find_checkpoint"]
+__all__ = ["Controls", "find_checkpoint", "made_without_training"]
 
 _BATCH = 64
 
@@ -77,6 +80,21 @@ def find_checkpoint(path: Path, header: Header, given: Path | None = None) -> Pa
         f"not {header.checkpoint_sha256[:12]}…)",
         remedies=remedies,
     )
+
+
+def made_without_training(path: Path, given: Path | None = None) -> bool:
+    """Whether an HDF5 file was made by frozen features alone, so that its morphs are those of the control ``frozen``.
+
+    Args:
+        path: the HDF5 file.
+        given: its checkpoint's file or folder, if it is not where the file says.
+
+    Raises:
+        CheckpointError: see :func:`find_checkpoint`.
+    """
+    with Store(path) as store:
+        header = store.header
+    return _is_untrained(_load(path, find_checkpoint(path, header, given)))
 
 
 class Controls:
@@ -131,7 +149,10 @@ class Controls:
         The images are memory-mapped from an unnamed temporary file.
         """
         plan = self._random_plan() if control == "random" else self._kept
-        made = self._morphs(plan) if control == "random" else self._cutouts(plan, warped=control == "cutwarp")
+        if control in ("cutout", "cutwarp"):
+            made = self._cutouts(plan, warped=control == "cutwarp")
+        else:
+            made = self._morphs(plan, self._frozen_engine() if control == "frozen" else self._engine)
         frame = self._header.provenance.frame
         compositor = Compositor(self._dataset, self._patches, frame)
         with tempfile.TemporaryFile(dir=self._scratch) as file:
@@ -155,14 +176,14 @@ class Controls:
         rows = np.sort(rng.choice(len(self._all), len(self._kept), replace=False))
         return self._all.take(rows)
 
-    def _morphs(self, plan: MorphPlan) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def _morphs(self, plan: MorphPlan, engine: Engine) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """The morphs of a plan over the file's rows: patches (uint8) and their masks in [0, 1]."""
         rows = MorphPlan(
             self._row_of[plan.source], self._row_of[plan.reference], plan.variant, plan.starts,
             self._row_of[plan.background_rows],
         )  # fmt: skip
         for start in range(0, len(plan), _CHUNK):
-            morphs = self._engine.morph(rows, slice(start, min(start + _CHUNK, len(plan))))
+            morphs = engine.morph(rows, slice(start, min(start + _CHUNK, len(plan))))
             yield from zip(morphs.images, morphs.cover, strict=True)
 
     def _cutouts(self, plan: MorphPlan, *, warped: bool) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -214,8 +235,22 @@ class Controls:
 
     @cached_property
     def _engine(self) -> Engine:
-        translator, patches = self._model.translator, self._patches.images
-        assert isinstance(translator, ReferenceTranslator | FrozenTranslator)
+        return self._engine_of(self._model)
+
+    def _frozen_engine(self) -> Engine:
+        """The engine of the model without training that cuts the same patches."""
+        card = self._model.card
+        name, weights = (LITE0, "") if card.features is None else (card.features.name, card.features.weights)
+        with tempfile.TemporaryDirectory(dir=self._scratch) as folder:
+            model = fit_training_free(
+                self._dataset, Path(folder), name=card.data, framing=card.framing, features=name,
+                weights=Path(weights) if weights else None, execution=self._execution,
+            )  # fmt: skip
+        return self._engine_of(model)
+
+    def _engine_of(self, model: TrainedModel) -> Engine:
+        translator, patches = model.translator, self._patches.images
+        assert not isinstance(translator, PaperTranslator)
         unlabelled = np.full(len(patches), -1, np.int64)
         judges = _NullJudges(len(self._header.classes))
         engine = Engine(
@@ -224,6 +259,10 @@ class Controls:
         )  # fmt: skip
         engine.encoder.encode(self._execution.progress)
         return engine
+
+
+def _is_untrained(model: TrainedModel) -> bool:
+    return model.card.features is not None and model.card.steps == 0
 
 
 def _load(path: Path, checkpoint: Path) -> TrainedModel:
@@ -238,7 +277,7 @@ def _load(path: Path, checkpoint: Path) -> TrainedModel:
         raise CheckpointError(
             f"{error.message} (needed for the controls of {path})", remedies={**error.remedies, "controls": False}
         ) from error
-    if not isinstance(model.translator, ReferenceTranslator | FrozenTranslator):
+    if model.card.mode != "reference":
         raise CheckpointError(
             f"{model.path}: does not morph poses, but the controls need morphs", remedies={"controls": False}
         )

@@ -24,7 +24,7 @@ from dagaug.runtime.errors import UsageError
 from dagaug.runtime.execution import Execution
 from dagaug.runtime.progress import Progress
 from dagaug.runtime.versions import library_versions
-from dagaug.score.control_images import Controls
+from dagaug.score.control_images import Controls, made_without_training
 from dagaug.score.image_sets import ImageSet, TracedImageSet, load_other, load_real, load_store
 from dagaug.score.leak_checks import check_leaks
 from dagaug.score.notes import notes_of
@@ -70,7 +70,7 @@ def score(
         UsageError: an option does not fit the data.
         TrainingError: a loss is not finite.
     """
-    options = options or ScoreOptions()
+    options = _possible(options or ScoreOptions(), store, checkpoint, execution.progress)
     dataset = dataset.subset(options.per_class)
     versions = library_versions(*LIBRARIES)
     log = RunLog(resume, versions, execution.progress)
@@ -106,6 +106,16 @@ def score(
         verdict=comparisons[0].verdict if comparisons else None,
         sentences=tuple(one.sentence for one in comparisons),
     )
+
+
+def _possible(
+    options: ScoreOptions, store: Path | str | None, checkpoint: Path | None, progress: Progress
+) -> ScoreOptions:
+    """The options without the arm ``frozen`` if the file's own morphs are those of this control."""
+    if store is None or "frozen" not in options.arms or not made_without_training(Path(store), checkpoint):
+        return options
+    progress.say(f"{store}: was made without training, so its own morphs stand for the control frozen")
+    return replace(options, arms=tuple(name for name in options.arms if name != "frozen"))
 
 
 def _options_record(
@@ -195,7 +205,7 @@ def _controls(controls: Controls, wanted: set[str], morphs: TracedImageSet, seed
     for name in CONTROLS:
         if name in wanted or (name == "cutout" and MIXED in wanted):
             images, labels = controls.make(name)
-            # Cut-outs have the sources and references of the morphs; random candidates have others.
+            # The others have the sources and references of the morphs; random candidates do not.
             found[name] = (
                 ImageSet(images, labels) if name == "random" else TracedImageSet(images, labels, morphs.origins)
             )

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from dagaug.classifiers.augmentation import Augment
+from dagaug.classifiers.augmentation import BATCH_MIXING, Augment
 from dagaug.classifiers.backbones import LITE0
 from dagaug.classifiers.fit import FitOptions
 from dagaug.runtime.errors import UsageError
@@ -27,10 +27,10 @@ __all__ = [
 Regime = Literal["scratch", "finetune", "linear-probe"]
 """How a classifier is trained: all weights from random ones, all from pretrained ones, or only a linear layer."""
 
-Control = Literal["cutout", "cutwarp", "random"]
+Control = Literal["cutout", "cutwarp", "random", "frozen"]
 """A control: synthetic images that lack one ingredient of the morphs (:mod:`dagaug.score.control_images`)."""
 
-CONTROLS: tuple[Control, ...] = ("cutout", "cutwarp", "random")
+CONTROLS: tuple[Control, ...] = ("cutout", "cutwarp", "random", "frozen")
 
 MIXED = "cutout+dagaug"
 """The synthetic images of the HDF5 file, a random half of them replaced by cut-outs."""
@@ -57,11 +57,14 @@ class Arm:
 PROTOCOL_ARMS: tuple[Arm, ...] = (
     Arm("real", "standard", against=()),
     Arm("strong", "strong"),
-    Arm("real+dagaug", "standard", "dagaug", against=("real", "strong", "cutout", "cutwarp", "random")),
+    Arm("cutmix", "cutmix"),
+    Arm("mixup", "mixup"),
+    Arm("real+dagaug", "standard", "dagaug", against=("real", "strong", "cutmix", "mixup", *CONTROLS)),
     Arm("strong+dagaug", "strong", "dagaug", against=("real", "strong")),
     Arm("cutout", "standard", "cutout"),
     Arm("cutwarp", "standard", "cutwarp"),
     Arm("random", "standard", "random"),
+    Arm("frozen", "standard", "frozen"),
     Arm(MIXED, "standard", MIXED, against=("real", "real+dagaug", "cutout")),
 )
 """All arms of the protocol, in the order of the table."""
@@ -125,6 +128,9 @@ class ScoreOptions:
         if self.validation is not None and not 0 < self.validation <= 0.5:
             value = f"{self.validation:g}"
             raise UsageError("give a share above 0 and up to 0.5, such as 0.25", option="validation", value=value)
+        if self.fit.frozen_stages and self.mode != "finetune":
+            value = self.fit.frozen_stages
+            raise UsageError("for fine-tuning only", option="frozen_stages", value=value, remedies={"mode": "finetune"})
         if self.mode != "scratch" and self.fit.name != LITE0 and self.fit.weights is None:
             raise UsageError(
                 f"{self.fit.name} has no pretrained weights here",
@@ -147,8 +153,8 @@ class ScoreOptions:
                 raise UsageError("give each arm a different name", option="others", value=name)
 
     def table(self) -> tuple[Arm, ...]:
-        """The chosen arms, each with those of its baselines that are chosen too."""
-        chosen = [arm for arm in PROTOCOL_ARMS if arm.name in self.arms]
+        """The arms to train, each with those of its baselines that are trained too."""
+        chosen = [arm for arm in PROTOCOL_ARMS if arm.name in self.arms and self._can_train(arm)]
         chosen += [Arm(name, "standard", name) for name, _ in self.others]
         there = {arm.name for arm in chosen}
         more = {"real+dagaug": tuple(name for name, _ in self.others)}
@@ -157,10 +163,15 @@ class ScoreOptions:
             for arm in chosen
         )
 
+    def _can_train(self, arm: Arm) -> bool:
+        """Whether this mode has the arm: a linear probe reads images one by one and cannot mix them alone."""
+        return self.mode != "linear-probe" or arm.augment == "strong" or arm.augment not in BATCH_MIXING
+
     @property
     def left_out(self) -> tuple[str, ...]:
-        """Names of the protocol's arms that were not chosen."""
-        return tuple(name for name in arm_names() if name not in self.arms)
+        """Names of the protocol's arms that are not trained."""
+        trained = {arm.name for arm in self.table()}
+        return tuple(name for name in arm_names() if name not in trained)
 
     @property
     def needs_store(self) -> bool:

@@ -34,7 +34,7 @@ def test_training_is_a_function_of_its_seed_and_leaves_global_randomness_alone()
     assert not torch.equal(weights_of(fit(images, labels, CLASSES, TINY, seed=4)), weights_of(first))
 
 
-@pytest.mark.parametrize("augment", ["none", "standard", "strong"])
+@pytest.mark.parametrize("augment", ["none", "standard", "strong", "cutmix", "mixup"])
 def test_a_trivial_problem_is_learned(augment: Augment) -> None:
     images, labels = coloured(30)
     options = FitOptions("test_resnet", 32, steps=40, batch_size=12, learning_rate=3e-3, augment=augment)

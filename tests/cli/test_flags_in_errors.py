@@ -66,7 +66,7 @@ def test_an_option_of_the_command_is_written_as_its_flag(
     ("command", "option", "value", "written"),
     [
         ("train", "overwrite", False, "overwrite=False"),
-        ("score", "learning_rate", 0.1, "learning_rate=0.1"),
+        ("score", "weight_decay", 0.1, "weight_decay=0.1"),
         ("score", "mode", "scratch", "mode=scratch"),
         (None, "refs", 0, "refs=0"),
     ],

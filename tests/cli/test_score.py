@@ -41,7 +41,10 @@ def test_the_command_takes_further_arms_and_sweeps(
     assert done.code == 0, done.err
     assert [arm["arm"] for arm in done.json["arms"]] == ["real", "real+dagaug", "theirs"]
     assert done.json["options"]["seeds"] == 3
-    assert "Left out: strong, strong+dagaug, cutout, cutwarp, random, cutout+dagaug." in done.json["notes"]
+    assert (
+        "Left out: strong, cutmix, mixup, strong+dagaug, cutout, cutwarp, random, frozen, cutout+dagaug."
+        in done.json["notes"]
+    )
     assert [point["real"] for point in done.json["fractions"]] == [6, 8]
     assert json.loads((tmp_path / "s.json").read_text()) == done.json
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from making_masks import write_mask, write_masks
-from making_runs import SIZE
+from making_runs import SIZE, Listener
 
 from dagaug.augment.morph_plan import VARIANTS
 from dagaug.augment.options import AugmentOptions
@@ -23,13 +23,14 @@ from dagaug.data.dataset import Dataset
 from dagaug.data.foreground import fill_background
 from dagaug.data.image_files import decode
 from dagaug.data.masks import find_masks
-from dagaug.data.patches import Patches, read_patches
+from dagaug.data.patches import Framing, Patches, read_patches
 from dagaug.hdf5.reader import Store
 from dagaug.hdf5.schema import Images
 from dagaug.model.trained_model import load_model
+from dagaug.model.training_free_run import fit_training_free
 from dagaug.runtime.errors import CheckpointError, DataError
 from dagaug.runtime.execution import Execution
-from dagaug.score.control_images import Controls, find_checkpoint
+from dagaug.score.control_images import Controls, find_checkpoint, made_without_training
 from dagaug.score.experiment import score
 from dagaug.score.leak_checks import check_selector
 from dagaug.score.options import CONTROLS, ScoreOptions
@@ -187,6 +188,38 @@ def test_random_morphs_are_the_plan_s_candidates_kept_or_not(
     assert max(near) <= 2
 
 
+@pytest.fixture(scope="module")
+def frozen_store(birds: Dataset, birds_judge: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of morphs made without training, by the features of the control."""
+    folder = tmp_path_factory.mktemp("frozen")
+    model = fit_training_free(birds, folder, name="birds", framing=Framing(size=SIZE))
+    return make(birds, model.path, birds_judge, folder / "frozen.h5", frame="crop", keep="all")
+
+
+def test_frozen_morphs_are_those_of_the_model_without_training_at_the_file_s_framing(
+    birds: Dataset, birds_run: Path, birds_judge: Path, frozen_store: Path, tmp_path: Path
+) -> None:
+    trained = make(birds, birds_run, birds_judge, tmp_path / "trained.h5", frame="crop", keep="all")
+    made, labels = Controls(trained, birds, size=SIZE).make("frozen")
+    with Store(frozen_store) as store:  # the plan depends on the seed alone
+        kept = np.flatnonzero(store.images.synthetic)
+        np.testing.assert_allclose(made, np.stack(store.read(kept.tolist())), atol=2)
+        np.testing.assert_array_equal(labels, store.images.label[kept])
+    assert not made_without_training(trained)
+    assert [path for path in tmp_path.iterdir() if path.suffix != ".h5"] == []
+
+
+def test_a_file_made_without_training_has_no_arm_of_frozen_morphs(birds: Dataset, frozen_store: Path) -> None:
+    assert made_without_training(frozen_store)
+    listener = Listener()
+    options = ScoreOptions(
+        FitOptions("test_resnet", SIZE, steps=1, batch_size=4), seeds=2, arms=("real", "real+dagaug", "frozen")
+    )
+    result = score(birds, frozen_store, options, execution=Execution(progress=listener))
+    assert [arm.arm for arm in result.arms] == ["real", "real+dagaug"]
+    assert any("was made without training" in line for line in listener.lines)
+
+
 def test_jpeg_files_have_controls_that_lost_as_much(
     birds: Dataset, birds_run: Path, birds_judge: Path, stores: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -279,9 +312,9 @@ def test_all_arms_are_scored_in_one_table(birds: Dataset, stores: dict[str, Path
     result = score(birds, stores["whole"], options, resume=tmp_path / "r.jsonl")
     count = result.synthetic
     assert [(arm.arm, arm.images) for arm in result.arms] == [
-        ("real", 0), ("strong", 0), ("real+dagaug", count), ("strong+dagaug", count),
-        ("cutout", count), ("cutwarp", count), ("random", count), ("cutout+dagaug", count),
+        ("real", 0), ("strong", 0), ("cutmix", 0), ("mixup", 0), ("real+dagaug", count), ("strong+dagaug", count),
+        ("cutout", count), ("cutwarp", count), ("random", count), ("frozen", count), ("cutout+dagaug", count),
     ]  # fmt: skip
     assert (result.comparisons[0].arm, result.comparisons[0].baseline) == ("real+dagaug", "real")
-    assert len(result.comparisons) == 7 + 4 + 1 + 2
+    assert len(result.comparisons) == 10 + 7 + 1 + 2
     assert score(birds, stores["whole"], options, resume=tmp_path / "r.jsonl") == result

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from dagaug.classifiers.backbones import LITE0
+from dagaug.classifiers.fit import FitOptions
 from dagaug.runtime.errors import UsageError
 from dagaug.score.options import ScoreOptions
 
@@ -14,17 +16,27 @@ def test_arms_have_the_baselines_of_the_protocol() -> None:
     options = ScoreOptions(others=(("theirs", Path("x")),))
     table = {arm.name: arm for arm in options.table()}
     assert tuple(table) == (
-        "real", "strong", "real+dagaug", "strong+dagaug", "cutout", "cutwarp", "random", "cutout+dagaug",
-        "theirs",
+        "real", "strong", "cutmix", "mixup", "real+dagaug", "strong+dagaug", "cutout", "cutwarp", "random", "frozen",
+        "cutout+dagaug", "theirs",
     )  # fmt: skip
     assert table["real"].against == ()
     assert all("real" in arm.against for name, arm in table.items() if name != "real")
-    assert table["real+dagaug"].against == ("real", "strong", "cutout", "cutwarp", "random", "theirs")
-    assert {arm.augment for name, arm in table.items() if not name.startswith("strong")} == {"standard"}
+    assert table["real+dagaug"].against == (
+        "real", "strong", "cutmix", "mixup", "cutout", "cutwarp", "random", "frozen", "theirs",
+    )  # fmt: skip
+    special = {name: arm.augment for name, arm in table.items() if arm.augment != "standard"}
+    assert special == {"strong": "strong", "strong+dagaug": "strong", "cutmix": "cutmix", "mixup": "mixup"}
     assert table["cutout+dagaug"].against == ("real", "real+dagaug", "cutout")
     few = {arm.name: arm for arm in ScoreOptions(arms=("real", "cutout", "real+dagaug")).table()}
     assert few["real+dagaug"].against == ("real", "cutout")
     assert ScoreOptions().seeds == 5
+
+
+def test_a_linear_probe_leaves_out_the_arms_that_differ_from_real_by_mixed_batches_alone() -> None:
+    probe = ScoreOptions(FitOptions(LITE0), mode="linear-probe", arms=("real", "strong", "cutmix", "mixup"))
+    assert [arm.name for arm in probe.table()] == ["real", "strong"]
+    assert {"cutmix", "mixup"} <= set(probe.left_out)
+    assert not {"cutmix", "mixup"} & set(ScoreOptions().left_out)
 
 
 def test_impossible_options_are_refused_by_name() -> None:
