@@ -52,6 +52,17 @@ class FeatureExtractor(nn.Module):
         with torch.inference_mode():
             side = network.input_size
             self.channels = tuple(found.shape[1] for found in self(torch.zeros(1, 3, side, side)))
+        self.register_state_dict_post_hook(_without_weights)
+        self.register_load_state_dict_post_hook(_without_missing)
+
+    def train(self, mode: bool = True) -> FeatureExtractor:
+        """The network stays in evaluation mode."""
+        del mode
+        return super().train(False)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> FeatureExtractor:
+        """The same object: its weights never change."""
+        return self
 
     def sha256(self) -> str:
         """Hash (hexadecimal) of the network's weights."""
@@ -70,6 +81,19 @@ class FeatureExtractor(nn.Module):
             return list(model.forward_intermediates(prepared, numbers, norm=norm, intermediates_only=True))
         model.forward_features(prepared)
         return [self._maps.pop(str(name)) for name in self.layers]
+
+
+def _without_weights(module: nn.Module, tensors: dict[str, Tensor], prefix: str, metadata: object) -> None:
+    """State dicts leave the frozen weights out; models name them by their hash."""
+    del module, metadata
+    for name in [name for name in tensors if name.startswith(prefix + "network.")]:
+        del tensors[name]
+
+
+def _without_missing(module: nn.Module, incompatible: Any) -> None:
+    own = {f"network.{name}" for name in cast(Any, module).network.state_dict()}
+    missing = incompatible.missing_keys
+    missing[:] = [key for key in missing if not any(key.endswith(name) for name in own)]
 
 
 def _keep(maps: dict[str, Tensor], name: str, module: nn.Module, inputs: object, output: Tensor) -> None:

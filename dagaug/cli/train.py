@@ -67,13 +67,14 @@ def train(
     per_class: PerClass = None,
     masks: Masks = None,
     size: Annotated[
-        int,
+        int | None,
         typer.Option(
             metavar="N",
-            help="Side of the patches that the networks see, in pixels; a multiple of 16.",
+            help="Side of the patches that the networks see, in pixels; a multiple of 16 (default: follows from the "
+            "images, up to 128 on a CPU and 256 on a GPU).",
             rich_help_panel=DATA,
         ),
-    ] = 64,
+    ] = None,
     crop: Annotated[
         CropChoice,
         typer.Option(help="Whether to cut images to their bounding boxes, if they have any.", rich_help_panel=DATA),
@@ -92,11 +93,12 @@ def train(
         str,
         typer.Option(
             metavar="NAME",
-            help="Preset: pose, or a task of the paper's Table 4 (digits, birds, faces, skeletons, facades, "
-            "colorization).",
+            help="Preset: photos (pose morphing on frozen pretrained features), pose (all networks are trained), or a "
+            "task of the paper's Table 4 (digits, birds, faces, skeletons, facades, colorization). auto takes photos "
+            "for objects of 96 px and more, and pose for smaller ones.",
             rich_help_panel=TRAINING,
         ),
-    ] = "pose",
+    ] = "auto",
     steps: Annotated[
         int | None,
         typer.Option(
@@ -143,6 +145,19 @@ def train(
             rich_help_panel=TRAINING,
         ),
     ] = 0.0,
+    features: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Frozen network E of the preset photos: lite0 (EfficientNet-Lite0, the default) or any timm name; "
+            "none takes the preset pose.",
+            rich_help_panel=NETWORKS,
+        ),
+    ] = None,
+    feature_weights: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Weights of the network of --features.", rich_help_panel=NETWORKS),
+    ] = None,
     without: Annotated[
         list[str] | None,
         typer.Option(
@@ -220,18 +235,40 @@ def train(
 ) -> None:
     """Train DA-GAN on a folder of labelled images. The same command again resumes a stopped run."""
     from dagaug.cli.terminal import Terminal
+    from dagaug.data.dataset import Dataset
     from dagaug.data.domains_layout import read_domains
     from dagaug.data.layouts import read_dataset
     from dagaug.data.patches import Framing
+    from dagaug.model.task_presets import PRESETS
+    from dagaug.training.defaults import suit_data
     from dagaug.training.options import TrainOptions
     from dagaug.training.train import train
 
     terminal = Terminal(as_json=as_json, quiet=quiet)
-    framing = build_options(Framing, size=size, crop=crop, margin=margin, fit=fit)
+    if data is None:
+        from dagaug.birds.dataset import write_flock
+
+        data = Path("runs") / "built-in-birds"
+        terminal.say(f"No data folder given: training on the built-in birds, written to {data}")
+        write_flock(data, progress=terminal)
+    if preset in PRESETS and PRESETS[preset].mode == "paper":
+        if masks is not None:
+            raise UsageError(f"used only for pose morphing, not for {preset}", option="masks", value=masks)
+        source: Dataset | Domains = read_domains(data)
+        chosen_size = size or 64
+    else:
+        source = with_masks(read_dataset(data, layout=layout, seed=seed), masks, terminal.say)
+        framing = build_options(Framing, size=size or 64, crop=crop, margin=margin, fit=fit)
+        preset, features, chosen_size, reason = suit_data(
+            source, framing, preset=preset, features=features, size=size, device=device
+        )
+        terminal.say(reason)
     options: TrainOptions = build_options(
         TrainOptions,
         preset=preset,
-        framing=framing,
+        features=features,
+        feature_weights=feature_weights,
+        framing=build_options(Framing, size=chosen_size, crop=crop, margin=margin, fit=fit),
         per_class=per_class,
         steps=steps,
         minutes=minutes,
@@ -250,19 +287,6 @@ def train(
         adversarial=adversarial,
         own_pixels=own_pixels,
     ).resolved()
-    if data is None:
-        from dagaug.birds.dataset import write_flock
-
-        data = Path("runs") / "built-in-birds"
-        terminal.say(f"No data folder given: training on the built-in birds, written to {data}")
-        write_flock(data, progress=terminal)
-    source: Dataset | Domains
-    if options.mode == "reference":
-        source = with_masks(read_dataset(data, layout=layout, seed=seed), masks, terminal.say)
-    elif masks is not None:
-        raise UsageError(f"used only for pose morphing, not for {preset}", option="masks", value=masks)
-    else:
-        source = read_domains(data)
     done = train(
         options,
         source,

@@ -51,6 +51,7 @@ def random_warp(
     *,
     strength: float = 1.0,
     articulated: bool = True,
+    mirror: bool = True,
     generator: torch.Generator | None = None,
 ) -> Float[Tensor, "B H W 2"]:
     """A random warp for each object.
@@ -63,6 +64,7 @@ def random_warp(
         masks: masks of the objects, in [0, 1].
         strength: factor of all ranges; the flip stays.
         articulated: whether to add noise and local rotations.
+        mirror: whether half of the warps flip the object.
         generator: source of the random numbers.
     """
     batch, _, height, width = masks.shape
@@ -76,7 +78,7 @@ def random_warp(
     angle = uniform(batch, span=math.radians(35) * strength)
     scale = torch.exp(uniform(batch, span=0.27 * strength))
     shear = uniform(batch, span=0.25 * strength)
-    mirrored = torch.where(uniform(batch) < 0, -1.0, 1.0)
+    mirrored = torch.where(uniform(batch) < 0, -1.0 if mirror else 1.0, 1.0)
     cos, sin = torch.cos(angle) / scale, torch.sin(angle) / scale
     rows = [cos * mirrored, (shear * cos - sin) * mirrored, sin, shear * sin + cos]
     linear = torch.stack(rows, -1).view(-1, 2, 2)

@@ -38,6 +38,7 @@ class TaskPreset:
         learning_rate, betas: of Adam.
         consistency, symmetry: α and β of eq. 9.
         adversarial, label: weights of the GAN losses and of d(Y, ·) for the generator.
+        features: frozen network E; None for an encoder that is trained, too.
     """
 
     mode: Mode
@@ -50,6 +51,7 @@ class TaskPreset:
     symmetry: float
     adversarial: float
     label: float
+    features: str | None = None
 
 
 _ONE_REGION = AttentionSettings(1, 0.9)
@@ -58,6 +60,10 @@ _FOUR_REGIONS = AttentionSettings(4, 0.5)
 PRESETS: dict[str, TaskPreset] = {
     "pose": TaskPreset(
         "reference", AttentionSettings(8, 0.28), "resblock", 16, 1.2e-3, (0.5, 0.99), 0.15, 2.0, 0.06, 0.15
+    ),
+    # Pose morphing of photographs, on frozen features.
+    "photos": TaskPreset(
+        "reference", AttentionSettings(8, 0.28), "resblock", 8, 1e-3, (0.5, 0.99), 0.15, 2.0, 0.06, 0.15, "lite0"
     ),
     # Table 4, with Adam at 2e-4 and batches of 64 (Sec. 3.4); the paper gives no α and β.
     "digits": TaskPreset("paper", _ONE_REGION, "resblock", 64, 2e-4, (0.5, 0.999), 1.0, 10.0, 1.0, 1.0),

@@ -9,9 +9,10 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
-from dagaug.classifiers.features import build_extractor
+from dagaug.classifiers.features import FeatureExtractor, build_extractor
 from dagaug.data.patches import Framing
 from dagaug.model import checkpoint
+from dagaug.model.feature_translator import FeatureTranslator
 from dagaug.model.task_presets import AttentionSettings, Mode
 from dagaug.model.training_free import FrozenTranslator, Reduction
 from dagaug.model.translators import PaperTranslator, ReferenceTranslator
@@ -73,8 +74,8 @@ class FeatureCard(BaseModel):
     dimensions: int = Field(ge=1, le=4096)
     grid: int = Field(ge=4, le=256)
 
-    def build(self) -> FrozenTranslator:
-        """The translator with statistics of zero; :func:`dagaug.model.checkpoint.load_module` fills them.
+    def build(self) -> tuple[FeatureExtractor, Reduction]:
+        """The frozen network, and its reduction with statistics of zero, which a checkpoint fills.
 
         Raises:
             CheckpointError: the weights that are installed or in the file are others.
@@ -86,8 +87,7 @@ class FeatureCard(BaseModel):
             raise CheckpointError(
                 f"{self.weights or self.name}: other weights than those that this model was fitted with; fit it again"
             )
-        reduction = Reduction(extractor.channels, self.layer_weights, self.dimensions, self.grid)
-        return FrozenTranslator(extractor, reduction)
+        return extractor, Reduction(extractor.channels, self.layer_weights, self.dimensions, self.grid)
 
 
 class ModelCard(BaseModel):
@@ -104,7 +104,8 @@ class ModelCard(BaseModel):
         per_class: largest number of training images of each class; None for all.
         split_seed: seed of the random split of the data; None if the data set has its own split.
         own_pixels: least share of the source's own pixels in a morph.
-        features: the frozen network of a model without training; None for trained networks.
+        features: the frozen network that the model rests on (without training if ``steps`` is 0); None for networks
+            that were trained whole.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -189,9 +190,13 @@ def load_model(path: Path) -> TrainedModel:
     except ValidationError as error:
         raise CheckpointError(f"{path}: not a model that this version of dagaug can read; train again") from error
     if card.features is not None:
-        frozen = card.features.build()
-        checkpoint.load_module(frozen.dae.reduction, tensors, path)
-        translator: Translator = frozen
+        extractor, reduction = card.features.build()
+        if card.steps:
+            translator: Translator = FeatureTranslator(extractor, reduction, card.attention, card.own_pixels)
+            checkpoint.load_module(translator, tensors, path)
+        else:
+            translator = FrozenTranslator(extractor, reduction)
+            checkpoint.load_module(reduction, tensors, path)
     else:
         translator = build_translator(card.mode, card.attention, card.own_pixels)
         checkpoint.load_module(translator, tensors, path)

@@ -37,6 +37,7 @@ __all__ = [
     "PoseTranslator",
     "Reduction",
     "match",
+    "spread_objects",
 ]
 
 _PAIRS = 8  # pairs whose correspondence is computed at a time: 4 MB each at a grid of 32 × 32
@@ -107,8 +108,11 @@ class Reduction(nn.Module):
 
     def reduced(self, features: Float[Tensor, "B C g g"]) -> Float[Tensor, "B K g g"]:
         """Unit vectors of the principal components of joined features."""
-        centred = features - self.centre[:, None, None]
-        return F.normalize(torch.einsum("bcgh,ck->bkgh", centred, self.projection), dim=1)
+        return F.normalize(self.components(features), dim=1)
+
+    def components(self, features: Float[Tensor, "B C g g"]) -> Float[Tensor, "B K g g"]:
+        """Principal components of joined features."""
+        return torch.einsum("bcgh,ck->bkgh", features - self.centre[:, None, None], self.projection)
 
     def probability(self, features: Float[Tensor, "B C g g"]) -> Float[Tensor, "B g g"]:
         """Probability of each cell to show the object, from joined features."""
@@ -144,19 +148,27 @@ class FrozenEncoder(nn.Module):
             boxes: of the objects, which end there; None where unknown.
         """
         keys, coarse = self.read(images)
-        masks = _refined(to_bytes(images), coarse, boxes or [None] * len(images))
-        return FrozenStructure(masks.to(images.device), keys, self.read(images.flip(-1))[0]), coarse
+        masks = self.refined(images, coarse, boxes)
+        return FrozenStructure(masks, keys, self.read(images.flip(-1))[0]), coarse
 
     def object_masks(
         self, images: Float[Tensor, "B 3 H W"], boxes: Sequence[PatchBox | None] | None = None
     ) -> Float[Tensor, "B 1 H W"]:
         """The masks alone, without the features of the mirror images."""
-        _, coarse = self.read(images)
+        return self.refined(images, self.read(images)[1], boxes)
+
+    @staticmethod
+    def refined(
+        images: Float[Tensor, "B 3 H W"],
+        coarse: Float[Tensor, "B g g"],
+        boxes: Sequence[PatchBox | None] | None = None,
+    ) -> Float[Tensor, "B 1 H W"]:
+        """Masks at the images' resolution, from each cell's probability to show the object."""
         return _refined(to_bytes(images), coarse, boxes or [None] * len(images)).to(images.device)
 
     def appearance(self, images: Float[Tensor, "B 3 H W"], structure: FrozenStructure) -> FrozenAppearance:
         """What things look like."""
-        return FrozenAppearance(images, _spread(images, structure.object))
+        return FrozenAppearance(images, spread_objects(images, structure.object))
 
 
 def _refined(
@@ -170,9 +182,10 @@ def _refined(
     return torch.from_numpy(np.stack(masks))[:, None]
 
 
-def _spread(images: Float[Tensor, "B 3 H W"], masks: Float[Tensor, "B 1 H W"]) -> Float[Tensor, "B 3 H W"]:
-    pixels: Float32[np.ndarray, "B H W 3"] = images.permute(0, 2, 3, 1).float().cpu().numpy()
-    where = masks[:, 0].float().cpu().numpy()
+def spread_objects(images: Float[Tensor, "B 3 H W"], masks: Float[Tensor, "B 1 H W"]) -> Float[Tensor, "B 3 H W"]:
+    """Images with their backgrounds painted over by the nearest pixels of their objects; gradients stop here."""
+    pixels: Float32[np.ndarray, "B H W 3"] = images.detach().permute(0, 2, 3, 1).float().cpu().numpy()
+    where = masks[:, 0].detach().float().cpu().numpy()
     painted = np.stack([spread_object(one, mask) for one, mask in zip(pixels, where, strict=True)])
     return torch.from_numpy(painted).permute(0, 3, 1, 2).to(images.device)
 
@@ -184,7 +197,7 @@ class FrozenTranslator(nn.Module):
         structure_type, stores_backgrounds: as in :class:`dagaug.model.translators.ReferenceTranslator`.
     """
 
-    structure_type = FrozenStructure
+    structure_type: type[FrozenStructure] = FrozenStructure
     stores_backgrounds = False
 
     def __init__(self, extractor: FeatureExtractor, reduction: Reduction) -> None:

@@ -28,7 +28,6 @@ __all__ = ["fit_foreground", "fit_frozen"]
 
 _MOST = 400  # images that statistics are taken from
 _BATCH = 8
-_DIMENSIONS = 48
 _GRID = 32
 _OBJECT, _BACKGROUND = 0.7, 0.05  # shares of a cell inside the mask
 _FOREGROUND_DIMENSIONS = 192  # principal components that the foreground classifier reads
@@ -43,6 +42,7 @@ def fit_frozen(
     *,
     layer_weights: tuple[float, ...] | None = None,
     masks: Sequence[PatchMask | None] | None = None,
+    dimensions: int = 48,
     execution: Execution = Execution(),
 ) -> FrozenTranslator:
     """A translator whose statistics are those of training images.
@@ -53,6 +53,7 @@ def fit_frozen(
         extractor: the frozen network.
         layer_weights: of each layer in the similarity of two cells; all equal if None.
         masks: given masks of the objects, in [0, 255]; GrabCut finds those that are None.
+        dimensions: number of principal components.
         execution: where to compute; its progress receives the number of images read.
     """
     device = pick_device(execution.device)
@@ -60,7 +61,7 @@ def fit_frozen(
     extractor = extractor.to(device)
     maps = _maps(extractor, images[chosen], device, execution.progress)
     weights = layer_weights or (1.0,) * len(maps)
-    reduction = Reduction(extractor.channels, weights, min(_DIMENSIONS, sum(extractor.channels)), _GRID)
+    reduction = Reduction(extractor.channels, weights, min(dimensions, sum(extractor.channels)), _GRID)
     reduction.mean.copy_(torch.cat([layer.float().mean((0, 2, 3)) for layer in maps]))
     reduction.deviation.copy_(torch.cat([layer.float().std((0, 2, 3)) for layer in maps]).clamp_min(1e-6))
     directions = _fit_projection(reduction, maps)

@@ -14,6 +14,7 @@ from dagaug.classifiers.features import FeatureExtractor, build_extractor
 from dagaug.classifiers.pretrained_networks import absolute_name, licence_of
 from dagaug.compute.devices import pick_device
 from dagaug.data.dataset import Dataset, Sample
+from dagaug.data.image_headers import TooLargeError, UnreadableError, read_header
 from dagaug.data.masks import hash_masks
 from dagaug.data.patches import Framing, read_patches
 from dagaug.model import checkpoint
@@ -22,25 +23,43 @@ from dagaug.model.training_free_fit import fit_frozen
 from dagaug.runtime.execution import Execution
 from dagaug.runtime.versions import library_versions
 
-__all__ = ["fit_training_free", "suitable_size"]
+__all__ = ["INPUT_SIZE", "feature_card", "fit_training_free", "suitable_size"]
 
-_INPUT_SIZE = 384  # of the frozen network; 256 px find fewer parts, 512 px no more (examples/experiments.md)
+INPUT_SIZE = 384
+"""Side of the frozen network's input; 256 px find fewer parts, 512 px no more (examples/experiments.md)."""
+
 _SMALLEST, _STEP = 64, 32  # of a patch, in pixels
+_LOOKED_AT = 100  # images whose size is looked at
 _LITE0_WEIGHTS = (1.0, 1.5, 1.0)  # of the three layers in the similarity
 
 
-def suitable_size(samples: Sequence[Sample], margin: float, largest: int) -> int:
+def suitable_size(dataset: Dataset, samples: Sequence[Sample], framing: Framing, largest: int) -> int:
     """Side of a patch in pixels: the median object with its margin, in steps of 32 from 64 to ``largest``.
 
     Args:
-        samples: images, of which those with boxes count; without any, ``largest`` it is.
-        margin: free space around a box, as a fraction of its larger side.
+        dataset: the data set.
+        samples: some of its images; at most 100 of them, at equal distances, are looked at.
+        framing: how patches are cut; its size does not matter. An image without a box is its own object.
         largest: upper bound in pixels.
     """
-    sides = [max(sample.box[2:]) * (1 + 2 * margin) for sample in samples if sample.box is not None]
+    few = [
+        samples[row] for row in np.unique(np.linspace(0, len(samples) - 1, min(len(samples), _LOOKED_AT)).astype(int))
+    ]
+    sides = [side for side in (_object_side(dataset.file(sample), sample, framing) for sample in few) if side]
     if not sides:
         return largest
     return int(min(max(float(np.median(sides)) // _STEP * _STEP, _SMALLEST), largest))
+
+
+def _object_side(file: Path, sample: Sample, framing: Framing) -> float | None:
+    """Side in pixels of the square that a patch shows; None if the file cannot be read."""
+    if sample.box is not None and framing.crop == "box":
+        return max(sample.box[2:]) * (1 + 2 * framing.margin)
+    try:
+        header = read_header(file.read_bytes())
+    except (OSError, UnreadableError, TooLargeError):
+        return None
+    return (max if framing.fit == "letterbox" else min)(header.height, header.width)
 
 
 def fit_training_free(
@@ -77,12 +96,12 @@ def fit_training_free(
     train = dataset.subset(per_class).train
     if framing is None:
         largest = 224 if device.type == "cpu" else 256
-        framing = Framing().with_size(size or suitable_size(train, Framing().margin, largest))
-    extractor = build_extractor(features, input_size=_INPUT_SIZE, weights=weights)
+        framing = Framing().with_size(size or suitable_size(dataset, train, Framing(), largest))
+    extractor = build_extractor(features, input_size=INPUT_SIZE, weights=weights)
     card = ModelCard(
         mode="reference", classes=dataset.classes, framing=framing, regions=1, half_size=1.0, sharpness=1.0, steps=0,
         seed=0, data=name, per_class=per_class, split_seed=dataset.split_seed,
-        features=_feature_card(features, weights, extractor),
+        features=feature_card(features, weights, extractor),
     )  # fmt: skip
     folder = root / f"{name}-{checkpoint.FROZEN}-{_identity(card, train)}"
     if (folder / checkpoint.MODEL_FILE).exists():
@@ -102,16 +121,19 @@ def fit_training_free(
     return load_model(folder)
 
 
-def _feature_card(features: str, weights: Path | None, extractor: FeatureExtractor) -> FeatureCard:
+def feature_card(
+    features: str, weights: Path | None, extractor: FeatureExtractor, *, dimensions: int = 48
+) -> FeatureCard:
+    """Description of a frozen network, whose features are reduced to ``dimensions``."""
     layers = len(extractor.layers)
     return FeatureCard(
         name=features,
         weights="" if weights is None else str(weights.absolute()),
         weights_sha256=extractor.sha256(),
         licence=licence_of(extractor.network, weights),
-        input_size=_INPUT_SIZE,
+        input_size=extractor.network.input_size,
         layer_weights=_LITE0_WEIGHTS if features == LITE0 else (1.0,) * layers,
-        dimensions=min(48, sum(extractor.channels)),
+        dimensions=min(dimensions, sum(extractor.channels)),
         grid=32,
     )
 

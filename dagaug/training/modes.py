@@ -30,9 +30,10 @@ from dagaug.training.label_distances import make_distance
 from dagaug.training.objectives import Ablation, Fakes, PaperObjective, Phase, ReferenceObjective
 from dagaug.training.pairs import PairSampler, TrainingData, step_generator
 
-__all__ = ["PaperMode", "ReferenceMode", "Snapshot", "StepResult", "TrainingMode"]
+__all__ = ["SAMPLES", "PaperMode", "ReferenceMode", "Snapshot", "StepResult", "TrainingMode"]
 
-_SAMPLES = 8  # sources and references of a snapshot
+SAMPLES = 8
+"""Sources and references of a snapshot."""
 
 
 @dataclass(frozen=True)
@@ -184,9 +185,9 @@ class ReferenceMode:
         assert isinstance(translator, ReferenceTranslator)
         rng = np.random.default_rng(self.seed)
         labels = self.data.labels.cpu().numpy()
-        shown = rng.permutation(np.unique(labels))[:_SAMPLES]
+        shown = rng.permutation(np.unique(labels))[:SAMPLES]
         sources = torch.tensor([int(rng.choice(np.flatnonzero(labels == label))) for label in shown])
-        references = torch.from_numpy(rng.permutation(len(labels))[:_SAMPLES])
+        references = torch.from_numpy(rng.permutation(len(labels))[:SAMPLES])
         device = self.data.images.device
         sources, references = sources.to(device), references.to(device)
         source_image = scale_pixels(self.data.images[sources])
@@ -298,7 +299,7 @@ class PaperMode:
         """Sources at equal distances in the list of files, which is often sorted by class, and their translations."""
         assert isinstance(translator, PaperTranslator)
         count = len(self.domain[0])
-        shown = torch.linspace(0, count - 1, min(_SAMPLES, count)).round().long().to(self.domain[0].device)
+        shown = torch.linspace(0, count - 1, min(SAMPLES, count)).round().long().to(self.domain[0].device)
         source = scale_pixels(self.domain[0][shown])
         structure: Structure = translator.dae.structure(source)[0]
         pixels = to_pixels(source)

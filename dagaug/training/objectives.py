@@ -22,7 +22,7 @@ from dagaug.training import losses
 from dagaug.training.label_distances import Distance
 from dagaug.training.pairs import PairBatch
 
-__all__ = ["Ablation", "Fakes", "PaperObjective", "Phase", "ReferenceObjective"]
+__all__ = ["Ablation", "Fakes", "PaperObjective", "Phase", "ReferenceObjective", "frozen"]
 
 Ablation = Literal["dae", "cst", "sym", "d2"]
 """Parts that can be switched off (Table 1a)."""
@@ -46,7 +46,7 @@ class Fakes(NamedTuple):
 
 
 @contextmanager
-def _frozen(*modules: nn.Module) -> Iterator[None]:
+def frozen(*modules: nn.Module) -> Iterator[None]:
     """Put networks into evaluation mode without gradients of their weights; restores both after the block."""
     training = [(part, part.training) for module in modules for part in module.modules()]
     gradients = [(parameter, parameter.requires_grad) for module in modules for parameter in module.parameters()]
@@ -161,7 +161,7 @@ class ReferenceObjective(nn.Module):
         """Terms for the source's identity and the reference's pose of s′, measured by frozen DAE and d."""
         cross = batch.cross
         terms: dict[str, Tensor] = {}
-        with _frozen(self.translator, self.distance):
+        with frozen(self.translator, self.distance):
             structure, _ = self.translator.dae.structure(translated)
             read = self.translator.dae.appearance(translated, structure)
             features, scores = self.measure(translated, structure, read)
@@ -220,7 +220,7 @@ class PaperObjective(nn.Module):
         if self.labelled and source_label is not None and target_label is not None:
             labels = torch.cat([source_label, target_label])
             terms["label"] = self.distance.label_loss(scores, labels)  # Sec. 3.1
-        with _frozen(self.translator, self.distance):
+        with frozen(self.translator, self.distance):
             again, again_scores = self.distance(self.translator.dae(translated), self._attended(translated))
         if "cst" not in self.without:
             terms["consistency"] = losses.consistency_loss(features[:count].detach(), again)  # eq. 5

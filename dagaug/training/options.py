@@ -28,6 +28,7 @@ _EXACT_WEIGHTS = {
     "cycle": 1.0,
     "silhouette": 0.25,
     "detail": 2.0,
+    "taught": 0.3,
 }
 
 
@@ -38,6 +39,8 @@ class TrainOptions(BaseModel):
 
     Attributes:
         preset: name of a task preset.
+        features: frozen network E of the preset ``photos``: any timm name, or ``lite0``.
+        feature_weights: file of its weights.
         framing: how patches are cut from images.
         per_class: largest number of training images of each class.
         steps: number of optimiser steps.
@@ -60,6 +63,8 @@ class TrainOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     preset: str = "pose"
+    features: str | None = None
+    feature_weights: Path | None = None
     framing: Framing = Field(default_factory=Framing)
     per_class: int | None = Field(None, ge=1)
     steps: int | None = Field(None, ge=1)
@@ -100,9 +105,16 @@ class TrainOptions(BaseModel):
             raise UsageError(
                 f"only for pose morphing, not for {self.preset}", option="own_pixels", value=self.own_pixels
             )
-        start = self.start or (GENERAL if preset.mode == "reference" else SCRATCH)
+        if preset.features is None and (self.features or self.feature_weights):
+            name = "features" if self.features else "feature_weights"
+            raise UsageError(f"has no effect with {self.preset}", option=name, value=getattr(self, name))
+        if preset.features is not None and self.start not in (None, SCRATCH):
+            raise UsageError("a training on frozen features starts from them", option="start", value=self.start)
+        general = preset.mode == "reference" and preset.features is None
+        start = self.start or (GENERAL if general else SCRATCH)
         defaults: dict[str, Any] = {
             "start": start,
+            "features": preset.features,
             "batch_size": preset.batch_size,
             "learning_rate": preset.learning_rate,
             "regions": preset.attention.regions,

@@ -126,10 +126,11 @@ def warped_pairs(
     mask: Float[Tensor, "B 1 H W"],
     background: Float[Tensor, "B 3 H W"],
     *,
+    mirror: bool = True,
     generator: torch.Generator | None = None,
 ) -> ExactPairs:
     """Cut out each source's object, warp it smoothly at random, and paste it on another background."""
-    grid = random_warp(mask, generator=generator)
+    grid = random_warp(mask, mirror=mirror, generator=generator)
     warped_mask = sample(mask, grid, padding="zeros")
     image = warped_mask * sample(source, grid) + (1 - warped_mask) * background
     return ExactPairs(source, mask, image, warped_mask, grid, warped_mask)
@@ -141,6 +142,7 @@ def folded_pairs(
     own_background: Float[Tensor, "B 3 H W"],
     background: Float[Tensor, "B 3 H W"],
     *,
+    mirror: bool = True,
     generator: torch.Generator | None = None,
 ) -> ExactPairs:
     """Turn a limb of each source, then apply a random affine warp to the object; every second pair is reversed.
@@ -162,7 +164,7 @@ def folded_pairs(
     after, after_mask = torch.where(back, source, folded), torch.where(back, mask, folded_mask)
     seen = after_mask * torch.where(back, 1 - hidden, 1.0)
 
-    grid = random_warp(after_mask, articulated=False, generator=generator)
+    grid = random_warp(after_mask, articulated=False, mirror=mirror, generator=generator)
     image_mask = sample(after_mask, grid, padding="zeros")
     image = image_mask * sample(after, grid) + (1 - image_mask) * background
     on_limb = sample(torch.where(back, limb.part, over), grid, padding="zeros").permute(0, 2, 3, 1) > 0.5
@@ -196,9 +198,8 @@ class PairSampler:
             only_exact: whether all pairs are exact pairs.
         """
         generator = step_generator(self.seed, step)
-        class_pairs = 0 if only_exact or not self.classes_with_pairs else round(self.shares[0] * size)
-        exact_pairs = size if only_exact else round(self.shares[1] * size)
-        source, reference = self._pairs(class_pairs, exact_pairs, size, generator)
+        class_pairs, exact_pairs = (0, size) if only_exact else self.counts(size)
+        source, reference = self.draw(class_pairs, exact_pairs, size, generator)
         source_image, source_mask, own_background = self._views(source, generator)
         image, mask, background = self._views(reference, generator)
         exact = slice(class_pairs, class_pairs + exact_pairs)
@@ -216,9 +217,11 @@ class PairSampler:
             class_pairs, exact_pairs,
         )  # fmt: skip
 
-    def _pairs(
-        self, class_pairs: int, exact_pairs: int, size: int, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
+    def counts(self, size: int) -> tuple[int, int]:
+        """Number of class pairs and of exact pairs in a batch."""
+        return (round(self.shares[0] * size) if self.classes_with_pairs else 0), round(self.shares[1] * size)
+
+    def draw(self, class_pairs: int, exact_pairs: int, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Rows of sources and of references."""
         sources, references = [], []
         for index in range(size):

@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 LIBRARIES = ("torch", "opencv-python", "numpy")
-"""Libraries besides dagaug whose versions can change the result of a training; timm too, if d is a timm network."""
+"""Libraries besides dagaug whose versions can change the result of a training; and timm, if E or d is its network."""
 
 OPTIONS_FILE = "options.json"
 """Name of the file with identity, number of steps, classes and name of the data."""
@@ -48,7 +48,8 @@ def run_identity(options: TrainOptions, data: Dataset | Domains) -> dict[str, An
     Runs with equal identities are the same run.
     """
     identity = _options_and_data(options, data)
-    libraries = (*LIBRARIES, "timm") if identity["distance"].startswith("timm:") else LIBRARIES
+    options = options.resolved()
+    libraries = (*LIBRARIES, "timm") if identity["distance"].startswith("timm:") or options.features else LIBRARIES
     return {**identity, "versions": library_versions(*libraries)}
 
 
@@ -59,8 +60,10 @@ def _options_and_data(options: TrainOptions, data: Dataset | Domains) -> dict[st
         lists = [[str(path.name) for path in paths] for paths in (data.source, data.target)]
     digest = hashlib.sha256(json.dumps(lists).encode()).hexdigest()[:16]
     values = options.resolved().model_dump(mode="json")
-    if not options.own_pixels:  # runs from before this option lack the entry
-        del values["own_pixels"]
+    # runs from before these options lack the entries
+    absent = [name for name in ("own_pixels", "features", "feature_weights") if not values[name]]
+    for name in absent:
+        del values[name]
     masks = hash_masks(data.subset(options.per_class).train) if isinstance(data, Dataset) else ""
     return {**values, "data": digest, **({"masks": masks[:16]} if masks else {})}
 

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from dagaug.classifiers.features import build_extractor
 from dagaug.data.dataset import Dataset, Domains
 from dagaug.model import checkpoint
 from dagaug.model.task_presets import PRESETS
@@ -25,6 +26,7 @@ from dagaug.model.trained_model import (
     GENERAL,
     GENERAL_FILE,
     SCRATCH,
+    FeatureCard,
     ModelCard,
     Translator,
     build_translator,
@@ -32,12 +34,14 @@ from dagaug.model.trained_model import (
     save_model,
     start_from,
 )
+from dagaug.model.training_free_run import INPUT_SIZE, feature_card
 from dagaug.model.translators import PaperTranslator, ReferenceTranslator
 from dagaug.runtime.errors import TrainingError, UsageError
 from dagaug.runtime.execution import Execution
 from dagaug.runtime.progress import Progress
 from dagaug.runtime.signals import Interrupted, stop_on_signals
 from dagaug.training.fabric import make_fabric
+from dagaug.training.feature_mode import COMPONENTS, FeatureMode
 from dagaug.training.modes import PaperMode, ReferenceMode, Snapshot, TrainingMode
 from dagaug.training.options import TrainOptions
 from dagaug.training.run_folder import (
@@ -171,10 +175,8 @@ def _train(run: _Run, identity: dict[str, Any], known_steps: int | None) -> Trai
     with remove_if_empty(folder):
         fabric = make_fabric(run.execution.device, run.precision)
         torch.manual_seed(options.seed)
-        translator = build_translator(options.mode, options.attention, options.own_pixels)
-        if known_steps is None or not state.exists():  # a resumed run has its own weights
-            load_start(translator, options, run.execution.progress)
-        mode = build_mode(run.data, options, translator, execution=run.execution)
+        new = known_steps is None or not state.exists()  # a resumed run has its own weights
+        mode, translator, features = _networks(run, options, new)
         trainer = Trainer(fabric, mode, translator, options)
     if known_steps is None:  # a run that is replaced goes only now, after the options proved to be right
         for stale in (checkpoint.MODEL_FILE, checkpoint.STATE_FILE, METRICS_FILE, "split.csv"):
@@ -194,9 +196,26 @@ def _train(run: _Run, identity: dict[str, Any], known_steps: int | None) -> Trai
     trainer.recalibrate()
     if run.watch is not None:
         run.watch(total, trainer.snapshot())
-    save_model(folder / checkpoint.MODEL_FILE, _card(run, mode, total), trainer.averaged.state_dict())
+    save_model(folder / checkpoint.MODEL_FILE, _card(run, mode, total, features), trainer.averaged.state_dict())
     state.unlink(missing_ok=True)
     return Trained(folder, total, time.monotonic() - started, resumed_at, already=False)
+
+
+def _networks(run: _Run, options: TrainOptions, new: bool) -> tuple[TrainingMode, Translator, FeatureCard | None]:
+    """Mode and translator of a training, and the description of the frozen network if it has one."""
+    if options.features is not None:
+        assert isinstance(run.data, Dataset)
+        extractor = build_extractor(options.features, input_size=INPUT_SIZE, weights=options.feature_weights)
+        card = feature_card(options.features, options.feature_weights, extractor, dimensions=COMPONENTS)
+        mode = FeatureMode(
+            run.data.subset(options.per_class), options.framing, extractor, layer_weights=card.layer_weights,
+            attention=options.attention, own_pixels=options.own_pixels, **_common(options, run.execution),
+        )  # fmt: skip
+        return mode, mode.translator, card
+    translator = build_translator(options.mode, options.attention, options.own_pixels)
+    if new:
+        load_start(translator, options, run.execution.progress)
+    return build_mode(run.data, options, translator, execution=run.execution), translator, None
 
 
 def load_start(translator: Translator, options: TrainOptions, progress: Progress) -> None:
@@ -225,18 +244,23 @@ def build_mode(
     data: Dataset | Domains, options: TrainOptions, translator: Translator, *, execution: Execution = Execution()
 ) -> TrainingMode:
     """Read the training images and build the objective of the options' mode; arguments as in :func:`train`."""
-    common: dict[str, Any] = {
+    common = _common(options, execution)
+    if isinstance(data, Dataset):
+        assert isinstance(translator, ReferenceTranslator)
+        return ReferenceMode(data.subset(options.per_class), options.framing, translator, **common)
+    assert isinstance(translator, PaperTranslator)
+    return PaperMode(data, options.framing, translator, **common)
+
+
+def _common(options: TrainOptions, execution: Execution) -> dict[str, Any]:
+    """Arguments that all modes share."""
+    return {
         "distance": options.distance or PRESETS[options.preset].distance,
         "weights": options.weights,
         "without": frozenset(options.without),
         "seed": options.seed,
         "execution": execution,
     }
-    if isinstance(data, Dataset):
-        assert isinstance(translator, ReferenceTranslator)
-        return ReferenceMode(data.subset(options.per_class), options.framing, translator, **common)
-    assert isinstance(translator, PaperTranslator)
-    return PaperMode(data, options.framing, translator, **common)
 
 
 def _total_steps(trainer: Trainer) -> int:
@@ -292,7 +316,7 @@ def _do_steps(run: _Run, trainer: Trainer, total: int) -> None:
                 )
 
 
-def _card(run: _Run, mode: TrainingMode, steps: int) -> ModelCard:
+def _card(run: _Run, mode: TrainingMode, steps: int, features: FeatureCard | None) -> ModelCard:
     options = run.options
     return ModelCard(
         mode=options.mode,
@@ -307,4 +331,5 @@ def _card(run: _Run, mode: TrainingMode, steps: int) -> ModelCard:
         per_class=options.per_class,
         split_seed=run.data.split_seed if isinstance(run.data, Dataset) else None,
         own_pixels=options.own_pixels,
+        features=features,
     )

@@ -1,0 +1,406 @@
+"""F of ``reference`` mode on a frozen pretrained encoder: keys, f_loc, the flow's refinement and G are trained.
+
+E of the paper (Sec. 3.1) is a frozen network. A small head turns its features into keys that identify places on the
+object. It starts from their principal components, the keys of the model without training
+(:mod:`dagaug.model.training_free`). The flow comes from the keys; G repairs what the flow carries over: outlines,
+folds, and what the source hides. At the start of a training it changes nothing.
+
+Letters as in :mod:`dagaug.model.networks`; g × g is the grid of the keys, whatever the size of the patches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dagaug.classifiers.features import FeatureExtractor
+from dagaug.data.foreground import PatchBox
+from dagaug.model.correspondence import enlarge_flow
+from dagaug.model.networks import (
+    Batched,
+    Encoder,
+    Generator,
+    Localisation,
+    Residual,
+    attention_masks,
+    conv_block,
+    resize,
+    stacked,
+    upsample,
+)
+from dagaug.model.random_warps import identity_grid, sample
+from dagaug.model.task_presets import AttentionSettings
+from dagaug.model.training_free import FrozenEncoder, FrozenStructure, FrozenTranslator, Reduction, match
+from dagaug.model.translators import Morph, as_sharp_as
+
+__all__ = [
+    "FeatureAppearance",
+    "FeatureEncoder",
+    "FeatureMorpher",
+    "FeatureStructure",
+    "FeatureTranslator",
+    "KeyHead",
+    "mirror_where",
+]
+
+_KEY_SCALE = 10.0  # of the keys before f_loc: unit vectors make the heat map too flat
+_MAX_MASK_CHANGE = 1.0  # log odds, as in dagaug.model.translators
+_OWN_PIXELS_AT_START = 4.0  # log odds of the source's own pixels before the training
+
+
+@dataclass(frozen=True)
+class FeatureStructure(FrozenStructure):
+    """Where things are.
+
+    Attributes:
+        object, keys, mirrored: as in :class:`dagaug.model.training_free.FrozenStructure`; the keys are learned.
+        centres: centres of the attended regions (eq. 1), in [-1, 1].
+    """
+
+    centres: Float[Tensor, "B N 2"] = field()
+
+
+@dataclass(frozen=True)
+class FeatureAppearance(Batched):
+    """What things look like.
+
+    Attributes:
+        image: the pixels, in [-1, 1].
+        spread: the same, with the background painted over by the nearest pixels of the object.
+        half, quarter: features of the stem, which keep detail that the frozen network loses.
+        vectors: one vector for each attended region, pooled from the stem's features and the keys (eq. 3).
+    """
+
+    image: Float[Tensor, "B 3 H W"]
+    spread: Float[Tensor, "B 3 H W"]
+    half: Float[Tensor, "B C1 H2 W2"]
+    quarter: Float[Tensor, "B C2 h w"]
+    vectors: Float[Tensor, "B N C3"]
+
+
+def mirror_where(mirrored: Bool[Tensor, " B"], x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+    """The rows of ``x`` where ``mirrored`` is True flipped left to right."""
+    return torch.where(mirrored[:, None, None, None], x.flip(-1), x)
+
+
+class KeyHead(nn.Module):
+    """From principal components of the frozen features to keys; at the start it drops all but the first components.
+
+    Args:
+        components: number of components that it reads.
+        keys: length of a key.
+        width: hidden channels.
+
+    Attributes:
+        scale: standard deviation of the components, set before the training.
+    """
+
+    def __init__(self, components: int, keys: int, width: int = 128) -> None:
+        super().__init__()
+        self.keys = keys
+        self.register_buffer("scale", torch.ones(()))
+        self.body = nn.Sequential(
+            nn.Conv2d(components, width, 1),
+            nn.GELU(),
+            nn.Conv2d(width, width, 5, padding=2, groups=width),
+            nn.GELU(),
+            nn.Conv2d(width, keys, 1),
+        )
+        last = self.body[-1]
+        assert isinstance(last, nn.Conv2d)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)  # type: ignore[arg-type]
+
+    scale: Tensor
+
+    def forward(self, components: Float[Tensor, "B C g g"]) -> Float[Tensor, "B K g g"]:
+        """Keys of unit length."""
+        start = F.normalize(components[:, : self.keys].float(), dim=1)
+        return F.normalize(start + self.body(components / self.scale).float(), dim=1)
+
+
+class FeatureEncoder(FrozenEncoder):
+    """DAE (Sec. 3.1) on a frozen E: learned keys, attended regions, and a small stem for detail.
+
+    Args:
+        extractor, reduction: E and its statistics.
+        attention: number, half-size and sharpness k of the regions.
+        keys: length of a key.
+        width: channels of the stem at half the image's side.
+
+    Attributes:
+        channels: number of components, which d reads as instances.
+    """
+
+    def __init__(
+        self,
+        extractor: FeatureExtractor,
+        reduction: Reduction,
+        attention: AttentionSettings,
+        *,
+        keys: int = 48,
+        width: int = 32,
+    ) -> None:
+        super().__init__(extractor, reduction)
+        self.attention = attention
+        self.channels = reduction.projection.shape[1]
+        self.head = KeyHead(self.channels, min(keys, self.channels))
+        self.localise = Localisation(self.head.keys, attention.regions)
+        self.stem = Encoder(width, 2 * width, blocks=1)
+
+    def read(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "B K g g"], Float[Tensor, "B g g"]]:
+        """Keys of images in [-1, 1], and each cell's probability to show the object."""
+        components, coarse = self.components(images)
+        return self.head(components), coarse
+
+    def components(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "B C g g"], Float[Tensor, "B g g"]]:
+        """Principal components of E of images in [-1, 1], which the head reads, and the probability of the object."""
+        with torch.autocast(images.device.type, enabled=False):
+            features = self.reduction.joined(self.extractor(images.float()))
+            return self.reduction.components(features), self.reduction.probability(features)
+
+    def structure(
+        self, images: Float[Tensor, "B 3 H W"], boxes: Sequence[PatchBox | None] | None = None
+    ) -> tuple[FeatureStructure, Float[Tensor, "B g g"]]:
+        """Where things are; see :meth:`FrozenEncoder.structure`."""
+        frozen, coarse = super().structure(images, boxes)
+        centres = self.centres(frozen.keys)
+        return FeatureStructure(frozen.object, frozen.keys, frozen.mirrored, centres), coarse
+
+    def centres(self, keys: Float[Tensor, "B K g g"]) -> Float[Tensor, "B N 2"]:
+        """Centres of the attended regions, f_loc of eq. 1."""
+        return self.localise(_KEY_SCALE * keys)
+
+    def masks(self, centres: Float[Tensor, "B N 2"], size: int) -> Float[Tensor, "B N {size} {size}"]:
+        """The regions' masks (eqs. 2 and 4) at a resolution."""
+        half_size, sharpness = self.attention.half_size, self.attention.sharpness
+        return attention_masks(centres, size, half_size=half_size, sharpness=sharpness)
+
+    def appearance(self, images: Float[Tensor, "B 3 H W"], structure: FeatureStructure) -> FeatureAppearance:  # type: ignore[override]
+        """What things look like, with one vector for each region of ``structure``."""
+        frozen = super().appearance(images, structure)
+        return self.read_appearance(images, frozen.spread, structure.object, structure.keys, structure.centres)
+
+    def read_appearance(
+        self,
+        images: Float[Tensor, "B 3 H W"],
+        spread: Float[Tensor, "B 3 H W"],
+        object_: Float[Tensor, "B 1 H W"],
+        keys: Float[Tensor, "B K g g"],
+        centres: Float[Tensor, "B N 2"],
+    ) -> FeatureAppearance:
+        """The same from parts of a structure."""
+        half, quarter = self.stem(spread)
+        half, quarter = half.float(), quarter.float()
+        side = keys.shape[-1]
+        weight = self.masks(centres, side) * resize(object_, side)  # B N g g
+        instances = torch.cat([resize(quarter, side), keys], 1)
+        vectors = torch.einsum("bnhw,bchw->bnc", weight, instances) / (weight.sum((-1, -2)).unsqueeze(-1) + 1e-3)
+        return FeatureAppearance(images, spread, half, quarter, vectors)
+
+
+class FlowRefinement(nn.Module):
+    """Adds up to ±``reach`` to a flow on the grid; the result has twice the grid's side. It starts at zero.
+
+    It reads the flow, keys and objects of both images at corresponding places, and how much the flow folds.
+    """
+
+    def __init__(self, keys: int, width: int = 48, reach: float = 0.12) -> None:
+        super().__init__()
+        self.reach = reach
+        self.body = nn.Sequential(conv_block(2 * keys + 6, width), Residual(width))
+        last = nn.Conv2d(width // 2, 2, 3, padding=1)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)  # type: ignore[arg-type]
+        self.to_twice = nn.Sequential(conv_block(width, width // 2), last)
+
+    def forward(self, flow: Float[Tensor, "B g g 2"], inputs: Float[Tensor, "B C g g"]) -> Float[Tensor, "B G G 2"]:
+        """The refined flow."""
+        side = flow.shape[1]
+        delta = self.reach * torch.tanh(self.to_twice(upsample(self.body(inputs))).float())
+        return enlarge_flow(flow.flatten(1, 2), 2 * side) + delta.permute(0, 2, 3, 1)
+
+
+def _fold(flow: Float[Tensor, "B g g 2"]) -> Float[Tensor, "B 1 g g"]:
+    """Log of the area that a cell's content had in the source, over the cell's; folds count as tiny."""
+    side = flow.shape[1]
+    padded = F.pad(flow.permute(0, 3, 1, 2), (1, 1, 1, 1), mode="replicate")
+    across = (padded[:, :, 1:-1, 2:] - padded[:, :, 1:-1, :-2]) * side / 4
+    down = (padded[:, :, 2:, 1:-1] - padded[:, :, :-2, 1:-1]) * side / 4
+    area = across[:, 0] * down[:, 1] - across[:, 1] * down[:, 0]
+    return area.clamp(0.05, 20).log()[:, None] / 3
+
+
+class FeatureMorpher(nn.Module):
+    """G on the carried pixels and features of the source, with its instances placed at the reference's centres.
+
+    Args:
+        keys: length of a key.
+        width: channels of the stem at half the image's side.
+        instance_channels: channels of each instance that is painted into its region.
+        own_pixels: least share of the source's own pixels in a result, in [0, 1].
+    """
+
+    def __init__(self, keys: int, *, width: int = 32, instance_channels: int = 32, own_pixels: float = 0.0) -> None:
+        super().__init__()
+        self.own_pixels = own_pixels
+        self.refinement = FlowRefinement(keys)
+        self.instance = nn.Linear(2 * width + keys, instance_channels)
+        self.generator = Generator(
+            2 * width + keys + instance_channels + 4, half_skip=width + 1, full_skip=3 + 2, outputs=5
+        )
+        last = self.generator.last
+        assert last.bias is not None
+        with torch.no_grad():  # the carried pixels and the reference's outline at the start
+            last.weight[3:].zero_()
+            last.bias.copy_(torch.tensor([0.0, 0.0, 0.0, _OWN_PIXELS_AT_START, 0.0]))
+
+    def refine(
+        self,
+        flow: Float[Tensor, "B n 2"],
+        similarity: Float[Tensor, "B n"],
+        source_keys: Float[Tensor, "B K g g"],
+        source_object: Float[Tensor, "B 1 H W"],
+        reference_keys: Float[Tensor, "B K g g"],
+        reference_object: Float[Tensor, "B 1 H W"],
+    ) -> tuple[Float[Tensor, "B G G 2"], Float[Tensor, "B 3 g g"]]:
+        """The refined flow at twice the grid's side; and at each cell its fold, similarity, and the source's object."""
+        side = reference_keys.shape[-1]
+        coarse = flow.unflatten(1, (side, side))
+        here = identity_grid(side, flow.device)
+        carried_object = sample(resize(source_object, side), coarse)
+        trust = torch.cat([_fold(coarse), similarity.view(-1, 1, side, side), carried_object], 1)
+        inputs = stacked(
+            (coarse - here).permute(0, 3, 1, 2),
+            sample(source_keys, coarse),
+            reference_keys,
+            trust,
+            resize(reference_object, side),
+        )
+        return self.refinement(coarse, inputs), trust
+
+    def forward(
+        self,
+        appearance: FeatureAppearance,
+        flow: Float[Tensor, "B n 2"],
+        similarity: Float[Tensor, "B n"],
+        source_keys: Float[Tensor, "B K g g"],
+        source_object: Float[Tensor, "B 1 H W"],
+        reference_keys: Float[Tensor, "B K g g"],
+        reference_object: Float[Tensor, "B 1 H W"],
+        reference_masks: Float[Tensor, "B N g g"],
+    ) -> Morph:
+        """Redraw sources, which are mirrored already where that fits better, along a flow.
+
+        Args:
+            appearance: of the sources.
+            flow: where in the source each cell of the reference is found.
+            similarity: of each cell with its best match, a cosine.
+            source_keys, source_object, reference_keys, reference_object: parts of the structures.
+            reference_masks: masks of the reference's attended regions.
+        """
+        size = appearance.image.shape[-1]
+        fine, trust = self.refine(flow, similarity, source_keys, source_object, reference_keys, reference_object)
+        grids = {side: _at(fine, side) for side in (size, size // 2, size // 4)}
+        pixels = sample(appearance.spread, grids[size], mode="bicubic").clamp(-1, 1)
+        place = reference_masks / (reference_masks.sum(1, keepdim=True) + 0.1)
+        painted = torch.einsum("bnhw,bnc->bchw", place, self.instance(appearance.vectors).float())
+        quarter = resize(reference_object, size // 4)
+        drawn = self.generator(
+            stacked(
+                sample(appearance.quarter, grids[size // 4]),
+                resize(torch.cat([reference_keys, painted, trust], 1), size // 4) * quarter,
+                quarter,
+            ),
+            stacked(sample(appearance.half, grids[size // 2]), resize(reference_object, size // 2)),
+            stacked(pixels, sample(source_object, grids[size]), reference_object),
+        )
+        blend = self.own_pixels + (1 - self.own_pixels) * drawn[:, 3:4].sigmoid()
+        colour = blend * pixels + (1 - blend) * drawn[:, :3].tanh()
+        prior = torch.logit(reference_object.clamp(0.02, 0.98))
+        change = _MAX_MASK_CHANGE * torch.tanh(drawn[:, 4:5] / _MAX_MASK_CHANGE)
+        nothing = flow.new_zeros(len(flow), 1, 1)
+        return Morph(colour, (prior + change).sigmoid(), grids[size // 2], nothing, blend)
+
+
+def _at(flow: Float[Tensor, "B G G 2"], size: int) -> Float[Tensor, "B {size} {size} 2"]:
+    """A flow at another resolution, extrapolated at its border."""
+    return flow if flow.shape[1] == size else enlarge_flow(flow.flatten(1, 2), size)
+
+
+class FeatureTranslator(FrozenTranslator):
+    """F of ``reference`` mode on a frozen E.
+
+    Args:
+        extractor, reduction: E and its statistics.
+        attention: the attended regions.
+        own_pixels: as in :class:`FeatureMorpher`.
+    """
+
+    structure_type: type[FrozenStructure] = FeatureStructure
+    dae: FeatureEncoder
+
+    def __init__(
+        self,
+        extractor: FeatureExtractor,
+        reduction: Reduction,
+        attention: AttentionSettings,
+        own_pixels: float = 0.0,
+    ) -> None:
+        super().__init__(extractor, reduction)
+        self.dae = FeatureEncoder(extractor, reduction, attention)
+        self.morpher = FeatureMorpher(self.dae.head.keys, own_pixels=own_pixels)
+
+    def structure(  # type: ignore[override]
+        self, images: Float[Tensor, "B 3 H W"], boxes: Sequence[PatchBox | None] | None = None
+    ) -> FeatureStructure:
+        """Where things are; an object ends at its box."""
+        return self.dae.structure(images, boxes)[0]
+
+    def appearance(self, images: Float[Tensor, "B 3 H W"], structure: FeatureStructure) -> FeatureAppearance:  # type: ignore[override]
+        """What things look like."""
+        return self.dae.appearance(images, structure)
+
+    def forward(  # type: ignore[override]
+        self, appearance: FeatureAppearance, source: FeatureStructure, reference: FeatureStructure
+    ) -> Morph:
+        """F(s; t): redraw encoded sources, or their mirror images, in the poses of encoded references."""
+        return super().forward(appearance, source, reference)  # type: ignore[arg-type]
+
+    def finished(  # type: ignore[override]
+        self, appearance: FeatureAppearance, source: FeatureStructure, reference: FeatureStructure
+    ) -> Morph:
+        """F(s; t), sharpened as for output: with as much fine detail as the sources."""
+        morph = self(appearance, source, reference)
+        return replace(morph, object=as_sharp_as(appearance.image, source.object, morph.object, morph.mask))
+
+    def _carried(  # type: ignore[override]
+        self, appearance: FeatureAppearance, source: FeatureStructure, reference: FeatureStructure
+    ) -> Morph:
+        flow, mirrored, scores = match(source, reference)
+        keys = torch.where(mirrored[:, None, None, None], source.mirrored, source.keys)
+        oriented = FeatureAppearance(
+            mirror_where(mirrored, appearance.image),
+            mirror_where(mirrored, appearance.spread),
+            mirror_where(mirrored, appearance.half),
+            mirror_where(mirrored, appearance.quarter),
+            appearance.vectors,
+        )
+        masks = self.dae.masks(reference.centres, reference.keys.shape[-1])
+        morph = self.morpher(
+            oriented,
+            flow,
+            scores.amax(2),
+            keys.float(),
+            mirror_where(mirrored, source.object.float()),
+            reference.keys.float(),
+            reference.object.float(),
+            masks,
+        )
+        signed = torch.where(mirrored[:, None, None], -morph.flow[..., 0], morph.flow[..., 0])
+        return replace(morph, flow=torch.stack([signed, morph.flow[..., 1]], -1))

@@ -1,0 +1,180 @@
+"""Training mode of pose morphing on frozen features: images and features in memory, batches, sample images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from dagaug.classifiers.features import FeatureExtractor
+from dagaug.compute.devices import pick_device
+from dagaug.compute.tensors import scale_pixels, to_bytes, to_pixels, to_tensor
+from dagaug.data.dataset import Dataset
+from dagaug.data.foreground import backgrounds
+from dagaug.data.patches import Framing, Patches, read_patches
+from dagaug.model.feature_translator import FeatureTranslator
+from dagaug.model.task_presets import AttentionSettings
+from dagaug.model.training_free import FrozenTranslator, spread_objects
+from dagaug.model.training_free_fit import fit_frozen
+from dagaug.model.translators import composite
+from dagaug.runtime.errors import DataError
+from dagaug.runtime.execution import Execution
+from dagaug.training.feature_objective import FeatureObjective
+from dagaug.training.feature_pairs import ComponentCache, FeaturePairSampler
+from dagaug.training.label_distances import Distance, make_distance
+from dagaug.training.modes import SAMPLES, Snapshot, StepResult
+from dagaug.training.objectives import Ablation, Phase
+from dagaug.training.pairs import TrainingData
+
+__all__ = ["COMPONENTS", "FeatureMode"]
+
+COMPONENTS = 96
+"""Principal components of the frozen features that the trained head reads."""
+
+_BATCH = 8
+
+
+class FeatureMode:
+    """Pose morphing on a labelled data set with a frozen encoder.
+
+    Args:
+        dataset: only its training images are used.
+        framing: how patches are cut from images.
+        extractor: the frozen network E.
+        layer_weights: of each of its layers in the similarity of two cells.
+        attention: the attended regions.
+        own_pixels: least share of the source's own pixels in a morph.
+        distance: name of d, see :func:`dagaug.training.label_distances.make_distance`.
+        weights: file of weights for d, if it is a timm network.
+        without: parts that are switched off (Table 1a).
+        seed: seed of the pairs.
+        execution: where to compute features, and how to read the images.
+
+    Attributes:
+        translator: F, untrained: it morphs as the model without training.
+
+    Raises:
+        DataError: there are readable images of fewer than two classes.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        framing: Framing,
+        extractor: FeatureExtractor,
+        *,
+        layer_weights: tuple[float, ...],
+        attention: AttentionSettings,
+        own_pixels: float,
+        distance: str,
+        weights: Path | None,
+        without: frozenset[Ablation],
+        seed: int,
+        execution: Execution = Execution(),
+    ) -> None:
+        patches = read_patches(dataset, dataset.train, framing, execution=execution)
+        if len(set(patches.labels.tolist())) < 2:
+            raise DataError(f"{dataset.root}: training needs readable images of at least two classes")
+        frozen = fit_frozen(
+            patches.images, patches.boxes(), extractor, layer_weights=layer_weights, dimensions=COMPONENTS,
+            execution=execution,
+        )  # fmt: skip
+        self.translator = FeatureTranslator(extractor, frozen.dae.reduction, attention, own_pixels)
+        self.boxes, self.seed = patches.boxes(), seed
+        self.sampler = _sampler(patches, frozen, self.translator, seed, execution)
+        self.classes, self.skipped = dataset.classes, patches.skipped
+        d = make_distance(
+            distance, self.translator.dae.channels, len(dataset.classes), size=framing.size, weights=weights
+        )
+        self.objective: nn.Module = FeatureObjective(self.translator, d, without)
+
+    @property
+    def image_count(self) -> int:
+        """Number of training images."""
+        return len(self.boxes)
+
+    @property
+    def label_count(self) -> int:
+        """Number of classes."""
+        return len(self.classes)
+
+    def to(self, device: torch.device) -> None:
+        """Move the images to a device."""
+        self.sampler.to(device)
+
+    def forward(self, objective: Callable[..., Any], step: int, phase: Phase, batch_size: int) -> StepResult:
+        """The forward pass of a step on its batch."""
+        batch = self.sampler.batch(step, batch_size, with_teacher=phase == "structure")
+        terms, fakes = objective(batch, phase)
+        return StepResult(terms, fakes, batch.source, batch.source_label)
+
+    def run_translator(self, translator: nn.Module, step: int, batch_size: int) -> None:
+        """Morph a batch."""
+        assert isinstance(translator, FeatureTranslator)
+        batch = self.sampler.batch(step, batch_size, with_teacher=False)
+        FeatureObjective(translator, Distance()).morph(batch)
+
+    def snapshot(self, translator: nn.Module) -> Snapshot:
+        """Sources of different classes in the poses of random references."""
+        assert isinstance(translator, FeatureTranslator)
+        data, rng = self.sampler.data, np.random.default_rng(self.seed)
+        labels = data.labels.cpu().numpy()
+        shown = rng.permutation(np.unique(labels))[:SAMPLES]
+        sources = [int(rng.choice(np.flatnonzero(labels == label))) for label in shown]
+        references = rng.permutation(len(labels))[:SAMPLES].tolist()
+        images = [scale_pixels(data.images[rows]) for rows in (sources, references)]
+        structure, poses = (
+            translator.structure(one, [self.boxes[row] for row in rows])
+            for one, rows in zip(images, (sources, references), strict=True)
+        )
+        appearance = translator.appearance(images[0], structure)
+        behind = scale_pixels(data.backgrounds[references])
+        morphs = []
+        for row in range(len(sources)):
+            same = torch.full((len(references),), row, device=behind.device)
+            morphs.append(composite(translator.finished(appearance[same], structure[same], poses), behind))
+        return Snapshot(
+            to_pixels(images[0]),
+            to_pixels(images[1]),
+            to_pixels(torch.stack(morphs)),
+            to_pixels(images[1]),
+            poses.centres.cpu().numpy(),
+            translator.dae.attention.half_size,
+        )
+
+
+def _sampler(
+    patches: Patches, frozen: FrozenTranslator, translator: FeatureTranslator, seed: int, execution: Execution
+) -> FeaturePairSampler:
+    """Masks, backgrounds and features of all patches, and the sampler of pairs of them."""
+    device, count, dae = pick_device(execution.device), len(patches.images), translator.dae
+    boxes, grid = patches.boxes(), dae.reduction.grid
+    cache = ComponentCache(count, (dae.channels, grid, grid))
+    masks, spread, squares = [], [], 0.0
+    frozen.to(device)
+    with torch.inference_mode(), execution.progress.task("Features and masks", count, "images") as task:
+        for first in range(0, count, _BATCH):
+            images = to_tensor(patches.images[first : first + _BATCH], device)
+            components, coarse = translator.dae.components(images)
+            cache.write(first, 0, components)
+            cache.write(first, 1, translator.dae.components(images.flip(-1))[0])
+            squares += float(components.square().mean()) * len(images)
+            mask = dae.refined(images, coarse, boxes[first : first + _BATCH])
+            masks.append((255 * mask[:, 0]).round().to(torch.uint8).cpu().numpy())
+            spread.append(to_bytes(spread_objects(images, mask)).cpu().numpy())
+            task.advance(len(images))
+    dae.head.scale.fill_((squares / count) ** 0.5)
+    masks_ = np.concatenate(masks)
+    behind = backgrounds(patches.images, masks_, execution=execution)
+    data = TrainingData.of(patches.images, behind, masks_, patches.labels)
+    painted = torch.from_numpy(np.ascontiguousarray(np.concatenate(spread).transpose(0, 3, 1, 2)))
+
+    def components_of(images: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            return dae.components(images)[0]
+
+    return FeaturePairSampler(data, painted, cache, components_of, keys=dae.head.keys, seed=seed)
