@@ -11,7 +11,7 @@ Letters as in :mod:`dagaug.model.networks`; g × g is the grid of the keys, what
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float
@@ -22,7 +22,6 @@ from dagaug.classifiers.features import FeatureExtractor
 from dagaug.data.foreground import PatchBox
 from dagaug.model.correspondence import enlarge_flow
 from dagaug.model.networks import (
-    Batched,
     Encoder,
     Generator,
     Localisation,
@@ -35,7 +34,14 @@ from dagaug.model.networks import (
 )
 from dagaug.model.random_warps import identity_grid, sample
 from dagaug.model.task_presets import AttentionSettings
-from dagaug.model.training_free import FrozenEncoder, FrozenStructure, FrozenTranslator, Reduction, match
+from dagaug.model.training_free import (
+    FrozenAppearance,
+    FrozenEncoder,
+    FrozenStructure,
+    FrozenTranslator,
+    Reduction,
+    match,
+)
 from dagaug.model.translators import Morph, as_sharp_as
 
 __all__ = [
@@ -62,22 +68,19 @@ class FeatureStructure(FrozenStructure):
         centres: centres of the attended regions (eq. 1), in [-1, 1].
     """
 
-    centres: Float[Tensor, "B N 2"] = field()
+    centres: Float[Tensor, "B N 2"]
 
 
 @dataclass(frozen=True)
-class FeatureAppearance(Batched):
+class FeatureAppearance(FrozenAppearance):
     """What things look like.
 
     Attributes:
-        image: the pixels, in [-1, 1].
-        spread: the same, with the background painted over by the nearest pixels of the object.
+        image, spread: as in :class:`dagaug.model.training_free.FrozenAppearance`.
         half, quarter: features of the stem, which keep detail that the frozen network loses.
         vectors: one vector for each attended region, pooled from the stem's features and the keys (eq. 3).
     """
 
-    image: Float[Tensor, "B 3 H W"]
-    spread: Float[Tensor, "B 3 H W"]
     half: Float[Tensor, "B C1 H2 W2"]
     quarter: Float[Tensor, "B C2 h w"]
     vectors: Float[Tensor, "B N C3"]
@@ -370,7 +373,7 @@ class FeatureTranslator(FrozenTranslator):
         self, appearance: FeatureAppearance, source: FeatureStructure, reference: FeatureStructure
     ) -> Morph:
         """F(s; t): redraw encoded sources, or their mirror images, in the poses of encoded references."""
-        return super().forward(appearance, source, reference)  # type: ignore[arg-type]
+        return super().forward(appearance, source, reference)
 
     def finished(  # type: ignore[override]
         self, appearance: FeatureAppearance, source: FeatureStructure, reference: FeatureStructure

@@ -91,7 +91,7 @@ class FeatureObjective(nn.Module):
         rows = torch.tensor(others, device=best.device)[best]
         side = round(log_match.shape[1] ** 0.5)
         flow = batch.teacher.flow[best].unflatten(1, (side, side))
-        return losses.correspondence_loss(log_match[rows], flow, batch.reference_mask[rows])
+        return losses.correspondence_loss(log_match[rows], flow, resize(batch.reference_mask[rows], side))
 
     @torch.no_grad()
     def _keys(self, batch: FeatureBatch) -> tuple[Tensor, Tensor]:

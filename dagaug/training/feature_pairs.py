@@ -148,7 +148,7 @@ class FeaturePairSampler:
         *,
         keys: int,
         seed: int,
-        shares: tuple[float, float] = (0.375, 0.375),
+        shares: tuple[float, float] = (0.375, 0.3125),
     ) -> None:
         self.data, self.spread, self.cache = data, spread, cache
         self.components_of, self.keys, self.seed = components_of, keys, seed

@@ -13,8 +13,13 @@ from dagaug.training.trainer import PHASES, Trainer
 __all__ = ["default_steps", "steps_in"]
 
 
-def default_steps(images: int, device: str) -> int:
-    """Steps for a number of training images: four each on a CPU (800 to 2,000), else twelve each (4,000 to 60,000)."""
+def default_steps(images: int, device: str, *, frozen: bool = False) -> int:
+    """Steps for a number of training images: four each on a CPU (800 to 2,000), else twelve each (4,000 to 60,000).
+
+    With a ``frozen`` encoder a step takes four times as long; on a CPU there are 500 to 1,000 then.
+    """
+    if device == "cpu" and frozen:
+        return int(np.clip(2 * images, 500, 1_000))
     if device == "cpu":
         return int(np.clip(4 * images, 800, 2_000))
     return int(np.clip(12 * images, 4_000, 60_000))

@@ -269,7 +269,8 @@ def _total_steps(trainer: Trainer) -> int:
     bounds = [] if options.steps is None else [options.steps]
     if options.minutes is not None:
         bounds.append(steps_in(options.minutes, trainer))
-    return min(bounds, default=default_steps(trainer.mode.image_count, trainer.fabric.device.type))
+    frozen = options.features is not None
+    return min(bounds, default=default_steps(trainer.mode.image_count, trainer.fabric.device.type, frozen=frozen))
 
 
 def _do_steps(run: _Run, trainer: Trainer, total: int) -> None:

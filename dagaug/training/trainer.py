@@ -159,11 +159,11 @@ class Trainer:
     @torch.no_grad()
     def recalibrate(self, batches: int = 30) -> None:
         """Compute new batch-norm statistics for the averaged weights, on images without colour jitter."""
-        norms = [module for module in self.averaged.modules() if isinstance(module, nn.BatchNorm2d)]
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None  # None: a plain mean over the batches
         self.averaged.train()
+        for norm in self.averaged.modules():
+            if isinstance(norm, nn.BatchNorm2d) and norm.training:  # a frozen network stays in evaluation mode
+                norm.reset_running_stats()
+                norm.momentum = None  # None: a plain mean over the batches
         for batch in range(batches):
             self.mode.run_translator(self.averaged, 2**31 + batch, self.batch_size)
         self.averaged.eval()
