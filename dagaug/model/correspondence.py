@@ -20,6 +20,8 @@ _TEMPERATURE = 0.05  # of the softmax of cosine similarities
 _REACH = 0.12  # distance between a cell and where it comes back to at which confidence falls to 0.61
 _AFFINE_WIDTH = 0.4  # standard deviation of the prior round the affine map
 _ROUNDS = ((0.24, 2.0), (0.16, 1.5))  # standard deviation of the prior, and of the blur in cells, one pair a round
+_NEAR = 2  # cells round the object that are looked at, too
+_EMPTY = 0.01  # weight up to which a cell lies off the object
 _FAR = 0.6  # distance from the affine map at which a match counts for 0.61 in the smoothed flow
 
 
@@ -27,7 +29,7 @@ def _cells(side: int, like: Tensor) -> Float[Tensor, "n 2"]:
     return identity_grid(side, like.device).to(like.dtype).flatten(0, 1)
 
 
-def _squared_distances(a: Float[Tensor, "B n 2"], b: Float[Tensor, "m 2"]) -> Float[Tensor, "B n m"]:
+def _squared_distances(a: Float[Tensor, "n 2"], b: Float[Tensor, "m 2"]) -> Float[Tensor, "n m"]:
     return (a.square().sum(-1, keepdim=True) + b.square().sum(-1) - 2 * a @ b.mT).clamp_min(0)
 
 
@@ -55,22 +57,19 @@ def mutual_share(scores: Float[Tensor, "B n m"], weight: Float[Tensor, "B n"]) -
 
 
 def _fit_affine(
-    places: Float[Tensor, "n 2"], flow: Float[Tensor, "B n 2"], weight: Float[Tensor, "B n"], *, rounds: int = 5
-) -> Float[Tensor, "B n 2"]:
-    """The affine map that most of a flow agrees with: reweighted least squares with Geman-McClure weights."""
+    places: Float[Tensor, "n 2"], flow: Float[Tensor, "n 2"], weight: Float[Tensor, " n"], *, rounds: int = 5
+) -> Float[Tensor, "3 2"]:
+    """The affine map of (x, y, 1) that most of a flow agrees with: least squares with Geman-McClure weights."""
     ones = torch.cat([places, torch.ones_like(places[:, :1])], -1)
     # A weak pull towards the identity keeps the fit sane where few matches are trusted.
-    pull = 1e-3 * weight.sum(1).clamp_min(1.0)[:, None, None] * (ones.T @ ones / len(ones))
+    pull = 1e-3 * weight.sum().clamp_min(1.0) * (ones.T @ ones / len(ones))
     eye = 1e-6 * torch.eye(3, dtype=flow.dtype, device=flow.device)
     robust = torch.ones_like(weight)
-    fitted = flow
     for _ in range(rounds):
-        trust = (weight * robust)[..., None]
-        left = ones.T @ (trust * ones) + pull + eye
-        right = ones.T @ (trust * flow) + pull[..., :2]
-        fitted = ones @ torch.linalg.solve(left, right)
-        robust = (1 + (flow - fitted).square().sum(-1) / 0.2**2).pow(-2)
-    return fitted
+        trust = (weight * robust)[:, None]
+        found = torch.linalg.solve(ones.T @ (trust * ones) + pull + eye, ones.T @ (trust * flow) + pull[:, :2])
+        robust = (1 + (flow - ones @ found).square().sum(-1) / 0.2**2).pow(-2)
+    return found
 
 
 def _smooth(flow: Float[Tensor, "B n 2"], weight: Float[Tensor, "B n"], width: float) -> Float[Tensor, "B n 2"]:
@@ -91,30 +90,49 @@ def refine_flow(scores: Float[Tensor, "B n m"], weight: Float[Tensor, "B n"]) ->
 
     The affine map that most matches agree with, then the smoothed flow itself, serve as Gaussian priors for the next
     look at the similarities. Each look takes the expected position under a softmax, narrowed to a window round the
-    best match.
+    best match. Only cells on the object or near it are looked at; the others continue the smoothed flow.
 
     Args:
         scores: cosine similarities.
         weight: of each reference cell, in [0, 1]: 1 on the object.
     """
-    side = round(scores.shape[1] ** 0.5)
+    return torch.stack([_refine_one(one, where) for one, where in zip(scores, weight, strict=True)])
+
+
+def _refine_one(scores: Float[Tensor, "n m"], weight: Float[Tensor, " n"]) -> Float[Tensor, "n 2"]:
+    side = round(scores.shape[0] ** 0.5)
     places = _cells(side, scores)
-    logits = scores / _TEMPERATURE
+    trust = _cycle_confidence(scores[None], _REACH)[0] * weight
+    near = F.max_pool2d(weight.view(1, 1, side, side), 2 * _NEAR + 1, 1, _NEAR).flatten() > _EMPTY
+    rows = torch.nonzero(near)[:, 0]
+    if not len(rows):
+        return places
+    here, sure = places[rows], trust[rows]
+    logits = scores[rows] / _TEMPERATURE
     window = 4 / side
 
     def look(prior: Tensor | None) -> Tensor:
-        best = (logits if prior is None else logits - prior).argmax(2)
-        return torch.softmax(logits - _squared_distances(places[best], places) / (2 * window**2), -1) @ places
+        best = (logits if prior is None else logits - prior).argmax(1)
+        narrow = _squared_distances(places[best], places) / (2 * window**2)
+        return torch.softmax(logits - narrow, -1) @ places
 
-    trust = _cycle_confidence(scores, _REACH) * weight
+    def deviation(flow: Tensor, fitted: Tensor, blur: float) -> Tensor:
+        """The smoothed difference of a flow from the affine map, everywhere."""
+        agree = torch.exp(-(flow - fitted).square().sum(-1) / (2 * _FAR**2))
+        offset, counts = torch.zeros_like(places), torch.full_like(weight, 1e-6)
+        offset[rows], counts[rows] = flow - fitted, sure * agree + 1e-4
+        return _smooth(offset[None], counts[None], blur)[0]
+
     flow = look(None)
-    fitted = _fit_affine(places, flow, trust)
+    everywhere = torch.cat([places, torch.ones_like(places[:, :1])], -1) @ _fit_affine(here, flow, sure)
+    fitted = everywhere[rows]
     flow = look(_squared_distances(fitted, places) / (2 * _AFFINE_WIDTH**2))
     for width, blur in _ROUNDS:
-        near = torch.exp(-(flow - fitted).square().sum(-1) / (2 * _FAR**2))
-        mean = fitted + _smooth(flow - fitted, trust * near + 1e-4, blur)
-        flow = look(_squared_distances(mean, places) / (2 * width**2))
-    return flow
+        smooth = deviation(flow, fitted, blur)
+        flow = look(_squared_distances(fitted + smooth[rows], places) / (2 * width**2))
+    whole = everywhere + smooth
+    whole[rows] = flow
+    return whole
 
 
 def enlarge_flow(flow: Float[Tensor, "B n 2"], size: int) -> Float[Tensor, "B {size} {size} 2"]:
