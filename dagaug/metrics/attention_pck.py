@@ -16,6 +16,7 @@ from dagaug.data.dataset import Dataset
 from dagaug.data.patches import Patches, read_patches
 from dagaug.metrics import measures
 from dagaug.metrics.inputs import batches_of
+from dagaug.model.feature_translator import FeatureEncoder
 from dagaug.model.networks import DeepAttentionEncoder
 from dagaug.model.trained_model import TrainedModel, load_model
 from dagaug.runtime.errors import CheckpointError
@@ -114,7 +115,7 @@ def keypoint_accuracy(
     Returns:
         the measure; or None, and the reason.
     """
-    if model.card.features is not None:
+    if not model.card.attends:
         return None, "PCK was not measured: a model without training attends to no regions."
     numbers = sorted({number for sample in dataset.samples for number, _, _ in sample.parts})
     splits = [[sample for sample in split if sample.parts] for split in (dataset.train, dataset.test)]
@@ -143,9 +144,9 @@ def keypoint_accuracy(
 
 
 def _locate(model: TrainedModel, patches: Patches, numbers: list[int], device: torch.device) -> _PointsOfImages:
-    dae = cast(DeepAttentionEncoder, model.translator.to(device).eval().dae)
+    dae = cast(DeepAttentionEncoder | FeatureEncoder, model.translator.to(device).eval().dae)
     with torch.inference_mode():
-        found = [dae.structure(to_tensor(part, device))[0].centres.cpu().numpy() for part in batches_of(patches.images)]
+        found = [dae.find_centres(to_tensor(part, device)).cpu().numpy() for part in batches_of(patches.images)]
     squares = np.array([region.pixels() for region in patches.regions], np.float64)
     corner, side = squares[:, :2], squares[:, 2]
     parts = np.zeros((len(squares), len(numbers), 2))

@@ -179,6 +179,10 @@ class FeatureEncoder(FrozenEncoder):
         """Centres of the attended regions, f_loc of eq. 1."""
         return self.localise(_KEY_SCALE * keys)
 
+    def find_centres(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B N 2"]:
+        """Centres of the attended regions of images in [-1, 1]."""
+        return self.centres(self.read(images)[0])
+
     def masks(self, centres: Float[Tensor, "B N 2"], size: int) -> Float[Tensor, "B N {size} {size}"]:
         """The regions' masks (eqs. 2 and 4) at a resolution."""
         half_size, sharpness = self.attention.half_size, self.attention.sharpness

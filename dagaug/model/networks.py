@@ -301,6 +301,10 @@ class DeepAttentionEncoder(nn.Module):
         masks = self.masks(centres, features.shape[-1])  # eqs. 2, 4
         return Structure(centres, masks, logits.sigmoid(), keys, features.float()), logits
 
+    def find_centres(self, x: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B N 2"]:
+        """Centres of the attended regions of images in [-1, 1]."""
+        return self.structure(x)[0].centres
+
     def appearance(self, x: Float[Tensor, "B 3 H W"], structure: Structure) -> Appearance:
         """Appearance of images in [-1, 1], with one vector for each region of ``structure``.
 

@@ -129,6 +129,11 @@ class ModelCard(BaseModel):
         """The attended regions."""
         return AttentionSettings(self.regions, self.half_size, self.sharpness)
 
+    @property
+    def attends(self) -> bool:
+        """Whether the model attends to regions; a model without training does not."""
+        return self.features is None or self.steps > 0
+
 
 @dataclass(frozen=True)
 class TrainedModel:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -13,7 +14,8 @@ from jaxtyping import Float, UInt8
 from dagaug.compute.tensors import to_tensor
 from dagaug.data.dataset import Dataset
 from dagaug.hdf5.reader import Store
-from dagaug.model.networks import Structure
+from dagaug.model.feature_translator import FeatureEncoder
+from dagaug.model.networks import DeepAttentionEncoder
 from dagaug.model.trained_model import TrainedModel, load_model
 from dagaug.report.morph_images import AttendedRegions, ImageRef, OriginalImages
 from dagaug.report.network_crops import NetworkInputs
@@ -61,9 +63,8 @@ class RegionFinder:
     @torch.inference_mode()
     def _centres(self, images: UInt8[np.ndarray, "B S S 3"]) -> Float[np.ndarray, "B N 2"]:
         tensor = to_tensor(images, torch.device(self.device))
-        structure, _ = self.model.translator.to(self.device).dae.structure(tensor)
-        assert isinstance(structure, Structure)  # find_attention offers no other model
-        return structure.centres.float().cpu().numpy()
+        dae = cast(DeepAttentionEncoder | FeatureEncoder, self.model.translator.to(self.device).dae)
+        return dae.find_centres(tensor).float().cpu().numpy()
 
 
 def find_attention(
@@ -84,7 +85,7 @@ def find_attention(
         return None, str(error)
     if model.sha256 != sha256:
         return None, f"{named} is not the checkpoint that made the file"
-    if model.card.features is not None:
+    if not model.card.attends:
         return None, "a model without training attends to no regions"
     if dataset is None and model.card.framing.crop == "box":
         return None, "the data folder with the bounding boxes was not found"
