@@ -29,7 +29,7 @@ from dagaug.runtime.errors import UsageError
 from dagaug.runtime.execution import Execution
 
 if TYPE_CHECKING:
-    from dagaug.data.dataset import Dataset, Domains
+    from dagaug.data.dataset import Domains
     from dagaug.training.modes import Snapshot
     from dagaug.training.train import Trained
 

@@ -10,7 +10,6 @@ Letters as in :mod:`dagaug.model.networks`; g × g is the grid of the keys, what
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -19,7 +18,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dagaug.classifiers.features import FeatureExtractor
-from dagaug.data.foreground import PatchBox
 from dagaug.model.correspondence import enlarge_flow
 from dagaug.model.networks import (
     Encoder,
@@ -41,14 +39,14 @@ from dagaug.model.training_free import (
     FrozenTranslator,
     Reduction,
     match,
+    spread_objects,
 )
-from dagaug.model.translators import Morph, as_sharp_as
+from dagaug.model.translators import Morph
 
 __all__ = [
     "FeatureAppearance",
     "FeatureEncoder",
     "FeatureMorpher",
-    "FeatureStructure",
     "FeatureTranslator",
     "KeyHead",
     "mirror_where",
@@ -57,18 +55,6 @@ __all__ = [
 _KEY_SCALE = 10.0  # of the keys before f_loc: unit vectors make the heat map too flat
 _MAX_MASK_CHANGE = 1.0  # log odds, as in dagaug.model.translators
 _OWN_PIXELS_AT_START = 4.0  # log odds of the source's own pixels before the training
-
-
-@dataclass(frozen=True)
-class FeatureStructure(FrozenStructure):
-    """Where things are.
-
-    Attributes:
-        object, keys, mirrored: as in :class:`dagaug.model.training_free.FrozenStructure`; the keys are learned.
-        centres: centres of the attended regions (eq. 1), in [-1, 1].
-    """
-
-    centres: Float[Tensor, "B N 2"]
 
 
 @dataclass(frozen=True)
@@ -167,14 +153,6 @@ class FeatureEncoder(FrozenEncoder):
             features = self.reduction.joined(self.extractor(images.float()))
             return self.reduction.components(features), self.reduction.probability(features)
 
-    def structure(
-        self, images: Float[Tensor, "B 3 H W"], boxes: Sequence[PatchBox | None] | None = None
-    ) -> tuple[FeatureStructure, Float[Tensor, "B g g"]]:
-        """Where things are; see :meth:`FrozenEncoder.structure`."""
-        frozen, coarse = super().structure(images, boxes)
-        centres = self.centres(frozen.keys)
-        return FeatureStructure(frozen.object, frozen.keys, frozen.mirrored, centres), coarse
-
     def centres(self, keys: Float[Tensor, "B K g g"]) -> Float[Tensor, "B N 2"]:
         """Centres of the attended regions, f_loc of eq. 1."""
         return self.localise(_KEY_SCALE * keys)
@@ -188,10 +166,11 @@ class FeatureEncoder(FrozenEncoder):
         half_size, sharpness = self.attention.half_size, self.attention.sharpness
         return attention_masks(centres, size, half_size=half_size, sharpness=sharpness)
 
-    def appearance(self, images: Float[Tensor, "B 3 H W"], structure: FeatureStructure) -> FeatureAppearance:  # type: ignore[override]
-        """What things look like, with one vector for each region of ``structure``."""
-        frozen = super().appearance(images, structure)
-        return self.read_appearance(images, frozen.spread, structure.object, structure.keys, structure.centres)
+    def appearance(self, images: Float[Tensor, "B 3 H W"], structure: FrozenStructure) -> FeatureAppearance:
+        """What things look like, with one vector for each attended region."""
+        spread = spread_objects(images, structure.object)
+        keys = structure.keys.float()
+        return self.read_appearance(images, spread, structure.object.float(), keys, self.centres(keys))
 
     def read_appearance(
         self,
@@ -349,7 +328,6 @@ class FeatureTranslator(FrozenTranslator):
         own_pixels: as in :class:`FeatureMorpher`.
     """
 
-    structure_type: type[FrozenStructure] = FeatureStructure
     dae: FeatureEncoder
 
     def __init__(
@@ -363,31 +341,8 @@ class FeatureTranslator(FrozenTranslator):
         self.dae = FeatureEncoder(extractor, reduction, attention)
         self.morpher = FeatureMorpher(self.dae.head.keys, own_pixels=own_pixels)
 
-    def structure(  # type: ignore[override]
-        self, images: Float[Tensor, "B 3 H W"], boxes: Sequence[PatchBox | None] | None = None
-    ) -> FeatureStructure:
-        """Where things are; an object ends at its box."""
-        return self.dae.structure(images, boxes)[0]
-
-    def appearance(self, images: Float[Tensor, "B 3 H W"], structure: FeatureStructure) -> FeatureAppearance:  # type: ignore[override]
-        """What things look like."""
-        return self.dae.appearance(images, structure)
-
-    def forward(  # type: ignore[override]
-        self, appearance: FeatureAppearance, source: FeatureStructure, reference: FeatureStructure
-    ) -> Morph:
-        """F(s; t): redraw encoded sources, or their mirror images, in the poses of encoded references."""
-        return super().forward(appearance, source, reference)
-
-    def finished(  # type: ignore[override]
-        self, appearance: FeatureAppearance, source: FeatureStructure, reference: FeatureStructure
-    ) -> Morph:
-        """F(s; t), sharpened as for output: with as much fine detail as the sources."""
-        morph = self(appearance, source, reference)
-        return replace(morph, object=as_sharp_as(appearance.image, source.object, morph.object, morph.mask))
-
     def _carried(  # type: ignore[override]
-        self, appearance: FeatureAppearance, source: FeatureStructure, reference: FeatureStructure
+        self, appearance: FeatureAppearance, source: FrozenStructure, reference: FrozenStructure
     ) -> Morph:
         flow, mirrored, scores = match(source, reference)
         keys = torch.where(mirrored[:, None, None, None], source.mirrored, source.keys)
@@ -398,7 +353,7 @@ class FeatureTranslator(FrozenTranslator):
             mirror_where(mirrored, appearance.quarter),
             appearance.vectors,
         )
-        masks = self.dae.masks(reference.centres, reference.keys.shape[-1])
+        masks = self.dae.masks(self.dae.centres(reference.keys.float()), reference.keys.shape[-1])
         morph = self.morpher(
             oriented,
             flow,

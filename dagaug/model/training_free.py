@@ -197,7 +197,7 @@ class FrozenTranslator(nn.Module):
         structure_type, stores_backgrounds: as in :class:`dagaug.model.translators.ReferenceTranslator`.
     """
 
-    structure_type: type[FrozenStructure] = FrozenStructure
+    structure_type = FrozenStructure
     stores_backgrounds = False
 
     def __init__(self, extractor: FeatureExtractor, reduction: Reduction) -> None:

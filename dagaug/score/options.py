@@ -129,8 +129,12 @@ class ScoreOptions:
             value = f"{self.validation:g}"
             raise UsageError("give a share above 0 and up to 0.5, such as 0.25", option="validation", value=value)
         if self.fit.frozen_stages and self.mode != "finetune":
-            value = self.fit.frozen_stages
-            raise UsageError("for fine-tuning only", option="frozen_stages", value=value, remedies={"mode": "finetune"})
+            raise UsageError(
+                "for fine-tuning only",
+                option="frozen_stages",
+                value=self.fit.frozen_stages,
+                remedies={"mode": "finetune"},
+            )
         if self.mode != "scratch" and self.fit.name != LITE0 and self.fit.weights is None:
             raise UsageError(
                 f"{self.fit.name} has no pretrained weights here",

@@ -17,6 +17,7 @@ from dagaug.data.dataset import Dataset
 from dagaug.data.foreground import backgrounds
 from dagaug.data.patches import Framing, Patches, read_patches
 from dagaug.model.feature_translator import FeatureTranslator
+from dagaug.model.given_masks import with_given_masks
 from dagaug.model.task_presets import AttentionSettings
 from dagaug.model.training_free import FrozenTranslator, spread_objects
 from dagaug.model.training_free_fit import fit_frozen
@@ -76,17 +77,17 @@ class FeatureMode:
         seed: int,
         execution: Execution = Execution(),
     ) -> None:
-        patches = read_patches(dataset, dataset.train, framing, execution=execution)
+        patches = read_patches(dataset, dataset.train, framing, masks=True, execution=execution)
         if len(set(patches.labels.tolist())) < 2:
             raise DataError(f"{dataset.root}: training needs readable images of at least two classes")
         frozen = fit_frozen(
-            patches.images, patches.boxes(), extractor, layer_weights=layer_weights, dimensions=COMPONENTS,
-            execution=execution,
+            patches.images, patches.boxes(), extractor, layer_weights=layer_weights, masks=patches.masks,
+            dimensions=COMPONENTS, execution=execution,
         )  # fmt: skip
         self.translator = FeatureTranslator(extractor, frozen.dae.reduction, attention, own_pixels)
         self.boxes, self.seed = patches.boxes(), seed
         self.sampler = _sampler(patches, frozen, self.translator, seed, execution)
-        self.classes, self.skipped = dataset.classes, patches.skipped
+        self.classes, self.skipped = dataset.classes, patches.skipped + patches.unmasked
         d = make_distance(
             distance, self.translator.dae.channels, len(dataset.classes), size=framing.size, weights=weights
         )
@@ -144,7 +145,7 @@ class FeatureMode:
             to_pixels(images[1]),
             to_pixels(torch.stack(morphs)),
             to_pixels(images[1]),
-            poses.centres.cpu().numpy(),
+            translator.dae.centres(poses.keys).cpu().numpy(),
             translator.dae.attention.half_size,
         )
 
@@ -165,7 +166,8 @@ def _sampler(
             cache.write(first, 0, components)
             cache.write(first, 1, translator.dae.components(images.flip(-1))[0])
             squares += float(components.square().mean()) * len(images)
-            mask = dae.refined(images, coarse, boxes[first : first + _BATCH])
+            estimated = dae.refined(images, coarse, boxes[first : first + _BATCH])
+            mask = with_given_masks(estimated, patches.masks[first : first + _BATCH])
             masks.append((255 * mask[:, 0]).round().to(torch.uint8).cpu().numpy())
             spread.append(to_bytes(spread_objects(images, mask)).cpu().numpy())
             task.advance(len(images))
