@@ -20,6 +20,7 @@ _TEMPERATURE = 0.05  # of the softmax of cosine similarities
 _REACH = 0.12  # distance between a cell and where it comes back to at which confidence falls to 0.61
 _AFFINE_WIDTH = 0.4  # standard deviation of the prior round the affine map
 _ROUNDS = ((0.24, 2.0), (0.16, 1.5))  # standard deviation of the prior, and of the blur in cells, one pair a round
+_LAST_BLUR = 1.2  # cells; a warp along a flow that is not blurred has creases (examples/experiments.md)
 _NEAR = 2  # cells round the object that are looked at, too
 _EMPTY = 0.01  # weight up to which a cell lies off the object
 _FAR = 0.6  # distance from the affine map at which a match counts for 0.61 in the smoothed flow
@@ -90,7 +91,8 @@ def refine_flow(scores: Float[Tensor, "B n m"], weight: Float[Tensor, "B n"]) ->
 
     The affine map that most matches agree with, then the smoothed flow itself, serve as Gaussian priors for the next
     look at the similarities. Each look takes the expected position under a softmax, narrowed to a window round the
-    best match. Only cells on the object or near it are looked at; the others continue the smoothed flow.
+    best match. The result is smoothed once more. Only cells on the object or near it are looked at; the others
+    continue the smoothed flow.
 
     Args:
         scores: cosine similarities.
@@ -130,9 +132,7 @@ def _refine_one(scores: Float[Tensor, "n m"], weight: Float[Tensor, " n"]) -> Fl
     for width, blur in _ROUNDS:
         smooth = deviation(flow, fitted, blur)
         flow = look(_squared_distances(fitted + smooth[rows], places) / (2 * width**2))
-    whole = everywhere + smooth
-    whole[rows] = flow
-    return whole
+    return everywhere + deviation(flow, fitted, _LAST_BLUR)
 
 
 def enlarge_flow(flow: Float[Tensor, "B n 2"], size: int) -> Float[Tensor, "B {size} {size} 2"]:

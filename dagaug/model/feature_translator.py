@@ -3,7 +3,7 @@
 E of the paper (Sec. 3.1) is a frozen network. A small head turns its features into keys that identify places on the
 object. It starts from their principal components, the keys of the model without training
 (:mod:`dagaug.model.training_free`). The flow comes from the keys; G repairs what the flow carries over: outlines,
-folds, and what the source hides. At the start of a training it changes nothing.
+folds, and what the source hides. At the start of a training it changes little.
 
 Letters as in :mod:`dagaug.model.networks`; g × g is the grid of the keys, whatever the size of the patches.
 """
@@ -54,7 +54,7 @@ __all__ = [
 
 _KEY_SCALE = 10.0  # of the keys before f_loc: unit vectors make the heat map too flat
 _MAX_MASK_CHANGE = 1.0  # log odds, as in dagaug.model.translators
-_OWN_PIXELS_AT_START = 4.0  # log odds of the source's own pixels before the training
+_OWN_PIXELS_AT_START = 1.5  # log odds of the own pixels before the training; with more, colours learn slowly
 
 
 @dataclass(frozen=True)

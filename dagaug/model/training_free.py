@@ -40,6 +40,7 @@ __all__ = [
     "spread_objects",
 ]
 
+_EDGE = 42  # the outermost 1/42 of the side (3 px of 128) of an object is taken as mixed with background
 _PAIRS = 8  # pairs whose correspondence is computed at a time: 4 MB each at a grid of 32 × 32
 
 
@@ -186,7 +187,8 @@ def spread_objects(images: Float[Tensor, "B 3 H W"], masks: Float[Tensor, "B 1 H
     """Images with their backgrounds painted over by the nearest pixels of their objects; gradients stop here."""
     pixels: Float32[np.ndarray, "B H W 3"] = images.detach().permute(0, 2, 3, 1).float().cpu().numpy()
     where = masks[:, 0].detach().float().cpu().numpy()
-    painted = np.stack([spread_object(one, mask) for one, mask in zip(pixels, where, strict=True)])
+    inset = max(1, images.shape[-1] // _EDGE)
+    painted = np.stack([spread_object(one, mask, inset=inset) for one, mask in zip(pixels, where, strict=True)])
     return torch.from_numpy(painted).permute(0, 3, 1, 2).to(images.device)
 
 
