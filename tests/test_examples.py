@@ -1,8 +1,9 @@
-"""The selection rules of examples/selection.py: number and order of the selected morphs."""
+"""The selection rules of examples/selection.py, and a short run of examples/photos.py."""
 
 from __future__ import annotations
 
 import importlib.util
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -75,3 +76,24 @@ def test_the_least_alike_come_first(selection: ModuleType, pool: object) -> None
     )
     taken = selection.farthest_first(flat, np.arange(20), 3, np.random.default_rng(0))
     assert {5, 9} <= set(taken.tolist())
+
+
+@pytest.mark.slow
+def test_photos_ends_in_both_tables_and_resumes_at_once(birds_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = [
+        sys.executable, Path(__file__).resolve().parents[1] / "examples" / "photos.py", birds_folder, "--out", out,
+        "--checkpoint", "frozen", "--folds", "2", "--per-class", "2", "--refs", "2", "--seeds", "2", "--size", "32",
+        "--score-steps", "2", "--classifier=--classifier test_resnet", "--augment=--size 64",
+    ]  # fmt: skip
+    printed, again = (
+        subprocess.run([*map(str, command)], check=True, capture_output=True, text=True, cwd=tmp_path).stdout
+        for _ in range(2)
+    )
+    assert printed == again
+    assert printed.strip() == (out / "photos.md").read_text(encoding="utf-8").strip()
+    rows = [line.split(" | ")[0] for line in printed.splitlines() if line.startswith("| ")]
+    arms = ("real", "cutmix", "mixup", "real+dagaug", "cutout", "cutwarp")
+    assert [row for row in rows if row[2:] in arms] == [f"| {arm}" for arm in arms]
+    assert "| parts found (PCK@0.1)" in rows
+    assert (out / "fold1" / "sheet.png").exists()

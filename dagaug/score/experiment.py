@@ -4,7 +4,7 @@ All arms (:mod:`dagaug.score.options`) train the same network with the same seed
 Each trained network is tested once, after its last step, on the untouched test split; the test chooses nothing. The
 number of steps follows from the number of images, or is chosen by cross-validation on the training images
 (:mod:`dagaug.score.step_search`). Arms are paired by seed and by test image (:mod:`dagaug.score.statistics`). Training
-and test use whole, letterboxed images.
+and test use whole, letterboxed images, or patches if the HDF5 file holds patches (``augment --frame crop``).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from dagaug.runtime.execution import Execution
 from dagaug.runtime.progress import Progress
 from dagaug.runtime.versions import library_versions
 from dagaug.score.control_images import Controls, made_without_training
-from dagaug.score.image_sets import ImageSet, TracedImageSet, load_other, load_real, load_store
+from dagaug.score.image_sets import ImageSet, TracedImageSet, framing_of, load_other, load_real, load_store
 from dagaug.score.leak_checks import check_leaks
 from dagaug.score.notes import notes_of
 from dagaug.score.options import CONTROLS, MIXED, Arm, ScoreOptions
@@ -196,7 +196,8 @@ def _read_images(
             synthetic |= _controls(controls, wanted, morphs, options.seed)
     size = options.fit.size
     synthetic |= {name: load_other(path, dataset, size, execution=execution) for name, path in options.others}
-    train, test, skipped = load_real(dataset, size, execution=execution)
+    framing = None if store is None else framing_of(Path(store))
+    train, test, skipped = load_real(dataset, size, framing, execution=execution)
     return _Images(train, test, {name: images for name, images in synthetic.items() if name in wanted}, skipped)
 
 

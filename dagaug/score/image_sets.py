@@ -1,4 +1,4 @@
-"""Image sets of a score: whole images, letterboxed to the score's size, from data sets, HDF5 files and folders."""
+"""Image sets of a score, from data sets, HDF5 files and folders: whole images, letterboxed to its size, or patches."""
 
 from __future__ import annotations
 
@@ -8,18 +8,20 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int64, Integer, UInt8
+from pydantic import ValidationError
 
 from dagaug.augment.morph_backgrounds import backgrounds_of
 from dagaug.classifiers.classifier import hash_images
 from dagaug.data import loading
 from dagaug.data.dataset import Dataset, class_mismatch, is_image_name
+from dagaug.data.patches import Framing
 from dagaug.data.square_crops import letterboxed
 from dagaug.hdf5.reader import Store
 from dagaug.runtime.errors import DataError
 from dagaug.runtime.execution import Execution
 from dagaug.runtime.progress import SILENT, Progress
 
-__all__ = ["ImageSet", "TracedImageSet", "load_folder", "load_other", "load_real", "load_store"]
+__all__ = ["ImageSet", "TracedImageSet", "framing_of", "load_folder", "load_other", "load_real", "load_store"]
 
 
 @dataclass(frozen=True)
@@ -53,10 +55,32 @@ class TracedImageSet(ImageSet):
     origins: tuple[tuple[str, ...], ...]
 
 
+def framing_of(path: Path) -> Framing | None:
+    """How the patches that an HDF5 file holds were cut; None if it holds whole images.
+
+    Raises:
+        DataError: the file does not say it.
+    """
+    with Store(path) as store:
+        provenance = store.header.provenance
+    if provenance.frame == "whole":
+        return None
+    try:
+        return Framing.model_validate(provenance.framing)
+    except ValidationError as error:
+        raise DataError(f"{path}: does not say how its patches were cut; make it again with dagaug augment") from error
+
+
 def load_real(
-    dataset: Dataset, size: int, *, execution: Execution = Execution()
+    dataset: Dataset, size: int, framing: Framing | None = None, *, execution: Execution = Execution()
 ) -> tuple[TracedImageSet, TracedImageSet, tuple[tuple[str, str], ...]]:
     """Read the real training and test images.
+
+    Args:
+        dataset: the real images.
+        size: side of the results in pixels.
+        framing: how patches are cut; None for whole, letterboxed images.
+        execution: how to read images; its progress receives the number of images read.
 
     Returns:
         the training images, the test images, and path and reason of each image that cannot be read.
@@ -65,11 +89,13 @@ def load_real(
         DataError: there are no training or no test images.
     """
     sets, skipped = [], []
+    cut = framing or Framing(crop="none", fit="letterbox")
     for name, samples in (("training", dataset.train), ("test", dataset.test)):
         if not samples:
             raise DataError(f"{dataset.root}: no {name} images; a score needs a training and a test split")
         paths = [dataset.file(sample) for sample in samples]
-        loaded = loading.load(paths, size=size, fit="letterbox", execution=execution)
+        boxes = [sample.box if cut.crop == "box" else None for sample in samples]
+        loaded = loading.load(paths, size=size, boxes=boxes, margin=cut.margin, fit=cut.fit, execution=execution)
         labels = np.array([samples[row].label for row in loaded.kept], np.int64)
         origins = tuple((samples[row].path.as_posix(),) for row in loaded.kept)
         sets.append(TracedImageSet(loaded.images, labels, origins))

@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from making_score_data import OPTIONS, folder_of, write_store
 
 from dagaug.data.dataset import Dataset
+from dagaug.data.patches import Framing, read_patches
 from dagaug.runtime.errors import DataError
 from dagaug.score.experiment import score
+from dagaug.score.image_sets import framing_of, load_real
 
 
 def test_a_folder_of_unknown_classes_is_refused_by_name(data: Dataset, tmp_path: Path) -> None:
@@ -65,3 +68,14 @@ def test_a_data_set_without_test_images_is_refused(data: Dataset, tmp_path: Path
     path = write_store(tmp_path / "s.h5", data)
     with pytest.raises(DataError, match="no test images"):
         score(replace(data, samples=data.train), path, OPTIONS)
+
+
+def test_files_of_patches_say_how_they_were_cut_and_real_images_are_cut_alike(birds: Dataset, tmp_path: Path) -> None:
+    framing = Framing(size=32, margin=0.3)
+    for frame, expected in (("whole", None), ("crop", framing)):
+        path = write_store(tmp_path / f"{frame}.h5", birds, frame=frame, framing=framing.model_dump())
+        assert framing_of(path) == expected
+    train, test, _ = load_real(birds, 32, framing)
+    np.testing.assert_array_equal(train.images, read_patches(birds, birds.train, framing).images)
+    assert len(test) == len(birds.test)
+    assert (load_real(birds, 32)[0].images != train.images).any()

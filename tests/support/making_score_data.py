@@ -46,8 +46,12 @@ def write_store(
     synthetic: bool = True,
     split: int = 0,
     stray: str | None = None,
+    **options: object,
 ) -> Path:
-    """A store of four morphs; ``source`` is the row (training images first) that the first one was made from."""
+    """A store of four morphs; ``source`` is the row (training images first) that the first one was made from.
+
+    ``options`` are recorded in the file.
+    """
     samples = (*dataset.train, *dataset.test)
     files = [sample.path.as_posix() for sample in samples]
     if stray is not None:
@@ -85,7 +89,7 @@ def write_store(
         quality=0,
         variants=("as it is",),
         verdicts=("kept",),
-        options={},
+        options=options,
         checkpoint_sha256="",
         seed=0,
         created_by="test",
