@@ -20,7 +20,7 @@ from dagaug.compute.devices import autocast, split_to_fit
 from dagaug.compute.tensors import to_tensor
 from dagaug.data.foreground import PatchBox, fill_background
 from dagaug.data.masks import PatchMask
-from dagaug.model.given_masks import with_masks
+from dagaug.model.given_masks import with_given_masks, with_masks
 from dagaug.model.networks import join_batches
 from dagaug.model.training_free import PoseStructure, PoseTranslator
 from dagaug.runtime.files import explain_write_errors
@@ -29,8 +29,8 @@ from dagaug.runtime.progress import SILENT, Progress
 
 __all__ = ["ImageEncoder", "object_masks"]
 
-_Encoded = tuple[int, UInt8[np.ndarray, "B S S 3"], PoseStructure]
-"""Index of the first record, patches, structures."""
+_Encoded = tuple[int, UInt8[np.ndarray, "B S S 3"], PoseStructure, list[PatchMask | None]]
+"""Index of the first record, patches, structures, given masks."""
 
 
 class ImageEncoder:
@@ -161,15 +161,18 @@ class ImageEncoder:
             pieces = split_to_fit(compute, 0, self.block_size, self._device)
             structure = join_batches(pieces)
             structure = structure[torch.arange(len(patches), device=self._device)]
-        return first, patches, with_masks(structure, self._masks_of(number))
+        given = self._masks_of(number)
+        if self.translator.takes_given_masks:
+            structure = with_masks(structure, given)
+        return first, patches, structure, given
 
     def _write(self, encoded: _Encoded) -> int:
         """Inpaint the objects of a block, if that is stored, write its records, return their number."""
-        first, patches, structure = encoded
+        first, patches, structure, given = encoded
         if not self.translator.stores_backgrounds:
             self.table.write(first, structure)
             return len(patches)
-        masks = structure.object[:, 0].cpu().numpy()
+        masks = object_masks(structure, given)
         filled = [
             fill_background(np.ascontiguousarray(patch), mask) for patch, mask in zip(patches, masks, strict=True)
         ]
@@ -221,9 +224,14 @@ class ImageEncoder:
     def objects(self, rows: Int64[np.ndarray, " B"]) -> Float32[np.ndarray, "B S S"]:
         """Object masks, given or estimated, in [0, 1]."""
         records = self.original_records(rows)
-        return object_masks(Encodings.structure(records, torch.device("cpu"), self.translator.structure_type))
+        structure = Encodings.structure(records, torch.device("cpu"), self.translator.structure_type)
+        return object_masks(structure, self.given_masks(rows))
+
+    def given_masks(self, rows: Int64[np.ndarray, " B"]) -> list[PatchMask | None]:
+        """Given masks of images that are not mirrored."""
+        return [self._masks[row] for row in rows]
 
 
-def object_masks(structure: PoseStructure) -> Float32[np.ndarray, "B S S"]:
-    """Object masks of structures, in [0, 1]."""
-    return structure.object[:, 0].clamp(0, 1).float().cpu().numpy()
+def object_masks(structure: PoseStructure, given: Sequence[PatchMask | None]) -> Float32[np.ndarray, "B S S"]:
+    """Object masks in [0, 1]: the given ones, and those of the structures where none is given."""
+    return with_given_masks(structure.object, given)[:, 0].clamp(0, 1).float().cpu().numpy()

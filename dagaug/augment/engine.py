@@ -248,6 +248,8 @@ class Engine:
         self, sources: _EncodedSources, index: Int64[np.ndarray, " B"], inputs: _BatchInputs
     ) -> tuple[Float[Tensor, "B 3 S S"], UInt8[Tensor, "B S S"]]:
         """Sources without morphing, in [-1, 1], and their opacity."""
-        masks = object_masks(sources.structure[torch.from_numpy(index).to(self.device)])
-        images, cover = cut_out(self.patches[sources.rows[index]], masks, inputs.background, inputs.inpainted)
+        rows = sources.rows[index]
+        structure = sources.structure[torch.from_numpy(index).to(self.device)]
+        masks = object_masks(structure, self.encoder.given_masks(rows))
+        images, cover = cut_out(self.patches[rows], masks, inputs.background, inputs.inpainted)
         return to_tensor(images, self.device), torch.from_numpy(cover).to(self.device)

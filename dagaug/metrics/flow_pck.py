@@ -163,10 +163,10 @@ def _carried_parts(
 def _structure(
     translator: PoseTranslator, images: Float[Tensor, "B 3 H W"], patches: Patches, rows: Int64[np.ndarray, " B"]
 ) -> PoseStructure:
-    """Structures of some patches, with their given masks."""
+    """Structures of some patches, with their given masks if the translator takes them."""
     boxes = patches.boxes()
     structure = translator.structure(images, [boxes[row] for row in rows])
-    return with_masks(structure, [patches.masks[row] for row in rows])
+    return with_masks(structure, [patches.masks[row] for row in rows]) if translator.takes_given_masks else structure
 
 
 def _measure_masks(

@@ -196,11 +196,13 @@ class FrozenTranslator(nn.Module):
     """F of ``reference`` mode without anything learned by gradient descent.
 
     Attributes:
-        structure_type, stores_backgrounds: as in :class:`dagaug.model.translators.ReferenceTranslator`.
+        structure_type, stores_backgrounds, takes_given_masks: as in
+            :class:`dagaug.model.translators.ReferenceTranslator`.
     """
 
     structure_type = FrozenStructure
     stores_backgrounds = False
+    takes_given_masks = True
 
     def __init__(self, extractor: FeatureExtractor, reduction: Reduction) -> None:
         super().__init__()

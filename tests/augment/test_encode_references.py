@@ -13,9 +13,11 @@ from making_engines import ALL, COUNT, PLAN, new_engine
 from dagaug.augment.encode_references import ImageEncoder
 from dagaug.augment.morph_plan import DEFAULT_VARIANTS
 from dagaug.classifiers.cross_fit import CrossFitted
+from dagaug.classifiers.features import build_extractor
 from dagaug.compute.tensors import to_tensor
 from dagaug.model.trained_model import TrainedModel
 from dagaug.model.training_free import FrozenTranslator
+from dagaug.model.training_free_fit import fit_frozen
 
 
 def test_a_background_is_the_reference_except_for_the_inpainted_area(
@@ -28,7 +30,7 @@ def test_a_background_is_the_reference_except_for_the_inpainted_area(
         np.testing.assert_array_equal(image[painted == 0], patch[painted == 0])
 
 
-def test_given_masks_take_the_place_of_estimated_ones_in_both_orientations(
+def test_given_masks_are_cut_out_and_inpainted_in_both_orientations_but_trained_networks_keep_theirs(
     birds_run: Path, patches: np.ndarray, judges: CrossFitted, tmp_path: Path
 ) -> None:
     side = patches.shape[1]
@@ -41,15 +43,30 @@ def test_given_masks_take_the_place_of_estimated_ones_in_both_orientations(
     ).encoder
     for row in rows:
         objects = masked.objects(rows[row : row + 1])[0]
-        record = masked.records(rows[row : row + 1], mirror[:1])["object"][0, 0]
+        record, own = (one.records(rows[row : row + 1], mirror[:1])["object"][0, 0] for one in (masked, plain))
+        np.testing.assert_array_equal(record, own)
         if row in (1, 5):
             np.testing.assert_array_equal(objects * 255, given)
-            np.testing.assert_array_equal(record * 255, given[:, ::-1])
             _, painted = masked.backgrounds(rows[row : row + 1], mirror[:1])
             assert painted[0][given[:, ::-1] > 0].all()
             assert not painted[0][:, :10].any()
         else:
             np.testing.assert_array_equal(objects, plain.objects(rows[row : row + 1])[0])
+
+
+def test_morphs_without_training_take_given_masks_for_their_structures(patches: np.ndarray, tmp_path: Path) -> None:
+    extractor = build_extractor("test_resnet", input_size=64)
+    translator = fit_frozen(patches, [None] * len(patches), extractor)
+    given = np.zeros(patches.shape[1:3], np.uint8)
+    given[8:20, 4:12] = 255
+    encoder = ImageEncoder(
+        translator, patches, device=torch.device("cpu"), scratch=tmp_path, masks=[given] + [None] * (COUNT - 1)
+    )
+    encoder.encode()
+    row = np.zeros(1, np.int64)
+    for variant, mask in ((0, given), (1, given[:, ::-1])):
+        np.testing.assert_array_equal(encoder.records(row, np.array([variant], np.uint8))["object"][0, 0], mask)
+    assert (encoder.original_records(row + 1)["object"][0, 0] != given).any()
 
 
 def test_only_the_blocks_that_a_part_needs_are_encoded_and_they_suffice(
