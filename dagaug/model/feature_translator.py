@@ -48,6 +48,7 @@ __all__ = [
     "FeatureEncoder",
     "FeatureMorpher",
     "FeatureTranslator",
+    "FlowRefinement",
     "KeyHead",
     "mirror_where",
 ]

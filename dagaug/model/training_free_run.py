@@ -59,7 +59,7 @@ def _object_side(file: Path, sample: Sample, framing: Framing) -> float | None:
         header = read_header(file.read_bytes())
     except (OSError, UnreadableError, TooLargeError):
         return None
-    return (max if framing.fit == "letterbox" else min)(header.height, header.width)
+    return float((max if framing.fit == "letterbox" else min)(header.height, header.width))
 
 
 def fit_training_free(

@@ -55,7 +55,7 @@ def test_given_masks_are_cut_out_and_inpainted_in_both_orientations_but_trained_
 
 
 def test_morphs_without_training_take_given_masks_for_their_structures(patches: np.ndarray, tmp_path: Path) -> None:
-    extractor = build_extractor("test_resnet", input_size=64)
+    extractor = build_extractor("test_resnet", input_size=64, pretrained=False)
     translator = fit_frozen(patches, [None] * len(patches), extractor)
     given = np.zeros(patches.shape[1:3], np.uint8)
     given[8:20, 4:12] = 255

@@ -48,7 +48,7 @@ def test_the_foreground_is_fitted_to_given_masks(birds: Dataset) -> None:
     patches = read_patches(birds, birds.train, Framing(size=64))
     upper = np.zeros((64, 64), np.uint8)
     upper[:32] = 255
-    extractor = build_extractor("test_resnet", input_size=64)
+    extractor = build_extractor("test_resnet", input_size=64, pretrained=False)
     nowhere = [None] * len(patches.samples)
     given = fit_frozen(patches.images, nowhere, extractor, masks=[upper] * len(nowhere))
     found = fit_frozen(patches.images, nowhere, extractor)
@@ -61,7 +61,7 @@ def test_the_foreground_is_fitted_to_given_masks(birds: Dataset) -> None:
 
 def test_other_masks_make_another_model(birds: Dataset, tmp_path: Path) -> None:
     weights = tmp_path / "weights.pth"
-    torch.save(build_extractor("test_resnet", input_size=64).network.model.state_dict(), weights)
+    torch.save(build_extractor("test_resnet", input_size=64, pretrained=False).network.model.state_dict(), weights)
 
     def fitted(data: Dataset) -> Path:
         runs = tmp_path / "runs"

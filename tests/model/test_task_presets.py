@@ -39,5 +39,5 @@ def test_every_preset_s_regions_reach_into_the_image(name: str) -> None:
     assert attention.sharpness * attention.half_size > 4  # the middle of a region is nearly 1: tanh(2)² > 0.9
 
 
-def test_pose_morphing_is_the_one_task_with_references() -> None:
-    assert {name for name, preset in PRESETS.items() if preset.mode == "reference"} == {"pose"}
+def test_pose_morphing_is_the_task_with_references() -> None:
+    assert {name for name, preset in PRESETS.items() if preset.mode == "reference"} == {"pose", "photos"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -85,13 +86,20 @@ def test_a_card_names_the_licence(birds: Dataset, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("side", "expected"), [(20, 64), (100, 128), (190, 224), (500, 224)])
-def test_the_size_of_patches_follows_from_the_boxes(side: int, expected: int) -> None:
+def test_the_size_of_patches_follows_from_the_boxes(birds: Dataset, side: int, expected: int) -> None:
     samples = [Sample(Path(f"{number}.jpg"), 0, "train", (0.0, 0.0, float(side), 10.0)) for number in range(3)]
-    assert suitable_size(samples, 0.15, 224) == expected
+    assert suitable_size(birds, samples, Framing(), 224) == expected
 
 
-def test_without_boxes_patches_are_as_large_as_allowed() -> None:
-    assert suitable_size([Sample(Path("a.jpg"), 0, "train")], 0.15, 224) == 224
+def test_without_boxes_the_size_of_patches_follows_from_the_images(tmp_path: Path) -> None:
+    samples = [Sample(Path(f"{number}.png"), 0, "train") for number in range(3)]
+    for sample, shape in zip(samples, [(100, 300, 3), (170, 90, 3), (1000, 2000, 3)], strict=True):
+        cv2.imwrite(str(tmp_path / sample.path), np.zeros(shape, np.uint8))
+    dataset = Dataset(tmp_path, "folders", ("a",), tuple(samples), "given")
+    assert suitable_size(dataset, samples, Framing(), 512) == 288  # the longer sides are 300, 170 and 2,000 px
+    assert suitable_size(dataset, samples, Framing(fit="crop"), 512) == 96
+    unreadable = [Sample(Path("missing.png"), 0, "train")]
+    assert suitable_size(dataset, unreadable, Framing(), 224) == 224
 
 
 def test_a_stored_structure_is_close_to_the_original(

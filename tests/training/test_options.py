@@ -23,7 +23,7 @@ def test_options_take_the_presets_values_where_none_are_given() -> None:
 
 
 def test_the_error_for_an_unknown_preset_lists_the_presets() -> None:
-    with pytest.raises(UsageError, match=r"preset=cats: choose one of pose, digits"):
+    with pytest.raises(UsageError, match=r"preset=cats: choose one of pose, photos, digits"):
         options(preset="cats").resolved()
 
 
