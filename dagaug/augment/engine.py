@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 
@@ -32,7 +32,13 @@ from dagaug.compute.tensors import to_bytes, to_tensor
 from dagaug.data.foreground import PatchBox, cut_out
 from dagaug.data.masks import PatchMask
 from dagaug.model.networks import join_batches
-from dagaug.model.training_free import PoseAppearance, PoseStructure, PoseTranslator
+from dagaug.model.training_free import (
+    FrozenStructure,
+    PoseAppearance,
+    PoseStructure,
+    PoseTranslator,
+    correspondence,
+)
 from dagaug.model.translators import composite
 from dagaug.runtime.prefetch import map_ahead
 
@@ -47,11 +53,19 @@ class MorphBatch:
         images: patches, RGB, on the plan's backgrounds.
         cover: opacity of the patch over the background image, 0 to 255; used to blend it into the whole image.
         probabilities: class probabilities from the classifier that was not trained on the source.
+        correspondence: share of mutual nearest neighbours in [0, 1]; 1 for cut-outs, and where it is not measured.
     """
 
     images: UInt8[np.ndarray, "M S S 3"]
     cover: UInt8[np.ndarray, "M S S"]
     probabilities: Float32[np.ndarray, "M K"]
+    correspondence: Float32[np.ndarray, " M"]
+
+    @classmethod
+    def joined(cls, batches: Sequence[MorphBatch]) -> MorphBatch:
+        """All candidates of several batches."""
+        columns = [[getattr(batch, column.name) for batch in batches] for column in fields(cls)]
+        return cls(*map(np.concatenate, columns))
 
 
 @dataclass(frozen=True)
@@ -61,9 +75,10 @@ class _DeviceBatch:
     images: UInt8[Tensor, "B S S 3"]
     cover: UInt8[Tensor, "B S S"]
     probabilities: Float32[Tensor, "B K"]
+    correspondence: Float32[Tensor, " B"]
 
     def fetch(self) -> MorphBatch:
-        return MorphBatch(self.images.cpu().numpy(), self.cover.cpu().numpy(), self.probabilities.cpu().numpy())
+        return MorphBatch(*(getattr(self, column.name).cpu().numpy() for column in fields(self)))
 
 
 @dataclass(frozen=True)
@@ -115,6 +130,7 @@ class Engine:
         boxes: of the objects, as fractions of the patches' side; None where unknown.
         masks: given masks of the objects, in [0, 255]; the model estimates those that are None.
         block_size: images encoded at a time.
+        measures_correspondence: whether to measure it; the translator's structures must be frozen features.
     """
 
     def __init__(
@@ -130,6 +146,7 @@ class Engine:
         boxes: Sequence[PatchBox | None] | None = None,
         masks: Sequence[PatchMask | None] | None = None,
         block_size: int = 64,
+        measures_correspondence: bool = False,
     ) -> None:
         # Channels last was measured on two CPU cores: encoding is 1.5 times and morphing 1.3 times as fast.
         self.translator = translator.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -137,7 +154,7 @@ class Engine:
         self.encoder = ImageEncoder(
             self.translator, patches, device=device, scratch=scratch, boxes=boxes, masks=masks, block_size=block_size
         )
-        self._batch_size = batch_size
+        self._batch_size, self._measures_correspondence = batch_size, measures_correspondence
 
     @property
     def batch_size(self) -> int:
@@ -162,7 +179,9 @@ class Engine:
         if part.start == part.stop:
             size = self.patches.shape[1]
             nothing = np.zeros((0, len(self.judges.classes)), np.float32)
-            return MorphBatch(np.zeros((0, size, size, 3), np.uint8), np.zeros((0, size, size), np.uint8), nothing)
+            return MorphBatch(
+                np.zeros((0, size, size, 3), np.uint8), np.zeros((0, size, size), np.uint8), nothing, nothing.sum(1)
+            )
         batches = [
             slice(start, min(start + self.batch_size, part.stop))
             for start in range(part.start, part.stop, self.batch_size)
@@ -178,11 +197,7 @@ class Engine:
                 done += [previous.fetch() for previous in waiting]
                 waiting = morphed
             done += [previous.fetch() for previous in waiting]
-        return MorphBatch(
-            np.concatenate([batch.images for batch in done]),
-            np.concatenate([batch.cover for batch in done]),
-            np.concatenate([batch.probabilities for batch in done]),
-        )
+        return MorphBatch.joined(done)
 
     def _read_inputs(self, plan: MorphPlan, part: slice) -> _BatchInputs:
         variant = plan.variant[part]
@@ -230,7 +245,22 @@ class Engine:
                 if len(rows):
                     images[rows], cover[rows] = make(sources, index[rows], inputs[rows])
         judge = np.maximum(self.judge_rows[sources.rows[index]], 0)
-        return _DeviceBatch(to_bytes(images), cover, self.judges.probabilities_of_tensor(images, judge))
+        probabilities = self.judges.probabilities_of_tensor(images, judge)
+        return _DeviceBatch(to_bytes(images), cover, probabilities, self._correspondence(sources, index, inputs))
+
+    def _correspondence(
+        self, sources: _EncodedSources, index: Int64[np.ndarray, " B"], inputs: _BatchInputs
+    ) -> Float32[Tensor, " B"]:
+        shares = torch.ones(len(index), device=self.device)
+        rows = np.flatnonzero(~inputs.cutout)
+        if self._measures_correspondence and len(rows):
+            chosen = torch.from_numpy(index[rows]).to(self.device)
+            references = Encodings.structure(inputs.references[rows], self.device, self.translator.structure_type)
+            source = sources.structure[chosen]
+            assert isinstance(source, FrozenStructure)
+            assert isinstance(references, FrozenStructure)
+            shares[torch.from_numpy(rows).to(self.device)] = correspondence(source, references)
+        return shares
 
     def _morphs(
         self, sources: _EncodedSources, index: Int64[np.ndarray, " B"], inputs: _BatchInputs

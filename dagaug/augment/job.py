@@ -27,7 +27,7 @@ from dagaug.data.masks import hash_masks
 from dagaug.data.patches import Patches, read_patches
 from dagaug.hdf5.schema import Header
 from dagaug.model.trained_model import TrainedModel
-from dagaug.model.training_free import FrozenTranslator
+from dagaug.model.training_free import FrozenStructure, FrozenTranslator, PoseTranslator
 from dagaug.model.translators import ReferenceTranslator
 from dagaug.runtime.errors import UsageError
 from dagaug.runtime.execution import Execution
@@ -104,6 +104,7 @@ class Job:
         assert isinstance(model.translator, ReferenceTranslator | FrozenTranslator)
         self.model, self.dataset, self.options = model, dataset, options
         self.translator = model.translator
+        _check_correspondence(options, self.translator)
         framing = model.card.framing
         train = dataset.subset(options.per_class).train
         pool = dataset.samples if options.pairs else train
@@ -167,6 +168,7 @@ class Job:
             self.translator, self.patches.images, judges, judge_rows, device=self.device,
             batch_size=self.options.batch_size, scratch=scratch, boxes=self.patches.boxes(),
             masks=self.patches.masks,
+            measures_correspondence=self.options.min_correspondence > 0,
         )  # fmt: skip
 
     def identity(self) -> dict[str, Any]:
@@ -209,6 +211,18 @@ class Job:
             created_by=f"dagaug {version('dagaug')}",
             skipped=tuple((str(skip.path), skip.reason) for skip in dict.fromkeys(self.skipped)),
         )
+
+
+def _check_correspondence(options: AugmentOptions, translator: PoseTranslator) -> None:
+    if not options.min_correspondence:
+        return
+    option, value = "min_correspondence", options.min_correspondence
+    if translator.structure_type is not FrozenStructure:
+        raise UsageError(
+            "used only for models with frozen features", option=option, value=value, remedies={"checkpoint": "frozen"}
+        )
+    if options.pairs is not None:
+        raise UsageError("has no effect on a file of pairs, whose morphs are all kept", option=option, value=value)
 
 
 def _check_options(options: AugmentOptions) -> None:

@@ -28,6 +28,8 @@ class AugmentOptions(BaseModel):
         allow_mislabelled: keep candidates whose top-1 prediction is not the source's label.
         min_confidence, max_confidence: bounds of p(source's label), in [0, 1]. None as the lower bound means 1 / number
             of classes, or 0 if the classifier's accuracy on held-out images is below one half.
+        min_correspondence: discard morphs whose share of mutual nearest neighbours, in [0, 1], is below this; only for
+            models with frozen features.
         classifier: timm name of the judge; ``auto`` picks one for the patch size.
         weights: file of a trained classifier, or of weights to start its training from.
         folds: number of cross-validation folds for the judges; 1 disables cross-fitting.
@@ -51,6 +53,7 @@ class AugmentOptions(BaseModel):
     allow_mislabelled: bool = True
     min_confidence: float | None = Field(None, ge=0, le=1)
     max_confidence: float = Field(1.0, ge=0, le=1)
+    min_correspondence: float = Field(0.0, ge=0, le=1)
     classifier: str = "auto"
     weights: Path | None = None
     folds: int = Field(3, ge=1, le=20)

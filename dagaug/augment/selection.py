@@ -21,6 +21,7 @@ __all__ = [
     "MISLABELLED",
     "NOT_BEST_OF_REFERENCE",
     "NOT_BEST_OF_SOURCE",
+    "POOR_CORRESPONDENCE",
     "TOO_HIGH",
     "TOO_LOW",
     "VERDICTS",
@@ -39,10 +40,13 @@ VERDICTS: tuple[str, ...] = (
     "mislabelled",
     "below --min-confidence",
     "above --max-confidence",
+    "poor correspondence",
 )
 """Names of the verdicts; a verdict is an index into this table. The names are part of the stored file."""
 
-KEPT, NOT_BEST_OF_REFERENCE, NOT_BEST_OF_SOURCE, MISLABELLED, TOO_LOW, TOO_HIGH = range(len(VERDICTS))
+KEPT, NOT_BEST_OF_REFERENCE, NOT_BEST_OF_SOURCE, MISLABELLED, TOO_LOW, TOO_HIGH, POOR_CORRESPONDENCE = range(
+    len(VERDICTS)
+)
 
 
 def check_bounds(min_confidence: float | int, max_confidence: float | int) -> None:
@@ -72,10 +76,13 @@ def select(
     allow_mislabelled: bool = True,
     min_confidence: float = 0.0,
     max_confidence: float = 1.0,
+    correspondence: Float[np.ndarray, " N"] | None = None,
+    min_correspondence: float = 0.0,
 ) -> UInt8[np.ndarray, " N"]:
     """Give each candidate a verdict, an index into :data:`VERDICTS`.
 
-    First, each candidate is checked alone. It is rejected if it is predicted as another class than ``label`` (unless
+    First, each candidate is checked alone. It is rejected if too few places of its reference were found in its source,
+    if it is predicted as another class than ``label`` (unless
     that is allowed), or if its confidence lies outside ``[min_confidence, max_confidence]``; the verdict is the first
     of these reasons. Then the remaining candidates of a group compete by confidence. Groups are (source, reference,
     group) for ``per-reference`` and (source, group) for ``per-image``. Ties go to the earlier candidate. A group may
@@ -92,6 +99,8 @@ def select(
         allow_mislabelled: accept candidates whose top-1 prediction is another class.
         min_confidence: smallest accepted confidence.
         max_confidence: largest accepted confidence; discards morphs that are too easy.
+        correspondence: share of mutual nearest neighbours of each candidate, in [0, 1]; None if it was not measured.
+        min_correspondence: smallest accepted share.
 
     Raises:
         UsageError: an unknown rule, or bounds outside [0, 1] or in the wrong order.
@@ -104,6 +113,8 @@ def select(
     verdicts[~(confidence >= min_confidence)] = TOO_LOW  # the negation catches NaN
     if not allow_mislabelled:
         verdicts[predicted != label] = MISLABELLED
+    if correspondence is not None:
+        verdicts[correspondence < min_correspondence] = POOR_CORRESPONDENCE
     group = np.zeros(len(source), np.uint8) if group is None else group
     if keep == "per-reference":
         _keep_best(verdicts, confidence, (group, reference, source), NOT_BEST_OF_REFERENCE)

@@ -161,6 +161,8 @@ class ShardMaker:
             allow_mislabelled=given_pairs or options.allow_mislabelled,
             min_confidence=0.0 if given_pairs else self._min_confidence,
             max_confidence=1.0 if given_pairs else options.max_confidence,
+            correspondence=morphs.correspondence,
+            min_correspondence=options.min_correspondence,
         )
         return _Judged(label, predicted, confidence, verdict)
 

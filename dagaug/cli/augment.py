@@ -49,6 +49,7 @@ __all__ = ["augment"]
 
 _FROZEN = "frozen"  # in place of a checkpoint
 _FROZEN_MODEL = "Morphs without training (--checkpoint frozen)"
+_SELECTION_BY_CORRESPONDENCE = "Selection by correspondence"
 _SELECTION_BY_CLASS = "Selection by predicted class"  # long flags need a separate panel to be readable
 
 
@@ -139,6 +140,17 @@ def augment(
             min=0, max=1, metavar="P", help="Discard morphs with a confidence above this.", rich_help_panel=SELECTION
         ),
     ] = 1.0,
+    min_correspondence: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            metavar="P",
+            help="Discard morphs whose share of mutual nearest neighbours between reference and source is below this; "
+            "only for models with frozen features.",
+            rich_help_panel=_SELECTION_BY_CORRESPONDENCE,
+        ),
+    ] = 0.0,
     allow_mislabelled: Annotated[
         bool,
         typer.Option(
@@ -280,6 +292,7 @@ def augment(
         allow_mislabelled=allow_mislabelled,
         min_confidence=min_confidence,
         max_confidence=max_confidence,
+        min_correspondence=min_correspondence,
         classifier=classifier,
         weights=weights,
         folds=folds,

@@ -36,6 +36,7 @@ __all__ = [
     "PoseStructure",
     "PoseTranslator",
     "Reduction",
+    "correspondence",
     "match",
     "spread_objects",
 ]
@@ -255,6 +256,29 @@ class FrozenTranslator(nn.Module):
         return Morph(pixels, reference.object, signed, log_match, torch.ones_like(reference.object))
 
 
+def correspondence(source: FrozenStructure, reference: FrozenStructure) -> Float[Tensor, " B"]:
+    """Share of the references' cells on the object that are the best match of their best match, in [0, 1].
+
+    The source or its mirror image counts, whichever has more.
+    """
+    shares = [
+        torch.maximum(mutual_share(plain, weight), mutual_share(mirrored, weight))
+        for rows in torch.arange(len(source.keys), device=source.keys.device).split(_PAIRS)
+        for plain, mirrored, weight in [_similarities(source[rows], reference[rows])]
+    ]
+    return torch.cat(shares)
+
+
+def _similarities(
+    source: FrozenStructure, reference: FrozenStructure
+) -> tuple[Float[Tensor, "B n m"], Float[Tensor, "B n m"], Float[Tensor, "B n"]]:
+    """Cosines with the source's and with its mirror image's cells, and the weights of the references' cells."""
+    query = reference.keys.float().flatten(2).mT  # B n K
+    weight = resize(reference.object.float(), reference.keys.shape[-1]).flatten(1)  # B n
+    plain, mirrored = (query @ keys.float().flatten(2) for keys in (source.keys, source.mirrored))  # B n m
+    return plain, mirrored, weight
+
+
 def match(
     source: FrozenStructure, reference: FrozenStructure
 ) -> tuple[Float[Tensor, "B n 2"], Bool[Tensor, " B"], Float[Tensor, "B n m"]]:
@@ -263,9 +287,7 @@ def match(
     Returns:
         The flow into the image that was chosen; True where this is the mirror image; its cosine similarities.
     """
-    query = reference.keys.float().flatten(2).mT  # B n K
-    weight = resize(reference.object.float(), reference.keys.shape[-1]).flatten(1)  # B n
-    plain, mirrored = (query @ keys.float().flatten(2) for keys in (source.keys, source.mirrored))  # B n m
+    plain, mirrored, weight = _similarities(source, reference)
     better = mutual_share(mirrored, weight) > mutual_share(plain, weight)
     scores = torch.where(better[:, None, None], mirrored, plain)
     return refine_flow(scores, weight), better, scores

@@ -59,6 +59,7 @@ _REASONS = {
     "mislabelled": "the classifier predicts another class than the source’s",
     "below --min-confidence": "confidence too low",
     "above --max-confidence": "confidence too high: too easy",
+    "poor correspondence": "too few places of the reference were found in the source",
 }
 
 _MINUS = "−"

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from making_engines import ALL, COUNT, PLAN, assert_close, new_engine
+from making_engines import ALL, COUNT, PLAN, assert_close, columns_of, new_engine
 from making_runs import SIZE
 from torch import nn
 
@@ -49,7 +49,7 @@ def test_a_part_of_the_plan_gives_the_same_bits_twice_and_the_rows_of_the_whole(
     part = slice(4, 12)
     some = engine.morph(PLAN, part)
     np.testing.assert_array_equal(some.images, engine.morph(PLAN, part).images)
-    assert_close(some, MorphBatch(morphs.images[part], morphs.cover[part], morphs.probabilities[part]))
+    assert_close(some, MorphBatch(*(column[part] for column in columns_of(morphs))))
 
 
 def test_the_order_of_candidates_in_a_batch_changes_no_bit(engine: Engine, morphs: MorphBatch) -> None:
@@ -184,5 +184,5 @@ def test_a_plan_of_mirrors_alone_is_made(engine: Engine) -> None:
     whole = engine.morph(both, slice(0, len(both)))
     assert_close(
         engine.morph(plan, slice(0, len(plan))),
-        MorphBatch(whole.images[mirrors], whole.cover[mirrors], whole.probabilities[mirrors]),
+        MorphBatch(*(column[mirrors] for column in columns_of(whole))),
     )

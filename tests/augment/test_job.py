@@ -153,3 +153,21 @@ def test_backgrounds_that_do_not_fit_variants_or_references_are_refused(
         with pytest.raises(UsageError, match=message):
             run(model, birds, judged.model_copy(update=update), tmp_path / "a.h5")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_morphs_of_poor_correspondence_are_dropped_for_models_with_frozen_features(
+    frozen: TrainedModel, model: TrainedModel, birds: Dataset, birds_judge: Path, tmp_path: Path
+) -> None:
+    options = AugmentOptions(refs=2, limit=3, weights=birds_judge, classifier="test_resnet", keep="all")
+    options = options.model_copy(update={"min_confidence": 0.0, "variants": ("morph", "mirror", "cutout")})
+    dropped = {}
+    for least in (0.0, 0.4, 1.0):
+        chosen = options.model_copy(update={"min_correspondence": least})
+        dropped[least] = run(frozen, birds, chosen, tmp_path / f"{least}.h5").verdicts.get("poor correspondence", 0)
+    assert dropped[0.0] == 0
+    assert 0 <= dropped[0.4] <= dropped[1.0] == 12  # morphs and mirrors, no cut-outs
+    strict = options.model_copy(update={"min_correspondence": 0.4})
+    with pytest.raises(UsageError, match=r"min_correspondence=0\.4: used only for .*checkpoint=frozen"):
+        Job(model, birds, strict)
+    with pytest.raises(UsageError, match=r"min_correspondence=0\.4: has no effect"):
+        Job(frozen, birds, strict.model_copy(update={"pairs": tmp_path / "pairs.csv", "limit": None}))

@@ -149,3 +149,12 @@ def test_each_group_keeps_its_most_confident_accepted_candidate(
             assert kept.sum() == min(1, right.sum())
             if right.any():
                 assert confidence[kept][0] == confidence[right].max()
+
+
+def test_poor_correspondence_is_told_apart_from_low_confidence() -> None:
+    one = np.zeros(3, np.int64)
+    verdicts = select(
+        source=one, reference=np.arange(3), label=one, predicted=one, confidence=np.array([0.9, 0.1, 0.1], np.float32),
+        min_confidence=0.5, correspondence=np.array([0.2, 0.2, 0.6], np.float32), min_correspondence=0.5,
+    )  # fmt: skip
+    assert [VERDICTS[verdict] for verdict in verdicts] == ["poor correspondence"] * 2 + ["below --min-confidence"]

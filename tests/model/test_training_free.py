@@ -15,7 +15,7 @@ from dagaug.compute.tensors import to_tensor
 from dagaug.data.dataset import Dataset, Sample
 from dagaug.data.patches import Framing, Patches, read_patches
 from dagaug.model.trained_model import FeatureCard, load_model
-from dagaug.model.training_free import FrozenTranslator, match
+from dagaug.model.training_free import FrozenTranslator, correspondence, match
 from dagaug.model.training_free_fit import fit_frozen
 from dagaug.model.training_free_run import fit_training_free, suitable_size
 from dagaug.runtime.errors import CheckpointError
@@ -49,6 +49,19 @@ def test_most_mirrored_references_take_the_mirrored_source(translator: FrozenTra
     _, mirrored, scores = match(source, reference)
     assert mirrored.float().mean() > 0.5  # a bird seen from the front may look the same mirrored
     assert scores.shape == (3, 32 * 32, 32 * 32)
+
+
+def test_an_image_corresponds_to_itself_and_its_mirror_image_best(
+    translator: FrozenTranslator, patches: Patches
+) -> None:
+    first, mirrored, other = (
+        translator.structure(to_tensor(images, CPU))
+        for images in (patches.images[:3], patches.images[:3, :, ::-1], patches.images[3:6])
+    )
+    assert torch.equal(correspondence(first, first), torch.ones(3))
+    torch.testing.assert_close(correspondence(first, mirrored), torch.ones(3))
+    shares = correspondence(first, other)
+    assert ((shares >= 0) & (shares < 0.95)).all()
 
 
 def test_keys_are_unit_vectors_and_masks_lie_in_their_boxes(translator: FrozenTranslator, patches: Patches) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,10 @@ def new_engine(
     if encoded:
         engine.encoder.encode()
     return engine
+
+
+def columns_of(batch: MorphBatch) -> list[np.ndarray]:
+    return [getattr(batch, column.name) for column in fields(batch)]
 
 
 def assert_close(first: MorphBatch, second: MorphBatch) -> None:
