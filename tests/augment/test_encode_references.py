@@ -13,11 +13,9 @@ from making_engines import ALL, COUNT, PLAN, new_engine
 from dagaug.augment.encode_references import ImageEncoder
 from dagaug.augment.morph_plan import DEFAULT_VARIANTS
 from dagaug.classifiers.cross_fit import CrossFitted
-from dagaug.classifiers.features import build_extractor
 from dagaug.compute.tensors import to_tensor
 from dagaug.model.trained_model import TrainedModel
 from dagaug.model.training_free import FrozenTranslator
-from dagaug.model.training_free_fit import fit_frozen
 
 
 def test_a_background_is_the_reference_except_for_the_inpainted_area(
@@ -54,9 +52,11 @@ def test_given_masks_are_cut_out_and_inpainted_in_both_orientations_but_trained_
             np.testing.assert_array_equal(objects, plain.objects(rows[row : row + 1])[0])
 
 
-def test_morphs_without_training_take_given_masks_for_their_structures(patches: np.ndarray, tmp_path: Path) -> None:
-    extractor = build_extractor("test_resnet", input_size=64, pretrained=False)
-    translator = fit_frozen(patches, [None] * len(patches), extractor)
+def test_morphs_without_training_take_given_masks_for_their_structures(
+    frozen: TrainedModel, patches: np.ndarray, tmp_path: Path
+) -> None:
+    translator = frozen.translator
+    assert isinstance(translator, FrozenTranslator)
     given = np.zeros(patches.shape[1:3], np.uint8)
     given[8:20, 4:12] = 255
     encoder = ImageEncoder(
