@@ -13,10 +13,10 @@ from dagaug.classifiers.fit import FitOptions
 from dagaug.compute.devices import pick_device
 from dagaug.data.layouts import read_dataset
 from dagaug.model.trained_model import JUDGES_FILE, load_model
-from dagaug.report.attended_regions import find_attention
 from dagaug.report.data_cloud import make_data_cloud
+from dagaug.report.region_positions import find_attention
 from dagaug.report.write import sheet_of_store, write_report
-from dagaug.runtime.execution import Execution
+from dagaug.runtime.execution_settings import Execution
 from dagaug.score.experiment import score
 from dagaug.score.options import ScoreOptions
 from dagaug.score.results import ScoreResult

@@ -25,9 +25,9 @@ import cv2
 import numpy as np
 
 from dagaug.classifiers.fit import FitOptions
-from dagaug.data.dataset import Dataset
+from dagaug.data.dataset_records import Dataset
 from dagaug.data.layouts import read_dataset
-from dagaug.runtime.execution import Execution
+from dagaug.runtime.execution_settings import Execution
 from dagaug.score.experiment import score
 from dagaug.score.options import ScoreOptions
 

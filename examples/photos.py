@@ -26,9 +26,9 @@ import numpy as np
 import typer
 from rich.console import Console
 
-from dagaug.data.dataset import Dataset
+from dagaug.data.dataset_records import Dataset
 from dagaug.data.layouts import read_dataset
-from dagaug.data.patches import read_patches
+from dagaug.data.object_patches import read_patches
 from dagaug.hdf5.reader import Store
 from dagaug.model.trained_model import load_model
 from dagaug.report.contact_sheets import contact_sheet

@@ -25,13 +25,13 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from dagaug.compute.tensors import to_pixels
-from dagaug.data.patches import Framing
+from dagaug.data.object_patches import Framing
 from dagaug.model import checkpoint
+from dagaug.model.known_warps import jitter_colours
+from dagaug.model.mode_translators import ReferenceTranslator, composite
 from dagaug.model.networks import Structure
-from dagaug.model.random_warps import jitter_colours
 from dagaug.model.task_presets import PRESETS
 from dagaug.model.trained_model import ModelCard, save_model
-from dagaug.model.translators import ReferenceTranslator, composite
 from dagaug.training import losses
 from dagaug.training.creature_pairs import CreaturePairs, creature_pairs
 from dagaug.training.pairs import step_generator, warped_pairs

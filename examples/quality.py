@@ -33,15 +33,15 @@ from dagaug.classifiers.backbones import Network, build, network_for
 from dagaug.classifiers.classifier import Classifier
 from dagaug.classifiers.fit import FitOptions, fit
 from dagaug.compute.tensors import to_pixels, to_tensor
-from dagaug.data.dataset import Dataset
-from dagaug.data.foreground import fill_background
+from dagaug.data.dataset_records import Dataset
+from dagaug.data.grabcut_and_inpainting import fill_background
 from dagaug.data.image_files import decode
 from dagaug.data.layouts import read_dataset
-from dagaug.data.patches import Patches, read_patches
+from dagaug.data.object_patches import Patches, read_patches
 from dagaug.data.square_crops import cut, cut_mask
+from dagaug.model.mode_translators import ReferenceTranslator, composite
 from dagaug.model.trained_model import load_model
-from dagaug.model.translators import ReferenceTranslator, composite
-from dagaug.runtime.execution import Execution
+from dagaug.runtime.execution_settings import Execution
 
 CPU = torch.device("cpu")
 POSE = {"facing": 1.0, "tilt": 35.0, "neck": 25.0, "wing": 60.0}  # unit of each value, in degrees but for facing

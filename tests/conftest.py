@@ -15,7 +15,7 @@ import torch
 from jaxtyping import install_import_hook
 
 if TYPE_CHECKING:
-    from dagaug.data.dataset import Dataset
+    from dagaug.data.dataset_records import Dataset
 
 # Every module of the package imported after this line has its jaxtyping shapes checked at run time; but not where
 # times are measured.

@@ -9,13 +9,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dagaug.augment.estimate import estimate as estimate
+    from dagaug.augment.cost_estimate import estimate as estimate
     from dagaug.augment.options import AugmentOptions as AugmentOptions
     from dagaug.augment.run import augment as augment
 
 __all__ = ["AugmentOptions", "augment", "estimate"]
 
-_HOME = {"AugmentOptions": "options", "augment": "run", "estimate": "estimate"}
+_HOME = {"AugmentOptions": "options", "augment": "run", "estimate": "cost_estimate"}
 
 
 def __getattr__(name: str) -> Any:

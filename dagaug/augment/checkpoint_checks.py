@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dagaug.data.dataset import Dataset, class_mismatch
+from dagaug.data.dataset_records import Dataset, class_mismatch
 from dagaug.model.trained_model import TrainedModel
 from dagaug.runtime.errors import CheckpointError
 

@@ -9,9 +9,9 @@ import numpy as np
 from jaxtyping import UInt8
 
 from dagaug.augment.morph_plan import ORIENTATION_OF, ORIENTATIONS
-from dagaug.data.dataset import Dataset
+from dagaug.data.dataset_records import Dataset
 from dagaug.data.image_files import decode
-from dagaug.data.patches import Patches
+from dagaug.data.object_patches import Patches
 from dagaug.data.square_crops import Region, paste
 from dagaug.hdf5.provenance import OutputFrame
 from dagaug.runtime.errors import DataError, ImageError

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from jaxtyping import Float32, Int64, UInt8
 
+from dagaug.augment.encoding_table import Encodings, mirror_records, record_type
 from dagaug.augment.morph_plan import ORIENTATION_OF, ORIENTATIONS, MorphPlan
-from dagaug.augment.structure_table import Encodings, mirror_records, record_type
 from dagaug.compute.devices import autocast, split_to_fit
 from dagaug.compute.tensors import to_tensor
-from dagaug.data.foreground import PatchBox, fill_background
+from dagaug.data.grabcut_and_inpainting import PatchBox, fill_background
 from dagaug.data.masks import PatchMask
 from dagaug.model.given_masks import with_given_masks, with_masks
 from dagaug.model.networks import join_batches

@@ -24,13 +24,14 @@ from jaxtyping import Bool, Float, Float32, Int64, UInt8
 from torch import Tensor
 
 from dagaug.augment.encode_references import ImageEncoder, object_masks
+from dagaug.augment.encoding_table import Encodings
 from dagaug.augment.morph_plan import IS_CUTOUT, MorphPlan
-from dagaug.augment.structure_table import Encodings
 from dagaug.classifiers.cross_fit import CrossFitted
 from dagaug.compute.devices import autocast, batch_size_for, split_to_fit
 from dagaug.compute.tensors import to_bytes, to_tensor
-from dagaug.data.foreground import PatchBox, cut_out
+from dagaug.data.grabcut_and_inpainting import PatchBox, cut_out
 from dagaug.data.masks import PatchMask
+from dagaug.model.mode_translators import composite
 from dagaug.model.networks import join_batches
 from dagaug.model.training_free import (
     FrozenStructure,
@@ -39,7 +40,6 @@ from dagaug.model.training_free import (
     PoseTranslator,
     correspondence,
 )
-from dagaug.model.translators import composite
 from dagaug.runtime.prefetch import map_ahead
 
 __all__ = ["Engine", "MorphBatch"]

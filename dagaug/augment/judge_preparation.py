@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int64
 
-from dagaug.augment.job import Job
-from dagaug.augment.practice_images import practice_images
-from dagaug.augment.shard_reuse import PreviousFile
+from dagaug.augment.finished_file_reuse import PreviousFile
+from dagaug.augment.judge_practice_images import practice_images
+from dagaug.augment.prepared_augmentation import Job
 from dagaug.classifiers.backbones import network_for
 from dagaug.classifiers.classifier import Classifier, untrained
 from dagaug.classifiers.cross_fit import TRUSTED_ACCURACY, CrossFitted, SyntheticImages, cross_fit, judge_from_weights
 from dagaug.classifiers.fit import FitOptions
 from dagaug.runtime.errors import CheckpointError
-from dagaug.runtime.execution import Execution
+from dagaug.runtime.execution_settings import Execution
 
 __all__ = ["Judges", "prepare_judges", "single_judge", "untrained_judge"]
 

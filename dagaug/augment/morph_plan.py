@@ -13,7 +13,7 @@ from typing import Literal, get_args
 import numpy as np
 from jaxtyping import Bool, Int64, UInt8
 
-from dagaug.data.dataset import Sample
+from dagaug.data.dataset_records import Sample
 from dagaug.data.pairs_table import FileIndex, PairRow, read_pairs_table
 from dagaug.hdf5.provenance import Background
 from dagaug.runtime.errors import DataError, UsageError

@@ -18,9 +18,9 @@ from typing import Any
 
 import torch
 
-from dagaug.augment.job import Job, Shard
+from dagaug.augment.in_process_executor import Executor, missing_morphs, missing_real
 from dagaug.augment.judge_preparation import Judges
-from dagaug.augment.local_executor import Executor, missing_morphs, missing_real
+from dagaug.augment.prepared_augmentation import Job, Shard
 from dagaug.augment.shard_content import ShardMaker
 from dagaug.compute.devices import pick_device
 from dagaug.data.image_files import Skipped
@@ -142,7 +142,7 @@ class RayExecutor(Executor):
             self._ray.shutdown()
 
     def make(self, job: Job, judges: Judges, folder: ShardFolder, stop: Stop, progress: Progress) -> None:
-        """See :class:`~dagaug.augment.local_executor.Executor`."""
+        """See :class:`~dagaug.augment.in_process_executor.Executor`."""
         real, morphs = missing_real(job, folder), missing_morphs(job, folder)
         if not real and not morphs:
             return

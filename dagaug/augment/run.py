@@ -14,14 +14,14 @@ from pathlib import Path
 
 import numpy as np
 
-from dagaug.augment.estimate import suitable_batch_size
-from dagaug.augment.job import DEFAULT_SHARD_SIZES, Job, ShardSizes
+from dagaug.augment.cost_estimate import suitable_batch_size
+from dagaug.augment.finished_file_reuse import PreviousFile
+from dagaug.augment.in_process_executor import Executor, LocalExecutor
 from dagaug.augment.judge_preparation import Judges, prepare_judges
-from dagaug.augment.local_executor import Executor, LocalExecutor
 from dagaug.augment.options import AugmentOptions
+from dagaug.augment.prepared_augmentation import DEFAULT_SHARD_SIZES, Job, ShardSizes
 from dagaug.augment.selection import verdict_counts
-from dagaug.augment.shard_reuse import PreviousFile
-from dagaug.data.dataset import Dataset
+from dagaug.data.dataset_records import Dataset
 from dagaug.data.image_files import Skipped
 from dagaug.hdf5.merge import Merge
 from dagaug.hdf5.provenance import Provenance
@@ -35,7 +35,7 @@ from dagaug.hdf5.shard_folder import (
 )
 from dagaug.hdf5.shards import parts_folder
 from dagaug.model.trained_model import TrainedModel
-from dagaug.runtime.execution import Execution
+from dagaug.runtime.execution_settings import Execution
 from dagaug.runtime.files import explain_write_errors, write_atomically
 from dagaug.runtime.progress import Progress
 from dagaug.runtime.signals import Interrupted, stop_on_signals

@@ -10,8 +10,8 @@ from jaxtyping import Float, Int32, Int64, UInt8
 
 from dagaug.augment.compositing import Compositor
 from dagaug.augment.engine import MorphBatch
-from dagaug.augment.job import Job, Shard
 from dagaug.augment.morph_plan import IS_CUTOUT
+from dagaug.augment.prepared_augmentation import Job, Shard
 from dagaug.augment.selection import KEPT, select
 from dagaug.data.image_files import Skipped, decode_bytes, encode, is_plain_jpeg
 from dagaug.hdf5.schema import Candidates, Images

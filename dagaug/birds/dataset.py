@@ -27,7 +27,7 @@ from dagaug.birds.anatomy import WING_RAISED, Pose, Species
 from dagaug.birds.poses import pose_band_of, random_pose, random_scene
 from dagaug.birds.rendering import PART_NAMES, Rendering, Scene, render
 from dagaug.birds.species import MAX_SPECIES, make_species, species_of, stream
-from dagaug.data.dataset import Box
+from dagaug.data.dataset_records import Box
 from dagaug.runtime.errors import DataError, OutputExistsError, UsageError
 from dagaug.runtime.files import locked
 from dagaug.runtime.progress import SILENT, Progress

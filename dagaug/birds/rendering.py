@@ -16,7 +16,7 @@ from jaxtyping import Float32, Float64, UInt8
 
 from dagaug.birds.anatomy import EYE, Colour, Pose, PosedBird, Species, Wing, ellipse, shade, smooth
 from dagaug.birds.backgrounds import background, draw_perch, fixed_point
-from dagaug.data.dataset import Box
+from dagaug.data.dataset_records import Box
 
 __all__ = ["PART_NAMES", "Rendering", "Scene", "render"]
 

@@ -24,7 +24,7 @@ from dagaug.classifiers.frozen_head import fit_head, pooled_features
 from dagaug.classifiers.pretrained_networks import build_pretrained
 from dagaug.compute.devices import pick_device
 from dagaug.runtime.errors import CheckpointError, UsageError
-from dagaug.runtime.execution import Execution
+from dagaug.runtime.execution_settings import Execution
 from dagaug.runtime.progress import Progress
 
 __all__ = ["TRUSTED_ACCURACY", "CrossFitted", "SyntheticImages", "assign_folds", "cross_fit", "judge_from_weights"]

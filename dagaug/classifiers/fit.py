@@ -25,7 +25,7 @@ from dagaug.classifiers.plain_net import PLAIN
 from dagaug.compute.devices import autocast, pick_device
 from dagaug.compute.tensors import to_tensor
 from dagaug.runtime.errors import TrainingError, UsageError
-from dagaug.runtime.execution import Execution
+from dagaug.runtime.execution_settings import Execution
 from dagaug.runtime.progress import Progress
 from dagaug.runtime.versions import library_versions
 

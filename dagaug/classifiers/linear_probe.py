@@ -22,7 +22,7 @@ from dagaug.classifiers.backbones import build
 from dagaug.classifiers.fit import FitOptions
 from dagaug.compute.devices import pick_device
 from dagaug.compute.tensors import to_tensor
-from dagaug.runtime.execution import Execution
+from dagaug.runtime.execution_settings import Execution
 
 __all__ = ["COPIES_PER_IMAGE", "LEARNING_RATE", "Features", "LinearProbe"]
 

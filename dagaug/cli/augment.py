@@ -36,13 +36,13 @@ from dagaug.cli.shared_options import (
     Workers,
 )
 from dagaug.runtime.errors import UsageError
-from dagaug.runtime.execution import Execution
+from dagaug.runtime.execution_settings import Execution
 
 if TYPE_CHECKING:
-    from dagaug.augment.estimate import AugmentEstimate
+    from dagaug.augment.cost_estimate import AugmentEstimate
     from dagaug.augment.ray_executor import RayExecutor
     from dagaug.augment.run import Augmented
-    from dagaug.data.dataset import Dataset
+    from dagaug.data.dataset_records import Dataset
     from dagaug.model.trained_model import TrainedModel
 
 __all__ = ["augment"]
@@ -257,7 +257,7 @@ def augment(
     ] = None,
 ) -> None:
     """Morph every image into the poses of random references, keep what a classifier recognises, write HDF5."""
-    from dagaug.augment.estimate import estimate
+    from dagaug.augment.cost_estimate import estimate
     from dagaug.augment.options import AugmentOptions
     from dagaug.augment.run import augment as run_augment
     from dagaug.cli.terminal import Terminal
@@ -341,7 +341,7 @@ def _fit_frozen(
 ) -> "tuple[TrainedModel, Dataset]":
     """The model without training of a data set, and the data set; the split is drawn from the seed if it has none."""
     from dagaug.data.layouts import read_dataset
-    from dagaug.model.training_free_run import fit_training_free
+    from dagaug.model.training_free_checkpoint import fit_training_free
 
     dataset = with_masks(read_dataset(data, layout=layout, seed=seed), masks, execution.progress.say)
     model = fit_training_free(

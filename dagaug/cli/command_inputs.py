@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from dagaug.runtime.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from dagaug.data.dataset import Dataset
+    from dagaug.data.dataset_records import Dataset
     from dagaug.hdf5.schema import Header
 
 __all__ = ["build_options", "data_folder", "newest_store", "read_stored_dataset", "with_masks"]

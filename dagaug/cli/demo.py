@@ -7,7 +7,7 @@ import typer
 
 from dagaug.cli.shared_options import Device, Json, Quiet, Seed
 from dagaug.cli.train import write_snapshot
-from dagaug.runtime.execution import Execution
+from dagaug.runtime.execution_settings import Execution
 
 __all__ = ["demo"]
 

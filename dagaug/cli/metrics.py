@@ -20,7 +20,7 @@ from dagaug.cli.shared_options import (
     Workers,
 )
 from dagaug.runtime.errors import UsageError
-from dagaug.runtime.execution import Execution
+from dagaug.runtime.execution_settings import Execution
 
 if TYPE_CHECKING:
     from dagaug.cli.terminal import Terminal
@@ -162,7 +162,7 @@ def metrics(
     for option, value in (("oracle", oracle), ("oracle_data", oracle_data)):
         if value is not None:
             raise UsageError("used only with known pairs", option=option, value=value, remedies={"pairs": "PATH"})
-    from dagaug.metrics.evaluate import EvaluateOptions, evaluate
+    from dagaug.metrics.synthetic_image_quality import EvaluateOptions, evaluate
 
     options = EvaluateOptions(
         features=features, weights=weights, classifier=classifier, steps=steps, size=size, per_class=per_class,

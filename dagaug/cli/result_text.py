@@ -10,8 +10,8 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from dagaug.metrics.answer_comparison import PairsEvaluation
-    from dagaug.metrics.evaluate import Evaluation
     from dagaug.metrics.flow_pck import FlowPck
+    from dagaug.metrics.synthetic_image_quality import Evaluation
     from dagaug.score.results import ScoreResult
     from dagaug.score.statistics import ConfidenceInterval
 

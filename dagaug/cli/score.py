@@ -21,7 +21,7 @@ from dagaug.cli.shared_options import (
     Weights,
 )
 from dagaug.runtime.errors import DataError, UsageError
-from dagaug.runtime.execution import Execution
+from dagaug.runtime.execution_settings import Execution
 
 __all__ = ["score"]
 

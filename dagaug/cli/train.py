@@ -26,10 +26,10 @@ from dagaug.cli.shared_options import (
     Workers,
 )
 from dagaug.runtime.errors import UsageError
-from dagaug.runtime.execution import Execution
+from dagaug.runtime.execution_settings import Execution
 
 if TYPE_CHECKING:
-    from dagaug.data.dataset import Domains
+    from dagaug.data.dataset_records import Domains
     from dagaug.training.modes import Snapshot
     from dagaug.training.train import Trained
 
@@ -235,10 +235,10 @@ def train(
 ) -> None:
     """Train DA-GAN on a folder of labelled images. The same command again resumes a stopped run."""
     from dagaug.cli.terminal import Terminal
-    from dagaug.data.dataset import Dataset
+    from dagaug.data.dataset_records import Dataset
     from dagaug.data.domains_layout import read_domains
     from dagaug.data.layouts import read_dataset
-    from dagaug.data.patches import Framing
+    from dagaug.data.object_patches import Framing
     from dagaug.model.task_presets import PRESETS
     from dagaug.training.defaults import suit_data
     from dagaug.training.options import TrainOptions

@@ -20,7 +20,7 @@ from dagaug.cli.shared_options import (
     Workers,
 )
 from dagaug.runtime.errors import UsageError
-from dagaug.runtime.execution import Execution
+from dagaug.runtime.execution_settings import Execution
 
 __all__ = ["translate"]
 

@@ -10,7 +10,7 @@ import csv
 from collections.abc import Iterator
 from pathlib import Path
 
-from dagaug.data.dataset import Sample, Split
+from dagaug.data.dataset_records import Sample, Split
 from dagaug.data.folder_layout import TEST_NAMES, TRAIN_NAMES
 from dagaug.data.safe_paths import SafePaths
 from dagaug.runtime.errors import DataError

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
-from dagaug.data.dataset import Box, Sample, Split
+from dagaug.data.dataset_records import Box, Sample, Split
 from dagaug.data.safe_paths import SafePaths
 from dagaug.runtime.errors import DataError
 

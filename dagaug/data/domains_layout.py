@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dagaug.data.dataset import IMAGE_SUFFIXES, Domains
+from dagaug.data.dataset_records import IMAGE_SUFFIXES, Domains
 from dagaug.data.folder_layout import images_in
 from dagaug.runtime.errors import DataError
 

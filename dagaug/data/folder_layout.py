@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from dagaug.data.dataset import Sample, Split, is_image_name
+from dagaug.data.dataset_records import Sample, Split, is_image_name
 from dagaug.runtime.errors import DataError
 
 __all__ = ["TEST_NAMES", "TRAIN_NAMES", "class_of", "images_in", "read_imagefolder"]

@@ -17,7 +17,7 @@ import numpy as np
 
 from dagaug.data.csv_layout import read_csv, tables_in
 from dagaug.data.cub_layout import SEGMENTATIONS, read_cub
-from dagaug.data.dataset import Dataset, Sample
+from dagaug.data.dataset_records import Dataset, Sample
 from dagaug.data.folder_layout import read_imagefolder
 from dagaug.runtime.errors import DataError, UsageError
 

@@ -1,7 +1,7 @@
 """Refinement of the coarse masks that a network predicts: GrabCut places the edge of the object in the image.
 
-:mod:`dagaug.data.foreground` makes masks without a network, from bounding boxes alone. :func:`spread_object` paints
-the background with the object's colours, so that a warp cannot carry background along.
+:mod:`dagaug.data.grabcut_and_inpainting` makes masks without a network, from bounding boxes alone.
+:func:`spread_object` paints the background with the object's colours, so that a warp cannot carry background along.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float, Float32, UInt8
 
-from dagaug.data.foreground import PatchBox
+from dagaug.data.grabcut_and_inpainting import PatchBox
 
 __all__ = ["inside_box", "refine_mask", "spread_object"]
 

@@ -1,7 +1,8 @@
 """Given masks of objects: finding their files, reading them as patches, refusing those that are surely wrong.
 
-Any segmenter may have written them; :func:`dagaug.data.foreground.grabcut_masks` estimates the others. A mask is an
-image file of which the values above half of the range are the object (:func:`dagaug.data.image_files.decode_mask`).
+Any segmenter may have written them; :func:`dagaug.data.grabcut_and_inpainting.grabcut_masks` estimates the others. A
+mask is an image file of which the values above half of the range are the object
+(:func:`dagaug.data.image_files.decode_mask`).
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from dagaug.data.dataset import Dataset, Sample, is_image_name
-from dagaug.data.foreground import PatchBox
+from dagaug.data.dataset_records import Dataset, Sample, is_image_name
+from dagaug.data.grabcut_and_inpainting import PatchBox
 from dagaug.data.image_files import decode_mask
 from dagaug.data.mask_refinement import inside_box
 from dagaug.data.square_crops import Region, cut_mask
 from dagaug.runtime.errors import DataError, ImageError, UsageError
-from dagaug.runtime.execution import Execution
+from dagaug.runtime.execution_settings import Execution
 
 __all__ = ["PatchMask", "WrongMask", "find_masks", "hash_masks", "mask_fault", "read_masks"]
 

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from dagaug.data.dataset import Box
+from dagaug.data.dataset_records import Box
 from dagaug.runtime.errors import UsageError
 
 __all__ = ["Fit", "Region", "cut", "cut_mask", "letterboxed", "paste", "region_of"]

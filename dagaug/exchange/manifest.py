@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool
 
-from dagaug.hdf5.byte_positions import UTF8, ByteReader, ByteWriter, create_file, read_layout
+from dagaug.hdf5.raw_dataset_bytes import UTF8, ByteReader, ByteWriter, create_file, read_layout
 from dagaug.hdf5.schema import ATTRIBUTES, ENCODINGS, SCHEMA, VERSION, digest
 from dagaug.runtime.errors import StoreError
 

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from jaxtyping import Int64, Integer, UInt8
 
-from dagaug.hdf5.byte_positions import ByteReader, VirtualSource, read_layout
+from dagaug.hdf5.raw_dataset_bytes import ByteReader, VirtualSource, read_layout
 from dagaug.hdf5.schema import IMAGE_DATA, SCHEMA, SHARD_FORMAT, VERSION
 from dagaug.runtime.errors import StoreError
 

@@ -15,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 
-from dagaug.hdf5.byte_positions import ByteWriter, VirtualSource, create_file
+from dagaug.hdf5.raw_dataset_bytes import ByteWriter, VirtualSource, create_file
 from dagaug.hdf5.reader import Store
 from dagaug.hdf5.schema import FORMAT, SCHEMA, VERSION, Header, digest
 from dagaug.hdf5.shards import ROW_COUNTS, ShardFile, shard_path, to_stored_type, write_durably

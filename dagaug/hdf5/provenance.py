@@ -24,7 +24,7 @@ class Provenance:
         layout: the layout of the data folder, ``auto`` if unknown.
         split_seed: seed of the split into training and test images; by default the run's seed.
         per_class: limit of training images per class; None without a limit.
-        framing: JSON of :class:`dagaug.data.patches.Framing` (how images were cropped for the networks), not
+        framing: JSON of :class:`dagaug.data.object_patches.Framing` (how images were cropped for the networks), not
             validated; None if unknown.
         frame: ``whole`` if morphs are stored in the whole image, ``crop`` if only the patch is stored.
         background: the image that gives the morphs' background.

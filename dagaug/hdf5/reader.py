@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from dagaug.hdf5.byte_positions import ByteReader, VirtualExtent, explain_read_errors, read_layout
 from dagaug.hdf5.image_reader import ImageReader, LinkedShards
+from dagaug.hdf5.raw_dataset_bytes import ByteReader, VirtualExtent, explain_read_errors, read_layout
 from dagaug.hdf5.schema import (
     ATTRIBUTES,
     ENCODINGS,

@@ -90,8 +90,8 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float, Integer
 
-from dagaug.hdf5.byte_positions import UTF8, Extent
 from dagaug.hdf5.provenance import Provenance
+from dagaug.hdf5.raw_dataset_bytes import UTF8, Extent
 
 __all__ = [
     "ATTRIBUTES",

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dagaug.hdf5.byte_positions import ByteReader, ByteWriter, create_file, read_layout
+from dagaug.hdf5.raw_dataset_bytes import ByteReader, ByteWriter, create_file, read_layout
 from dagaug.hdf5.schema import SCHEMA, SHARD_FORMAT, VERSION, Candidates, Images, digest, links_agree
 from dagaug.runtime.errors import StoreError
 from dagaug.runtime.files import atomic_replace

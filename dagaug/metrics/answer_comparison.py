@@ -20,17 +20,17 @@ from jaxtyping import Bool, Float, Int64, UInt8
 from dagaug.augment.morph_plan import variant_name
 from dagaug.classifiers.classifier import Classifier
 from dagaug.compute.devices import pick_device
-from dagaug.data.dataset import Dataset, Sample, class_mismatch
-from dagaug.data.foreground import fill_background
+from dagaug.data.dataset_records import Dataset, Sample, class_mismatch
+from dagaug.data.grabcut_and_inpainting import fill_background
 from dagaug.data.image_files import decode
 from dagaug.data.layouts import read_dataset
-from dagaug.data.patches import Framing, read_patches
+from dagaug.data.object_patches import Framing, read_patches
 from dagaug.data.square_crops import Region, cut, cut_mask, letterboxed, region_of
 from dagaug.hdf5.reader import Store
 from dagaug.metrics.inputs import check_fits, framing_of, train_judge
 from dagaug.metrics.true_answers import TrueAnswerLookup, read_true_answers
 from dagaug.runtime.errors import DataError, ImageError, UsageError
-from dagaug.runtime.execution import Execution
+from dagaug.runtime.execution_settings import Execution
 from dagaug.runtime.progress import Progress
 
 __all__ = ["ANSWERS", "AnswerScore", "MeanWithError", "PairsEvaluation", "evaluate_pairs", "recovered_mask"]

@@ -13,13 +13,13 @@ from torch.nn import functional as F
 
 from dagaug.compute.devices import pick_device
 from dagaug.compute.tensors import to_tensor
-from dagaug.data.dataset import Dataset, Split
-from dagaug.data.patches import Patches, read_patches
+from dagaug.data.dataset_records import Dataset, Split
+from dagaug.data.object_patches import Patches, read_patches
 from dagaug.model.given_masks import with_given_masks, with_masks
 from dagaug.model.trained_model import TrainedModel
 from dagaug.model.training_free import PoseStructure, PoseTranslator
 from dagaug.runtime.errors import DataError, UsageError
-from dagaug.runtime.execution import Execution
+from dagaug.runtime.execution_settings import Execution
 from dagaug.runtime.progress import Progress
 
 __all__ = ["FlowPck", "measure_flow", "part_positions"]

@@ -13,13 +13,13 @@ from dagaug.classifiers.backbones import network_for
 from dagaug.classifiers.classifier import Classifier
 from dagaug.classifiers.cross_fit import cross_fit
 from dagaug.classifiers.fit import FitOptions
-from dagaug.data.dataset import Dataset, class_mismatch
-from dagaug.data.patches import Framing, Patches
+from dagaug.data.dataset_records import Dataset, class_mismatch
+from dagaug.data.object_patches import Framing, Patches
 from dagaug.data.square_crops import letterboxed
 from dagaug.hdf5.provenance import Provenance
 from dagaug.hdf5.reader import Store
 from dagaug.runtime.errors import DataError, StoreError
-from dagaug.runtime.execution import Execution
+from dagaug.runtime.execution_settings import Execution
 
 __all__ = ["BATCH", "batches_of", "check_fits", "framing_of", "stored_images", "train_judge"]
 

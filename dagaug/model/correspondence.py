@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from dagaug.model.random_warps import identity_grid
+from dagaug.model.known_warps import identity_grid
 
 __all__ = ["enlarge_flow", "mutual_share", "refine_flow"]
 

@@ -17,8 +17,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dagaug.classifiers.features import FeatureExtractor
+from dagaug.classifiers.frozen_feature_maps import FeatureExtractor
 from dagaug.model.correspondence import enlarge_flow
+from dagaug.model.known_warps import identity_grid, sample
+from dagaug.model.mode_translators import Morph
 from dagaug.model.networks import (
     Encoder,
     Generator,
@@ -30,7 +32,6 @@ from dagaug.model.networks import (
     stacked,
     upsample,
 )
-from dagaug.model.random_warps import identity_grid, sample
 from dagaug.model.task_presets import AttentionSettings
 from dagaug.model.training_free import (
     FrozenAppearance,
@@ -41,7 +42,6 @@ from dagaug.model.training_free import (
     match,
     spread_objects,
 )
-from dagaug.model.translators import Morph
 
 __all__ = [
     "FeatureAppearance",
@@ -54,7 +54,7 @@ __all__ = [
 ]
 
 _KEY_SCALE = 10.0  # of the keys before f_loc: unit vectors make the heat map too flat
-_MAX_MASK_CHANGE = 1.0  # log odds, as in dagaug.model.translators
+_MAX_MASK_CHANGE = 1.0  # log odds, as in dagaug.model.mode_translators
 _OWN_PIXELS_AT_START = 1.5  # log odds of the own pixels before the training; with more, colours learn slowly
 
 

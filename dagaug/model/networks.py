@@ -23,7 +23,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dagaug.model.random_warps import identity_grid
+from dagaug.model.known_warps import identity_grid
 from dagaug.model.task_presets import AttentionSettings
 
 __all__ = [

@@ -9,13 +9,13 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
-from dagaug.classifiers.features import FeatureExtractor, build_extractor
-from dagaug.data.patches import Framing
+from dagaug.classifiers.frozen_feature_maps import FeatureExtractor, build_extractor
+from dagaug.data.object_patches import Framing
 from dagaug.model import checkpoint
 from dagaug.model.feature_translator import FeatureTranslator
+from dagaug.model.mode_translators import PaperTranslator, ReferenceTranslator
 from dagaug.model.task_presets import AttentionSettings, Mode
 from dagaug.model.training_free import FrozenTranslator, Reduction
-from dagaug.model.translators import PaperTranslator, ReferenceTranslator
 from dagaug.runtime.errors import CheckpointError
 
 __all__ = [

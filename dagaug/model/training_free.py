@@ -2,7 +2,7 @@
 
 The frozen network is E of the paper (Sec. 3.1 lets E be any encoder). Only statistics are fitted to the training
 images: the mean and deviation of each channel, a projection by principal components, and a linear classifier of
-object and background (:mod:`dagaug.model.training_free_fit`). There is no G: what the source hides stays
+object and background (:mod:`dagaug.model.training_free_statistics`). There is no G: what the source hides stays
 hidden. DA-GAN's training is compared with the result.
 """
 
@@ -18,14 +18,14 @@ from jaxtyping import Bool, Float, Float32, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dagaug.classifiers.features import FeatureExtractor, joined
+from dagaug.classifiers.frozen_feature_maps import FeatureExtractor, joined
 from dagaug.compute.tensors import to_bytes
-from dagaug.data.foreground import PatchBox
+from dagaug.data.grabcut_and_inpainting import PatchBox
 from dagaug.data.mask_refinement import refine_mask, spread_object
 from dagaug.model.correspondence import enlarge_flow, mutual_share, refine_flow
+from dagaug.model.known_warps import sample
+from dagaug.model.mode_translators import Morph, ReferenceTranslator, as_sharp_as
 from dagaug.model.networks import Appearance, Batched, Structure, resize
-from dagaug.model.random_warps import sample
-from dagaug.model.translators import Morph, ReferenceTranslator, as_sharp_as
 
 __all__ = [
     "FrozenAppearance",
@@ -198,7 +198,7 @@ class FrozenTranslator(nn.Module):
 
     Attributes:
         structure_type, stores_backgrounds, takes_given_masks: as in
-            :class:`dagaug.model.translators.ReferenceTranslator`.
+            :class:`dagaug.model.mode_translators.ReferenceTranslator`.
     """
 
     structure_type = FrozenStructure

@@ -21,8 +21,8 @@ from scipy.spatial.distance import cdist
 from dagaug.classifiers.classifier import Classifier
 from dagaug.classifiers.cross_fit import CrossFitted
 from dagaug.compute.tensors import to_tensor
-from dagaug.data.dataset import Dataset, Sample
-from dagaug.data.patches import Framing, Patches, read_patches
+from dagaug.data.dataset_records import Dataset, Sample
+from dagaug.data.object_patches import Framing, Patches, read_patches
 from dagaug.hdf5.reader import Store
 from dagaug.model.trained_model import find_judges
 from dagaug.report.morph_images import ImageRef, MorphTable, OriginalImages, class_balanced_sample

@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Int64, UInt8
 
 from dagaug.augment.morph_backgrounds import backgrounds_of
-from dagaug.data.dataset import Box, Dataset
-from dagaug.data.patches import Framing
+from dagaug.data.dataset_records import Box, Dataset
+from dagaug.data.object_patches import Framing
 from dagaug.data.square_crops import Region, cut, region_of
 from dagaug.hdf5.reader import Store
 from dagaug.report.morph_images import ImageRef, MorphTable, OriginalImages

@@ -14,7 +14,6 @@ from dagaug.data.image_files import encode
 from dagaug.hdf5.reader import Store
 from dagaug.report.contact_sheets import Triple, triple_sheet
 from dagaug.report.data_cloud import Cloud
-from dagaug.report.figure_export import FigureFormat, cloud_figure, picture_figure, score_figures, training_figure
 from dagaug.report.loss_curves import read_metrics
 from dagaug.report.morph_images import MorphTable, OriginalImages, sample_of_each_class
 from dagaug.report.page import Page, installed_version, printable, render_page
@@ -26,6 +25,7 @@ from dagaug.report.page_content import (
     cloud_section,
     morph_section,
 )
+from dagaug.report.paper_figures import FigureFormat, cloud_figure, picture_figure, score_figures, training_figure
 from dagaug.report.score_view import score_view
 from dagaug.report.training_run import TrainingView, read_training, run_options
 from dagaug.report.wording import display_names
@@ -115,7 +115,7 @@ def write_report(
         run: run folder of the training, for curves, sample sheets and attended regions.
         score: JSON file of ``dagaug score``.
         data: the data folder, for sources and references if the file has no real images.
-        attention: returns attended regions, e.g. a :class:`~dagaug.report.attended_regions.RegionFinder`.
+        attention: returns attended regions, e.g. a :class:`~dagaug.report.region_positions.RegionFinder`.
         attention_missing: reason if there is no ``attention``.
         cloud: the data cloud (:func:`~dagaug.report.data_cloud.make_data_cloud`).
         cloud_missing: reason if there is no ``cloud``.

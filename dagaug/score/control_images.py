@@ -22,26 +22,26 @@ from torch import Tensor
 
 from dagaug.augment.compositing import Compositor
 from dagaug.augment.engine import Engine
+from dagaug.augment.judge_practice_images import warp_objects
 from dagaug.augment.morph_backgrounds import backgrounds_of
 from dagaug.augment.morph_plan import VARIANTS, MorphPlan, variant_name
-from dagaug.augment.practice_images import warp_objects
 from dagaug.classifiers.backbones import LITE0
 from dagaug.classifiers.cross_fit import CrossFitted
 from dagaug.compute.devices import pick_device
-from dagaug.data.dataset import Dataset
-from dagaug.data.foreground import cut_out
+from dagaug.data.dataset_records import Dataset
+from dagaug.data.grabcut_and_inpainting import cut_out
 from dagaug.data.image_files import decode_bytes, encode
 from dagaug.data.masks import find_masks, hash_masks
-from dagaug.data.patches import Patches, read_patches
+from dagaug.data.object_patches import Patches, read_patches
 from dagaug.data.square_crops import letterboxed
 from dagaug.hdf5.reader import Store
 from dagaug.hdf5.schema import Header, Images
 from dagaug.model.checkpoint import MODEL_FILE, sha256
+from dagaug.model.mode_translators import PaperTranslator
 from dagaug.model.trained_model import TrainedModel, load_model
-from dagaug.model.training_free_run import fit_training_free
-from dagaug.model.translators import PaperTranslator
+from dagaug.model.training_free_checkpoint import fit_training_free
 from dagaug.runtime.errors import CheckpointError, DataError
-from dagaug.runtime.execution import Execution
+from dagaug.runtime.execution_settings import Execution
 from dagaug.score.options import Control
 
 __all__ = ["Controls", "find_checkpoint", "made_without_training"]

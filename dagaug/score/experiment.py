@@ -18,14 +18,14 @@ import torch
 
 from dagaug.classifiers.fit import LIBRARIES, FitOptions
 from dagaug.compute.devices import pick_device
-from dagaug.data.dataset import Dataset
+from dagaug.data.dataset_records import Dataset
 from dagaug.hdf5.reader import Store
 from dagaug.runtime.errors import UsageError
-from dagaug.runtime.execution import Execution
+from dagaug.runtime.execution_settings import Execution
 from dagaug.runtime.progress import Progress
 from dagaug.runtime.versions import library_versions
 from dagaug.score.control_images import Controls, made_without_training
-from dagaug.score.image_sets import ImageSet, TracedImageSet, framing_of, load_other, load_real, load_store
+from dagaug.score.image_set_loading import ImageSet, TracedImageSet, framing_of, load_other, load_real, load_store
 from dagaug.score.leak_checks import check_leaks
 from dagaug.score.notes import notes_of
 from dagaug.score.options import CONTROLS, MIXED, Arm, ScoreOptions

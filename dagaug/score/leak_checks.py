@@ -9,13 +9,13 @@ import numpy as np
 from pydantic import ValidationError
 
 from dagaug.classifiers.cross_fit import CrossFitted
-from dagaug.data.dataset import Dataset
-from dagaug.data.patches import Framing, read_patches
+from dagaug.data.dataset_records import Dataset
+from dagaug.data.object_patches import Framing, read_patches
 from dagaug.hdf5.reader import Store
 from dagaug.model.trained_model import find_judges
 from dagaug.runtime.errors import CheckpointError
-from dagaug.runtime.execution import Execution
-from dagaug.score.image_sets import ImageSet
+from dagaug.runtime.execution_settings import Execution
+from dagaug.score.image_set_loading import ImageSet
 from dagaug.score.near_duplicates import count_near_duplicates
 from dagaug.score.results import LeakChecks, SelectorCheck
 

@@ -24,7 +24,7 @@ from dagaug.classifiers.backbones import LITE0, Network, build
 from dagaug.compute.devices import pick_device
 from dagaug.compute.tensors import to_tensor
 from dagaug.runtime.errors import MissingExtraError
-from dagaug.runtime.execution import Execution
+from dagaug.runtime.execution_settings import Execution
 from dagaug.score.results import NearDuplicates
 
 __all__ = ["count_near_duplicates", "near_duplicates", "pretrained_network"]

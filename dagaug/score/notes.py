@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from dagaug.score.image_sets import ImageSet, TracedImageSet
+from dagaug.score.image_set_loading import ImageSet, TracedImageSet
 from dagaug.score.options import ScoreOptions
 from dagaug.score.results import LeakChecks
 

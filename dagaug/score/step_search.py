@@ -17,7 +17,7 @@ from jaxtyping import Bool, Int64
 from dagaug.classifiers.cross_fit import assign_folds
 from dagaug.runtime.errors import UsageError
 from dagaug.runtime.progress import Progress
-from dagaug.score.image_sets import ImageSet, TracedImageSet
+from dagaug.score.image_set_loading import ImageSet, TracedImageSet
 from dagaug.score.results import StepCandidate
 from dagaug.score.run_log import RunLog, ScoreRun
 from dagaug.score.trainings import SharedSettings, TrainingSpec, run_all

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from dagaug.runtime.errors import UsageError
-from dagaug.score.image_sets import ImageSet, TracedImageSet
+from dagaug.score.image_set_loading import ImageSet, TracedImageSet
 from dagaug.score.options import Arm, ScoreOptions
 from dagaug.score.results import FractionPoint, RatioPoint
 from dagaug.score.summaries import RunTable

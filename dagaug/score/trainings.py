@@ -16,9 +16,9 @@ from jaxtyping import Float32
 from dagaug.classifiers.fit import FitOptions, fit, fit_identity
 from dagaug.classifiers.linear_probe import LinearProbe
 from dagaug.compute.device_jobs import run_jobs
-from dagaug.runtime.execution import Execution
+from dagaug.runtime.execution_settings import Execution
 from dagaug.runtime.progress import Progress
-from dagaug.score.image_sets import ImageSet
+from dagaug.score.image_set_loading import ImageSet
 from dagaug.score.options import Regime
 from dagaug.score.run_log import RunLog, ScoreRun, pack
 from dagaug.score.statistics import calibration_error

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from dagaug.model.random_warps import identity_grid
+from dagaug.model.known_warps import identity_grid
 from dagaug.training.creature_shapes import MIRROR, PART_COUNT, RIGHT_LIMBS, TWIN, Ellipsoids, Random
 
 __all__ = [

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dagaug.compute.devices import pick_device
-from dagaug.data.dataset import Dataset
-from dagaug.data.patches import Framing
+from dagaug.data.dataset_records import Dataset
+from dagaug.data.object_patches import Framing
 from dagaug.model.task_presets import PRESETS
-from dagaug.model.training_free_run import suitable_size
+from dagaug.model.training_free_checkpoint import suitable_size
 
 __all__ = ["suit_data"]
 

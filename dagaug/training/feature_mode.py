@@ -10,25 +10,25 @@ import numpy as np
 import torch
 from torch import nn
 
-from dagaug.classifiers.features import FeatureExtractor
+from dagaug.classifiers.frozen_feature_maps import FeatureExtractor
 from dagaug.compute.devices import pick_device
 from dagaug.compute.tensors import scale_pixels, to_bytes, to_pixels, to_tensor
-from dagaug.data.dataset import Dataset
-from dagaug.data.foreground import backgrounds
-from dagaug.data.patches import Framing, Patches, read_patches
+from dagaug.data.dataset_records import Dataset
+from dagaug.data.grabcut_and_inpainting import backgrounds
+from dagaug.data.object_patches import Framing, Patches, read_patches
 from dagaug.model.feature_translator import FeatureTranslator
 from dagaug.model.given_masks import with_given_masks
+from dagaug.model.mode_translators import composite
 from dagaug.model.task_presets import AttentionSettings
 from dagaug.model.training_free import FrozenTranslator, spread_objects
-from dagaug.model.training_free_fit import fit_frozen
-from dagaug.model.translators import composite
+from dagaug.model.training_free_statistics import fit_frozen
 from dagaug.runtime.errors import DataError
-from dagaug.runtime.execution import Execution
+from dagaug.runtime.execution_settings import Execution
+from dagaug.training.consistency_distances import Distance, make_distance
 from dagaug.training.feature_objective import FeatureObjective
 from dagaug.training.feature_pairs import ComponentCache, FeaturePairSampler
-from dagaug.training.label_distances import Distance, make_distance
+from dagaug.training.mode_objectives import Ablation, Phase
 from dagaug.training.modes import SAMPLES, Snapshot, StepResult
-from dagaug.training.objectives import Ablation, Phase
 from dagaug.training.pairs import TrainingData
 
 __all__ = ["COMPONENTS", "FeatureMode"]
@@ -49,7 +49,7 @@ class FeatureMode:
         layer_weights: of each of its layers in the similarity of two cells.
         attention: the attended regions.
         own_pixels: least share of the source's own pixels in a morph.
-        distance: name of d, see :func:`dagaug.training.label_distances.make_distance`.
+        distance: name of d, see :func:`dagaug.training.consistency_distances.make_distance`.
         weights: file of weights for d, if it is a timm network.
         without: parts that are switched off (Table 1a).
         seed: seed of the pairs.

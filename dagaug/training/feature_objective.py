@@ -14,13 +14,13 @@ from torch.nn import functional as F
 
 from dagaug.model.correspondence import refine_flow
 from dagaug.model.feature_translator import FeatureTranslator
+from dagaug.model.mode_translators import Morph, composite
 from dagaug.model.networks import resize
 from dagaug.model.training_free import spread_objects
-from dagaug.model.translators import Morph, composite
 from dagaug.training import losses
+from dagaug.training.consistency_distances import Distance
 from dagaug.training.feature_pairs import FeatureBatch
-from dagaug.training.label_distances import Distance
-from dagaug.training.objectives import Ablation, Fakes, Phase, frozen
+from dagaug.training.mode_objectives import Ablation, Fakes, Phase, frozen
 
 __all__ = ["FeatureObjective"]
 
@@ -36,7 +36,7 @@ class FeatureObjective(nn.Module):
         translator: F.
         distance: d, on instances of ``translator.dae.channels`` channels.
         without: parts that are switched off (Table 1a), as in
-            :class:`dagaug.training.objectives.ReferenceObjective`.
+            :class:`dagaug.training.mode_objectives.ReferenceObjective`.
     """
 
     def __init__(

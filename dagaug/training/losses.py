@@ -12,8 +12,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from dagaug.model.random_warps import sample
-from dagaug.model.translators import fineness
+from dagaug.model.known_warps import sample
+from dagaug.model.mode_translators import fineness
 
 __all__ = [
     "Scalar",

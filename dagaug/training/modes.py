@@ -16,18 +16,18 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from dagaug.compute.tensors import scale_pixels, to_pixels
-from dagaug.data.dataset import Dataset, Domains
-from dagaug.data.foreground import backgrounds, grabcut_masks
+from dagaug.data.dataset_records import Dataset, Domains
+from dagaug.data.grabcut_and_inpainting import backgrounds, grabcut_masks
 from dagaug.data.image_files import Skipped
-from dagaug.data.loading import load
 from dagaug.data.masks import mask_fault
-from dagaug.data.patches import Framing, Patches, leave_out, read_patches
+from dagaug.data.object_patches import Framing, Patches, leave_out, read_patches
+from dagaug.data.patch_loading import load
+from dagaug.model.mode_translators import PaperTranslator, ReferenceTranslator, composite
 from dagaug.model.networks import Structure
-from dagaug.model.translators import PaperTranslator, ReferenceTranslator, composite
 from dagaug.runtime.errors import DataError
-from dagaug.runtime.execution import Execution
-from dagaug.training.label_distances import make_distance
-from dagaug.training.objectives import Ablation, Fakes, PaperObjective, Phase, ReferenceObjective
+from dagaug.runtime.execution_settings import Execution
+from dagaug.training.consistency_distances import make_distance
+from dagaug.training.mode_objectives import Ablation, Fakes, PaperObjective, Phase, ReferenceObjective
 from dagaug.training.pairs import PairSampler, TrainingData, step_generator
 
 __all__ = ["SAMPLES", "PaperMode", "ReferenceMode", "Snapshot", "StepResult", "TrainingMode"]
@@ -117,7 +117,7 @@ class ReferenceMode:
         dataset: only its training images are used.
         framing: how patches are cut from images.
         translator: F.
-        distance: name of d, see :func:`dagaug.training.label_distances.make_distance`.
+        distance: name of d, see :func:`dagaug.training.consistency_distances.make_distance`.
         weights: file of weights for d, if it is a timm network.
         without: parts that are switched off (Table 1a).
         seed: seed of the pairs.

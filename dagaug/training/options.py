@@ -7,11 +7,11 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from dagaug.data.patches import Framing
+from dagaug.data.object_patches import Framing
 from dagaug.model.task_presets import PRESETS, AttentionSettings, Mode
 from dagaug.model.trained_model import GENERAL, SCRATCH
 from dagaug.runtime.errors import UsageError
-from dagaug.training.objectives import Ablation
+from dagaug.training.mode_objectives import Ablation
 
 __all__ = ["TrainOptions"]
 

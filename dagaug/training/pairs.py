@@ -15,7 +15,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from dagaug.compute.tensors import scale_pixels
-from dagaug.model.random_warps import identity_grid, random_limb, random_warp, sample
+from dagaug.model.known_warps import identity_grid, random_limb, random_warp, sample
 
 __all__ = ["ExactPairs", "PairBatch", "PairSampler", "TrainingData", "folded_pairs", "step_generator", "warped_pairs"]
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from dagaug.data.dataset import Dataset, Domains
+from dagaug.data.dataset_records import Dataset, Domains
 from dagaug.data.masks import hash_masks
 from dagaug.model import checkpoint
 from dagaug.runtime.errors import OutputExistsError

@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from dagaug.classifiers.features import build_extractor
-from dagaug.data.dataset import Dataset, Domains
+from dagaug.classifiers.frozen_feature_maps import build_extractor
+from dagaug.data.dataset_records import Dataset, Domains
 from dagaug.model import checkpoint
+from dagaug.model.mode_translators import PaperTranslator, ReferenceTranslator
 from dagaug.model.task_presets import PRESETS
 from dagaug.model.trained_model import (
     GENERAL,
@@ -34,10 +35,9 @@ from dagaug.model.trained_model import (
     save_model,
     start_from,
 )
-from dagaug.model.training_free_run import INPUT_SIZE, feature_card
-from dagaug.model.translators import PaperTranslator, ReferenceTranslator
+from dagaug.model.training_free_checkpoint import INPUT_SIZE, feature_card
 from dagaug.runtime.errors import TrainingError, UsageError
-from dagaug.runtime.execution import Execution
+from dagaug.runtime.execution_settings import Execution
 from dagaug.runtime.progress import Progress
 from dagaug.runtime.signals import Interrupted, stop_on_signals
 from dagaug.training.fabric import make_fabric

@@ -11,13 +11,13 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from dagaug.model import checkpoint
+from dagaug.model.known_warps import augment_for_discriminator
 from dagaug.model.networks import Discriminator
-from dagaug.model.random_warps import augment_for_discriminator
 from dagaug.model.task_presets import PRESETS
 from dagaug.model.trained_model import Translator
 from dagaug.training import losses
+from dagaug.training.mode_objectives import Fakes, Phase
 from dagaug.training.modes import Snapshot, StepResult, TrainingMode
-from dagaug.training.objectives import Fakes, Phase
 from dagaug.training.options import TrainOptions
 from dagaug.training.pairs import step_generator
 

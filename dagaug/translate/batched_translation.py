@@ -14,10 +14,10 @@ from jaxtyping import UInt8
 from dagaug.compute.devices import split_to_fit
 from dagaug.compute.tensors import to_pixels, to_tensor
 from dagaug.data.image_files import Skipped
+from dagaug.model.mode_translators import PaperTranslator
 from dagaug.model.trained_model import TrainedModel
-from dagaug.model.translators import PaperTranslator
 from dagaug.runtime.errors import CheckpointError, DataError, ImageError, UsageError
-from dagaug.runtime.execution import Execution
+from dagaug.runtime.execution_settings import Execution
 from dagaug.runtime.prefetch import map_ahead
 from dagaug.runtime.progress import Task
 from dagaug.translate.source_folder import SourceFolder, SourceImage

@@ -24,7 +24,7 @@ from dagaug.compute.devices import pick_device
 from dagaug.data.image_files import Skipped, encode
 from dagaug.model.trained_model import TrainedModel
 from dagaug.runtime.errors import ImageError, OutputExistsError, UsageError
-from dagaug.runtime.execution import Execution
+from dagaug.runtime.execution_settings import Execution
 from dagaug.runtime.files import explain_write_errors, locked, write_atomically
 from dagaug.runtime.progress import Task
 from dagaug.runtime.signals import Interrupted, Stop, stop_on_signals

@@ -29,7 +29,7 @@ from dagaug.hdf5.shard_folder import ShardFolder, first_difference, open_shard_f
 from dagaug.hdf5.shards import ShardContent
 from dagaug.model.trained_model import TrainedModel
 from dagaug.runtime.errors import ImageError
-from dagaug.runtime.execution import Execution
+from dagaug.runtime.execution_settings import Execution
 from dagaug.runtime.progress import Task
 from dagaug.runtime.signals import Interrupted, Stop, stop_on_signals
 from dagaug.runtime.versions import library_versions

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from dagaug.data.dataset import IMAGE_SUFFIXES, is_image_name
+from dagaug.data.dataset_records import IMAGE_SUFFIXES, is_image_name
 from dagaug.data.image_files import Skipped, decode
 from dagaug.data.image_headers import MAX_PIXELS
-from dagaug.data.patches import Framing
+from dagaug.data.object_patches import Framing
 from dagaug.data.square_crops import Region, cut, paste, region_of
 from dagaug.runtime.errors import DataError, ImageError
 

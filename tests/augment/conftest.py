@@ -16,11 +16,11 @@ from dagaug.augment.options import AugmentOptions
 from dagaug.augment.run import Augmented
 from dagaug.classifiers.classifier import untrained
 from dagaug.classifiers.cross_fit import CrossFitted
-from dagaug.data.dataset import Dataset
-from dagaug.data.patches import read_patches
+from dagaug.data.dataset_records import Dataset
+from dagaug.data.object_patches import read_patches
 from dagaug.hdf5.reader import Store
 from dagaug.model.trained_model import TrainedModel, load_model
-from dagaug.model.training_free_run import fit_training_free
+from dagaug.model.training_free_checkpoint import fit_training_free
 
 
 @pytest.fixture(scope="session")

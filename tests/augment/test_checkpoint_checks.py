@@ -12,7 +12,7 @@ from making_augmentations import (
 
 from dagaug.augment.checkpoint_checks import check_classes
 from dagaug.augment.options import AugmentOptions
-from dagaug.data.dataset import Dataset
+from dagaug.data.dataset_records import Dataset
 from dagaug.model.trained_model import TrainedModel
 from dagaug.runtime.errors import CheckpointError
 

@@ -17,10 +17,10 @@ from making_runs import FRAMING, SIZE, TRAINING_IMAGES, Listener
 from dagaug.augment.morph_backgrounds import backgrounds_of
 from dagaug.augment.morph_plan import VARIANTS
 from dagaug.augment.options import AugmentOptions
-from dagaug.data.dataset import Dataset
+from dagaug.data.dataset_records import Dataset
 from dagaug.data.image_files import decode
 from dagaug.data.layouts import read_dataset
-from dagaug.data.patches import read_patches
+from dagaug.data.object_patches import read_patches
 from dagaug.hdf5.reader import Store
 from dagaug.model.trained_model import TrainedModel
 from dagaug.runtime.errors import DataError

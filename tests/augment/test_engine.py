@@ -18,10 +18,10 @@ from dagaug.augment.morph_plan import DEFAULT_VARIANTS, VARIANTS, random_plan
 from dagaug.classifiers.cross_fit import CrossFitted
 from dagaug.compute import devices
 from dagaug.compute.tensors import to_pixels, to_tensor
-from dagaug.data.dataset import Dataset
-from dagaug.model.random_warps import identity_grid
+from dagaug.data.dataset_records import Dataset
+from dagaug.model.known_warps import identity_grid
+from dagaug.model.mode_translators import Morph, ReferenceTranslator
 from dagaug.model.trained_model import load_model
-from dagaug.model.translators import Morph, ReferenceTranslator
 
 
 @pytest.fixture(scope="module")

@@ -20,8 +20,8 @@ from dagaug.augment.selection import VERDICTS
 from dagaug.classifiers.classifier import Classifier
 from dagaug.classifiers.cross_fit import CrossFitted
 from dagaug.classifiers.fit import FitOptions
-from dagaug.data.dataset import Dataset
-from dagaug.data.patches import read_patches
+from dagaug.data.dataset_records import Dataset
+from dagaug.data.object_patches import read_patches
 from dagaug.hdf5.reader import Store
 from dagaug.model.trained_model import TrainedModel
 

@@ -17,7 +17,7 @@ from dagaug.augment.morph_plan import (
     pairs_from_csv,
     random_plan,
 )
-from dagaug.data.dataset import Sample
+from dagaug.data.dataset_records import Sample
 from dagaug.runtime.errors import DataError, UsageError
 
 

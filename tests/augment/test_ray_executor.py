@@ -16,11 +16,11 @@ import pytest
 import torch
 from making_runs import Listener, dagaug, interrupt_at, write_judge
 
-from dagaug.augment.job import ShardSizes
 from dagaug.augment.morph_plan import VARIANTS
 from dagaug.augment.options import AugmentOptions
+from dagaug.augment.prepared_augmentation import ShardSizes
 from dagaug.augment.ray_executor import RayExecutor
-from dagaug.data.dataset import Dataset
+from dagaug.data.dataset_records import Dataset
 from dagaug.data.layouts import read_dataset
 from dagaug.hdf5.shards import parts_folder
 from dagaug.hdf5.verify import verify

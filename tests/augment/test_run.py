@@ -24,7 +24,7 @@ from dagaug.augment.engine import Engine
 from dagaug.augment.morph_plan import DEFAULT_VARIANTS, VARIANTS
 from dagaug.augment.options import AugmentOptions
 from dagaug.augment.run import Augmented
-from dagaug.data.dataset import Dataset
+from dagaug.data.dataset_records import Dataset
 from dagaug.data.layouts import read_dataset
 from dagaug.hdf5.reader import Store
 from dagaug.hdf5.shard_folder import ShardFolder

@@ -19,7 +19,7 @@ from making_runs import SPECIES, TRAINING_IMAGES
 from dagaug.augment.morph_plan import VARIANTS
 from dagaug.augment.options import AugmentOptions
 from dagaug.augment.selection import VERDICTS
-from dagaug.data.dataset import Dataset
+from dagaug.data.dataset_records import Dataset
 from dagaug.data.image_files import decode
 from dagaug.hdf5.reader import Store
 from dagaug.model.trained_model import TrainedModel

@@ -33,20 +33,20 @@ from dagaug.classifiers.cross_fit import CrossFitted
 from dagaug.classifiers.fit import FitOptions, fit
 from dagaug.compute.devices import autocast, batch_size_for
 from dagaug.compute.tensors import to_pixels, to_tensor
-from dagaug.data.dataset import Dataset
-from dagaug.data.foreground import fill_background
+from dagaug.data.dataset_records import Dataset
+from dagaug.data.grabcut_and_inpainting import fill_background
 from dagaug.data.image_files import decode, encode
 from dagaug.data.layouts import read_dataset
-from dagaug.data.patches import Framing, read_patches
+from dagaug.data.object_patches import Framing, read_patches
 from dagaug.data.square_crops import paste
 from dagaug.hdf5.reader import Store
 from dagaug.hdf5.schema import Header, Images
 from dagaug.hdf5.shard_folder import open_shard_folder
 from dagaug.hdf5.shards import ShardContent
 from dagaug.hdf5.torch_dataset import AugmentedDataset
+from dagaug.model.mode_translators import ReferenceTranslator, composite
 from dagaug.model.trained_model import TrainedModel, load_model
-from dagaug.model.translators import ReferenceTranslator, composite
-from dagaug.runtime.execution import Execution
+from dagaug.runtime.execution_settings import Execution
 from dagaug.training.options import TrainOptions
 from dagaug.training.train import train
 
@@ -220,7 +220,7 @@ from dagaug.augment.options import AugmentOptions
 from dagaug.augment.run import augment
 from dagaug.data.layouts import read_dataset
 from dagaug.model.trained_model import load_model
-from dagaug.runtime.execution import Execution
+from dagaug.runtime.execution_settings import Execution
 root, sources = Path(sys.argv[1]), int(sys.argv[2])
 options = AugmentOptions(refs=10, variants=("morph",), weights=root / "judge.safetensors", classifier="test_resnet",
     per_class=sources // 10)

@@ -12,7 +12,7 @@ import torch
 from making_classifiers import CLASSES, TINY, Listener, coloured
 
 from dagaug.classifiers.cross_fit import CrossFitted, assign_folds, cross_fit
-from dagaug.runtime.execution import Execution
+from dagaug.runtime.execution_settings import Execution
 
 
 def test_folds_are_stratified_and_keep_copies_together() -> None:

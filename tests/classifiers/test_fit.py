@@ -14,7 +14,7 @@ from dagaug.classifiers.augmentation import Augment
 from dagaug.classifiers.classifier import Classifier, hash_images
 from dagaug.classifiers.fit import LIBRARIES, FitOptions, fit, fit_identity
 from dagaug.runtime.errors import TrainingError, UsageError
-from dagaug.runtime.execution import Execution
+from dagaug.runtime.execution_settings import Execution
 from dagaug.runtime.versions import library_versions
 
 

@@ -10,7 +10,7 @@ from making_networks import cached_on_hub, cut_off, saved
 from safetensors.torch import save_file
 from timm.layers import resample_abs_pos_embed
 
-from dagaug.classifiers.features import FeatureExtractor, build_extractor
+from dagaug.classifiers.frozen_feature_maps import FeatureExtractor, build_extractor
 from dagaug.classifiers.pretrained_networks import absolute_name, build_pretrained, licence_of
 from dagaug.runtime.errors import CheckpointError, DagaugError, UsageError
 

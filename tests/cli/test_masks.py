@@ -12,7 +12,7 @@ from making_masks import write_mask, write_masks
 from making_runs import dagaug
 from making_score_data import write_data, write_store
 
-from dagaug.data.dataset import Dataset
+from dagaug.data.dataset_records import Dataset
 from dagaug.data.layouts import read_dataset
 from dagaug.hdf5.reader import Store
 

@@ -10,7 +10,7 @@ from making_morphs import pairs_of, write_morphs
 from making_runs import dagaug
 
 from dagaug.birds.dataset import true_morph
-from dagaug.data.dataset import Dataset, Sample
+from dagaug.data.dataset_records import Dataset, Sample
 from dagaug.data.image_files import decode
 from dagaug.metrics.answer_comparison import ANSWERS
 

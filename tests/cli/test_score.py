@@ -11,7 +11,7 @@ import torch
 from making_runs import dagaug
 from making_score_data import OPTIONS, folder_of, write_data, write_store
 
-from dagaug.data.dataset import Dataset
+from dagaug.data.dataset_records import Dataset
 from dagaug.score.experiment import score
 from dagaug.score.results import ScoreResult
 

@@ -21,7 +21,7 @@ from dagaug.cli.shared_options import (
     MergeChoice,
 )
 from dagaug.data.layouts import LAYOUTS
-from dagaug.data.patches import Framing
+from dagaug.data.object_patches import Framing
 from dagaug.exchange.export import Format
 from dagaug.hdf5.merge import Merge
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from making_datasets import touch, write_cub
 
-from dagaug.data.dataset import Sample
+from dagaug.data.dataset_records import Sample
 from dagaug.data.layouts import read_dataset
 from dagaug.runtime.errors import DataError
 

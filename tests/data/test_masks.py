@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dagaug.data.dataset import Dataset, Sample
+from dagaug.data.dataset_records import Dataset, Sample
 from dagaug.data.image_files import decode_mask
 from dagaug.data.masks import WrongMask, find_masks, hash_masks, mask_fault, read_masks
 from dagaug.data.square_crops import Region, region_of

@@ -14,7 +14,7 @@ from dagaug.birds import dataset
 from dagaug.hdf5.reader import Store
 from dagaug.hdf5.verify import verify
 from dagaug.model.trained_model import load_model
-from dagaug.runtime.execution import Execution
+from dagaug.runtime.execution_settings import Execution
 from dagaug.runtime.progress import SILENT
 from dagaug.runtime.signals import Interrupted
 from dagaug.training.options import TrainOptions

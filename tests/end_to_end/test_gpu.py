@@ -11,12 +11,12 @@ from making_runs import STEPS, options, tensors_of
 
 from dagaug.augment.options import AugmentOptions
 from dagaug.augment.run import augment
-from dagaug.data.dataset import Dataset
+from dagaug.data.dataset_records import Dataset
 from dagaug.hdf5.reader import Store
 from dagaug.model.checkpoint import MODEL_FILE
-from dagaug.model.random_warps import jitter_colours
+from dagaug.model.known_warps import jitter_colours
 from dagaug.model.trained_model import load_model
-from dagaug.runtime.execution import Execution
+from dagaug.runtime.execution_settings import Execution
 from dagaug.training.train import train
 
 pytestmark = pytest.mark.gpu

@@ -13,7 +13,7 @@ from dagaug.exchange.export import Format, export
 from dagaug.exchange.format_writers import FORMAT_WRITERS
 from dagaug.exchange.manifest import MANIFEST, read_manifest, select_images, write_manifest
 from dagaug.exchange.reimport import REMOVED, reimport
-from dagaug.hdf5 import byte_positions
+from dagaug.hdf5 import raw_dataset_bytes as byte_positions
 from dagaug.hdf5.reader import Store
 from dagaug.hdf5.schema import Images
 from dagaug.hdf5.verify import verify

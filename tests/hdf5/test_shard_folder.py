@@ -15,7 +15,7 @@ from making_shards import IDENTITY, finished, written
 from making_stores import MORPHS, REAL, SHARDS, header, shard, write
 
 from dagaug.hdf5 import shard_folder
-from dagaug.hdf5.byte_positions import ByteWriter
+from dagaug.hdf5.raw_dataset_bytes import ByteWriter
 from dagaug.hdf5.shard_folder import open_shard_folder, remove_leftovers
 from dagaug.hdf5.shards import finished_shards, parts_folder
 from dagaug.hdf5.verify import verify
@@ -54,7 +54,7 @@ KILLED = """
 import os, signal, sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
-from dagaug.hdf5 import byte_positions
+from dagaug.hdf5 import raw_dataset_bytes as byte_positions
 from making_shards import finished
 
 left = int(sys.argv[3])

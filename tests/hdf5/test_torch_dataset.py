@@ -18,7 +18,7 @@ from making_stores import (
 )
 from torch.utils.data import DataLoader, WeightedRandomSampler
 
-from dagaug.hdf5 import byte_positions
+from dagaug.hdf5 import raw_dataset_bytes as byte_positions
 from dagaug.hdf5.torch_dataset import AugmentedDataset
 from dagaug.runtime.errors import StoreError
 

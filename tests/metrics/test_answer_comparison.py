@@ -17,7 +17,7 @@ from making_runs import FRAMING
 from dagaug.birds.dataset import true_morph
 from dagaug.birds.rendering import Rendering
 from dagaug.classifiers.classifier import Classifier
-from dagaug.data.dataset import Dataset, Sample
+from dagaug.data.dataset_records import Dataset, Sample
 from dagaug.data.image_files import decode
 from dagaug.data.square_crops import cut, region_of
 from dagaug.metrics.answer_comparison import ANSWERS, AnswerScore, PairsEvaluation, evaluate_pairs, recovered_mask

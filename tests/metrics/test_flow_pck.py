@@ -11,13 +11,13 @@ import pytest
 from making_masks import write_masks
 from making_runs import dagaug
 
-from dagaug.data.dataset import Dataset
+from dagaug.data.dataset_records import Dataset
 from dagaug.data.masks import find_masks
-from dagaug.data.patches import Framing, read_patches
+from dagaug.data.object_patches import Framing, read_patches
 from dagaug.metrics.flow_pck import measure_flow, part_positions
 from dagaug.model.trained_model import TrainedModel, load_model
 from dagaug.runtime.errors import DataError
-from dagaug.runtime.execution import Execution
+from dagaug.runtime.execution_settings import Execution
 
 CPU = Execution(device="cpu")
 

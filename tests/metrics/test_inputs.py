@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dagaug.data.patches import Framing
+from dagaug.data.object_patches import Framing
 from dagaug.hdf5.provenance import Provenance
 from dagaug.metrics.inputs import framing_of
 from dagaug.runtime.errors import StoreError

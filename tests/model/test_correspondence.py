@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from dagaug.model.correspondence import enlarge_flow, mutual_share, refine_flow
-from dagaug.model.random_warps import identity_grid
+from dagaug.model.known_warps import identity_grid
 
 SIDE = 12
 

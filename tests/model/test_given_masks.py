@@ -8,15 +8,15 @@ import numpy as np
 import torch
 from making_masks import write_mask, write_masks
 
-from dagaug.classifiers.features import build_extractor
+from dagaug.classifiers.frozen_feature_maps import build_extractor
 from dagaug.compute.tensors import to_tensor
-from dagaug.data.dataset import Dataset
+from dagaug.data.dataset_records import Dataset
 from dagaug.data.masks import find_masks
-from dagaug.data.patches import Framing, read_patches
+from dagaug.data.object_patches import Framing, read_patches
 from dagaug.model.given_masks import with_given_masks, with_masks
 from dagaug.model.trained_model import load_model
-from dagaug.model.training_free_fit import fit_frozen
-from dagaug.model.training_free_run import fit_training_free
+from dagaug.model.training_free_checkpoint import fit_training_free
+from dagaug.model.training_free_statistics import fit_frozen
 
 CPU = torch.device("cpu")
 

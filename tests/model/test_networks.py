@@ -10,6 +10,7 @@ import torch
 from jaxtyping import TypeCheckError
 from torch import Tensor, nn
 
+from dagaug.model.known_warps import identity_grid
 from dagaug.model.networks import (
     DeepAttentionEncoder,
     Discriminator,
@@ -25,7 +26,6 @@ from dagaug.model.networks import (
     resize,
     upsample,
 )
-from dagaug.model.random_warps import identity_grid
 from dagaug.model.task_presets import AttentionSettings
 
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from dagaug.data.patches import Framing
+from dagaug.data.object_patches import Framing
 from dagaug.model import checkpoint
+from dagaug.model.mode_translators import PaperTranslator, ReferenceTranslator
 from dagaug.model.task_presets import AttentionSettings, Mode
 from dagaug.model.trained_model import ModelCard, build_translator, load_model, save_model
-from dagaug.model.translators import PaperTranslator, ReferenceTranslator
 from dagaug.runtime.errors import CheckpointError
 
 SIZE = 32

@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from dagaug.classifiers.backbones import LITE0
-from dagaug.classifiers.features import build_extractor
+from dagaug.classifiers.frozen_feature_maps import build_extractor
 from dagaug.compute.tensors import to_tensor
-from dagaug.data.dataset import Dataset, Sample
-from dagaug.data.patches import Framing, Patches, read_patches
+from dagaug.data.dataset_records import Dataset, Sample
+from dagaug.data.object_patches import Framing, Patches, read_patches
 from dagaug.model.trained_model import FeatureCard, load_model
 from dagaug.model.training_free import FrozenTranslator, correspondence, match
-from dagaug.model.training_free_fit import fit_frozen
-from dagaug.model.training_free_run import fit_training_free, suitable_size
+from dagaug.model.training_free_checkpoint import fit_training_free, suitable_size
+from dagaug.model.training_free_statistics import fit_frozen
 from dagaug.runtime.errors import CheckpointError
 
 CPU = torch.device("cpu")
@@ -118,7 +118,7 @@ def test_without_boxes_the_size_of_patches_follows_from_the_images(tmp_path: Pat
 def test_a_stored_structure_is_close_to_the_original(
     translator: FrozenTranslator, patches: Patches, tmp_path: Path
 ) -> None:
-    from dagaug.augment.structure_table import Encodings, record_type
+    from dagaug.augment.encoding_table import Encodings, record_type
 
     structure = translator.structure(to_tensor(patches.images[:2], CPU), patches.boxes()[:2])
     record = record_type(structure, 64, backgrounds=False)

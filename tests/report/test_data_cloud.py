@@ -14,9 +14,9 @@ import torch
 from dagaug.classifiers.classifier import Classifier, hash_images, untrained
 from dagaug.classifiers.cross_fit import CrossFitted, assign_folds, cross_fit
 from dagaug.classifiers.fit import FitOptions
-from dagaug.data.dataset import Dataset
+from dagaug.data.dataset_records import Dataset
 from dagaug.data.layouts import read_dataset
-from dagaug.data.patches import Framing, read_patches
+from dagaug.data.object_patches import Framing, read_patches
 from dagaug.hdf5.schema import Candidates, Header, Images
 from dagaug.hdf5.shard_folder import open_shard_folder
 from dagaug.hdf5.shards import ShardContent

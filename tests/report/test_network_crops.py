@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from making_reports import write_store
 
-from dagaug.data.dataset import Dataset, Sample
-from dagaug.data.patches import Framing
+from dagaug.data.dataset_records import Dataset, Sample
+from dagaug.data.object_patches import Framing
 from dagaug.data.square_crops import cut, region_of
 from dagaug.hdf5.reader import Store
 from dagaug.report.morph_images import ImageRef, OriginalImages

@@ -24,7 +24,7 @@ from making_stores import header, shard
 from dagaug.augment.morph_plan import pairs_from_csv
 from dagaug.classifiers.classifier import Classifier
 from dagaug.classifiers.cross_fit import CrossFitted
-from dagaug.data.dataset import Sample
+from dagaug.data.dataset_records import Sample
 from dagaug.data.domains_layout import read_domains
 from dagaug.data.image_files import decode_bytes
 from dagaug.data.layouts import read_dataset

@@ -15,7 +15,7 @@ import torch
 from making_runs import STEPS, assert_same_bits, tensors_of
 from worlds import World
 
-from dagaug.data.patches import Framing
+from dagaug.data.object_patches import Framing
 from dagaug.model.task_presets import AttentionSettings
 from dagaug.model.trained_model import ModelCard, build_translator, save_model
 

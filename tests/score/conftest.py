@@ -9,7 +9,7 @@ import pytest
 import torch
 from making_score_data import OPTIONS, write_data, write_store
 
-from dagaug.data.dataset import Dataset
+from dagaug.data.dataset_records import Dataset
 from dagaug.score.experiment import score
 from dagaug.score.results import ScoreResult
 

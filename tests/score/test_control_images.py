@@ -19,17 +19,17 @@ from dagaug.augment.run import augment
 from dagaug.classifiers.cross_fit import CrossFitted, cross_fit
 from dagaug.classifiers.fit import FitOptions
 from dagaug.compute.tensors import to_tensor
-from dagaug.data.dataset import Dataset
-from dagaug.data.foreground import fill_background
+from dagaug.data.dataset_records import Dataset
+from dagaug.data.grabcut_and_inpainting import fill_background
 from dagaug.data.image_files import decode
 from dagaug.data.masks import find_masks
-from dagaug.data.patches import Framing, Patches, read_patches
+from dagaug.data.object_patches import Framing, Patches, read_patches
 from dagaug.hdf5.reader import Store
 from dagaug.hdf5.schema import Images
 from dagaug.model.trained_model import load_model
-from dagaug.model.training_free_run import fit_training_free
+from dagaug.model.training_free_checkpoint import fit_training_free
 from dagaug.runtime.errors import CheckpointError, DataError
-from dagaug.runtime.execution import Execution
+from dagaug.runtime.execution_settings import Execution
 from dagaug.score.control_images import Controls, find_checkpoint, made_without_training
 from dagaug.score.experiment import score
 from dagaug.score.leak_checks import check_selector

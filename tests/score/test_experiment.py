@@ -17,12 +17,12 @@ from making_score_data import OPTIONS, folder_of, write_store
 from safetensors.torch import save_file
 
 from dagaug.classifiers.backbones import build
-from dagaug.data.dataset import Dataset
+from dagaug.data.dataset_records import Dataset
 from dagaug.hdf5.reader import Store
 from dagaug.runtime.errors import UsageError
-from dagaug.runtime.execution import Execution
+from dagaug.runtime.execution_settings import Execution
 from dagaug.score.experiment import _half_and_half, score
-from dagaug.score.image_sets import ImageSet, TracedImageSet
+from dagaug.score.image_set_loading import ImageSet, TracedImageSet
 from dagaug.score.results import ScoreResult
 
 

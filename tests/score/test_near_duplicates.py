@@ -11,7 +11,7 @@ from making_images import smooth_image
 
 from dagaug.data.image_files import decode_bytes, encode
 from dagaug.data.layouts import read_dataset
-from dagaug.data.loading import load
+from dagaug.data.patch_loading import load
 from dagaug.runtime.errors import MissingExtraError
 from dagaug.score import near_duplicates
 from dagaug.score.near_duplicates import count_near_duplicates

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from making_score_data import OPTIONS
 
-from dagaug.data.dataset import Dataset
+from dagaug.data.dataset_records import Dataset
 from dagaug.runtime.progress import Progress
 from dagaug.score import trainings
 from dagaug.score.experiment import score
-from dagaug.score.image_sets import ImageSet, TracedImageSet, load_real
+from dagaug.score.image_set_loading import ImageSet, TracedImageSet, load_real
 from dagaug.score.results import ScoreResult
 from dagaug.score.run_log import ScoreRun, pack
 from dagaug.score.step_search import without_origins

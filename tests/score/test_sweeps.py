@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from making_score_data import OPTIONS
 
-from dagaug.data.dataset import Dataset
+from dagaug.data.dataset_records import Dataset
 from dagaug.runtime.errors import UsageError
 from dagaug.score.experiment import score
 from dagaug.score.results import ScoreResult

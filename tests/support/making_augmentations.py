@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 from making_runs import SPECIES, TEST_PER_CLASS, TRAINING_IMAGES, Killed
 
-from dagaug.augment.job import ShardSizes
 from dagaug.augment.morph_plan import DEFAULT_VARIANTS
 from dagaug.augment.options import AugmentOptions
+from dagaug.augment.prepared_augmentation import ShardSizes
 from dagaug.augment.run import Augmented, augment
 from dagaug.augment.selection import VERDICTS
-from dagaug.data.dataset import Dataset
+from dagaug.data.dataset_records import Dataset
 from dagaug.hdf5.reader import Store
 from dagaug.hdf5.shard_folder import ShardFolder
 from dagaug.model.trained_model import TrainedModel
-from dagaug.runtime.execution import Execution
+from dagaug.runtime.execution_settings import Execution
 from dagaug.runtime.progress import SILENT, Progress
 
 REFS = 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dagaug.data.dataset import Dataset
+from dagaug.data.dataset_records import Dataset
 
 
 def touch(root: Path, *names: str) -> None:

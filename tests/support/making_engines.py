@@ -13,8 +13,8 @@ from torch import nn
 from dagaug.augment.engine import Engine, MorphBatch
 from dagaug.augment.morph_plan import DEFAULT_VARIANTS, random_plan
 from dagaug.classifiers.cross_fit import CrossFitted
+from dagaug.model.mode_translators import ReferenceTranslator
 from dagaug.model.trained_model import load_model
-from dagaug.model.translators import ReferenceTranslator
 
 COUNT = 6
 PLAN = random_plan(COUNT, refs=2, variants=DEFAULT_VARIANTS, seed=0)

@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from dagaug.data.dataset import Dataset, Sample
+from dagaug.data.dataset_records import Dataset, Sample
 from dagaug.data.image_files import decode
 
 

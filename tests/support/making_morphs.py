@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from dagaug.augment.morph_plan import VARIANTS
-from dagaug.data.dataset import Dataset, Sample
+from dagaug.data.dataset_records import Dataset, Sample
 from dagaug.data.image_files import encode
 from dagaug.hdf5.schema import Candidates, Header, Images
 from dagaug.hdf5.shard_folder import open_shard_folder

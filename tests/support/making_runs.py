@@ -20,11 +20,11 @@ from torch import Tensor
 
 from dagaug.__main__ import main
 from dagaug.classifiers.fit import FitOptions, fit
-from dagaug.data.dataset import Dataset
-from dagaug.data.foreground import grabcut_masks
-from dagaug.data.patches import Framing, read_patches
+from dagaug.data.dataset_records import Dataset
+from dagaug.data.grabcut_and_inpainting import grabcut_masks
+from dagaug.data.object_patches import Framing, read_patches
 from dagaug.model import checkpoint
-from dagaug.runtime.execution import Execution
+from dagaug.runtime.execution_settings import Execution
 from dagaug.runtime.progress import SILENT
 from dagaug.training import modes
 from dagaug.training.options import TrainOptions

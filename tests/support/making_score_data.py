@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from dagaug.classifiers.fit import FitOptions
-from dagaug.data.dataset import Dataset
+from dagaug.data.dataset_records import Dataset
 from dagaug.data.layouts import read_dataset
 from dagaug.hdf5.schema import Candidates, Header, Images
 from dagaug.hdf5.shard_folder import open_shard_folder

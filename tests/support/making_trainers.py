@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from making_runs import options
 
-from dagaug.data.dataset import Dataset
+from dagaug.data.dataset_records import Dataset
 from dagaug.model.trained_model import build_translator
-from dagaug.runtime.execution import Execution
+from dagaug.runtime.execution_settings import Execution
 from dagaug.training.fabric import make_fabric
 from dagaug.training.train import build_mode
 from dagaug.training.trainer import Trainer

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dagaug.data.patches import Framing
+from dagaug.data.object_patches import Framing
+from dagaug.model.mode_translators import PaperTranslator
 from dagaug.model.task_presets import AttentionSettings, Mode
 from dagaug.model.trained_model import ModelCard, TrainedModel, build_translator, load_model, save_model
-from dagaug.model.translators import PaperTranslator
 
 SIZE = 32
 

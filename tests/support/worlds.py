@@ -18,7 +18,7 @@ ARGUMENTS = (
 SMALL_SHARDS = """
 from functools import partial
 from dagaug.augment import run
-from dagaug.augment.job import ShardSizes
+from dagaug.augment.prepared_augmentation import ShardSizes
 run.augment = partial(run.augment, shard_sizes=ShardSizes(sources=2, real=6))
 """
 """Runs in the process of a command, before it: more and smaller shards."""

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dagaug.model.random_warps import sample
+from dagaug.model.known_warps import sample
 from dagaug.training.creature_pairs import CreaturePairs, creature_pairs
 
 SIZE = 32

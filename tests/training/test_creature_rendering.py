@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from dagaug.model.random_warps import identity_grid
+from dagaug.model.known_warps import identity_grid
 from dagaug.training.creature_rendering import cast_rays, find_in_source
 from dagaug.training.creature_shapes import (
     Random,

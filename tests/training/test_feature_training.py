@@ -11,15 +11,15 @@ import pytest
 import torch
 from making_runs import Killed, assert_same_bits, kill_at_step, options, tensors_of, train_small
 
-from dagaug.classifiers.features import build_extractor
+from dagaug.classifiers.frozen_feature_maps import build_extractor
 from dagaug.compute.tensors import to_tensor
-from dagaug.data.dataset import Dataset
-from dagaug.data.patches import Framing, read_patches
+from dagaug.data.dataset_records import Dataset
+from dagaug.data.object_patches import Framing, read_patches
 from dagaug.model.feature_translator import FeatureTranslator
 from dagaug.model.trained_model import load_model
-from dagaug.model.training_free_fit import fit_frozen
+from dagaug.model.training_free_statistics import fit_frozen
 from dagaug.runtime.errors import CheckpointError, UsageError
-from dagaug.runtime.execution import Execution
+from dagaug.runtime.execution_settings import Execution
 from dagaug.training.defaults import suit_data
 from dagaug.training.fabric import make_fabric
 from dagaug.training.feature_mode import FeatureMode

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import TypeCheckError
 from torch import Tensor
 
-from dagaug.model.random_warps import identity_grid
+from dagaug.model.known_warps import identity_grid
 from dagaug.training import losses
 
 LOG2 = math.log(2)

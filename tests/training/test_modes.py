@@ -15,16 +15,16 @@ from making_masks import write_mask, write_masks
 from making_runs import FRAMING, SIZE, TRAINING_IMAGES
 
 from dagaug.compute.tensors import to_pixels
-from dagaug.data.dataset import Dataset, Domains
+from dagaug.data.dataset_records import Dataset, Domains
 from dagaug.data.domains_layout import read_domains
 from dagaug.data.masks import find_masks
-from dagaug.data.patches import read_patches
+from dagaug.data.object_patches import read_patches
+from dagaug.model.mode_translators import PaperTranslator, ReferenceTranslator
 from dagaug.model.task_presets import AttentionSettings
 from dagaug.model.trained_model import build_translator
-from dagaug.model.translators import PaperTranslator, ReferenceTranslator
 from dagaug.report.contact_sheets import contact_sheet
 from dagaug.runtime.errors import DataError
-from dagaug.runtime.execution import Execution
+from dagaug.runtime.execution_settings import Execution
 from dagaug.training import modes
 from dagaug.training.modes import PaperMode, ReferenceMode, TrainingMode
 

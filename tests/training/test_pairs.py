@@ -9,7 +9,7 @@ from jaxtyping import TypeCheckError
 from torch import Tensor
 from torch.nn import functional as F
 
-from dagaug.model.random_warps import identity_grid, sample
+from dagaug.model.known_warps import identity_grid, sample
 from dagaug.training.pairs import (
     ExactPairs,
     PairBatch,

@@ -10,7 +10,7 @@ from making_runs import assert_same_bits
 from making_trainers import new_trainer
 from torch import Tensor
 
-from dagaug.data.dataset import Dataset
+from dagaug.data.dataset_records import Dataset
 from dagaug.model import checkpoint
 from dagaug.training import step_count
 from dagaug.training.step_count import default_steps, steps_in

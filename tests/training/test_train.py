@@ -36,14 +36,14 @@ from making_runs import (
 from making_trainers import new_trainer
 from torch import Tensor
 
-from dagaug.data.dataset import Dataset
+from dagaug.data.dataset_records import Dataset
 from dagaug.data.domains_layout import read_domains
 from dagaug.model import checkpoint
+from dagaug.model.mode_translators import ReferenceTranslator
 from dagaug.model.task_presets import PRESETS
 from dagaug.model.trained_model import GENERAL_FILE, Translator, build_translator, load_model
-from dagaug.model.translators import ReferenceTranslator
 from dagaug.runtime.errors import DataError, OutputExistsError, TrainingError, UsageError
-from dagaug.runtime.execution import Execution
+from dagaug.runtime.execution_settings import Execution
 from dagaug.runtime.progress import SILENT
 from dagaug.runtime.signals import Interrupted
 from dagaug.training import losses

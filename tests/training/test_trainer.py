@@ -14,7 +14,7 @@ from making_runs import Killed, quick, tensors_of, train_small
 from making_trainers import new_trainer
 from torch import Tensor
 
-from dagaug.data.dataset import Dataset
+from dagaug.data.dataset_records import Dataset
 from dagaug.model.task_presets import PRESETS
 from dagaug.training import losses
 from dagaug.training.modes import ReferenceMode

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from dagaug.compute.tensors import to_pixels, to_tensor
 from dagaug.data.image_files import decode
-from dagaug.data.patches import Framing
+from dagaug.data.object_patches import Framing
 from dagaug.data.square_crops import cut, region_of
 from dagaug.model.trained_model import TrainedModel
 from dagaug.runtime.errors import (
@@ -30,7 +30,7 @@ from dagaug.runtime.errors import (
     StoreError,
     UsageError,
 )
-from dagaug.runtime.execution import Execution
+from dagaug.runtime.execution_settings import Execution
 from dagaug.runtime.files import locked
 from dagaug.runtime.signals import Interrupted
 from dagaug.translate.folder import MANIFEST, translate

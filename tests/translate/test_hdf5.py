@@ -20,7 +20,7 @@ from dagaug.hdf5.torch_dataset import AugmentedDataset
 from dagaug.hdf5.verify import verify
 from dagaug.model.trained_model import TrainedModel
 from dagaug.runtime.errors import CheckpointError, DataError, ImageError, OutputExistsError, UsageError
-from dagaug.runtime.execution import Execution
+from dagaug.runtime.execution_settings import Execution
 from dagaug.runtime.signals import Interrupted
 from dagaug.translate.folder import translate
 from dagaug.translate.hdf5 import translate_to_file

@@ -1,0 +1,111 @@
+"""Loading of many image files as square patches; unreadable files are skipped and listed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int64, UInt8
+
+from dagaug.data.dataset_records import Box
+from dagaug.data.image_files import WHITE, Skipped, decode
+from dagaug.data.square_crops import Fit, Region, cut, region_of
+from dagaug.runtime.errors import DataError, ImageError, UsageError
+from dagaug.runtime.execution_settings import Execution
+from dagaug.runtime.prefetch import map_ahead
+
+__all__ = ["Loaded", "load"]
+
+_NAMED_SKIPS = 10  # printed one by one; the others are only counted
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """The patches of the files that could be read.
+
+    Attributes:
+        images: RGB patches, in the order of the paths.
+        kept: the index of each patch's path in the list of paths.
+        regions: the region of each patch in its whole image.
+        sizes: height and width of each whole image, upright, in pixels.
+        skipped: the files that could not be read.
+    """
+
+    images: UInt8[np.ndarray, "N S S 3"]
+    kept: Int64[np.ndarray, " N"]
+    regions: tuple[Region, ...]
+    sizes: tuple[tuple[int, int], ...]
+    skipped: tuple[Skipped, ...]
+
+
+def load(
+    paths: Sequence[Path],
+    *,
+    size: int,
+    boxes: Sequence[Box | None] | None = None,
+    margin: float = 0.15,
+    fit: Fit = "letterbox",
+    background: tuple[int, int, int] = WHITE,
+    execution: Execution = Execution(),
+) -> Loaded:
+    """Decode image files in threads, crop each to its region, and resize it.
+
+    Args:
+        paths: the files.
+        size: side of the patches, in pixels.
+        boxes: the bounding box of the object, or None, for each path; see :func:`region_of`.
+        margin: space around boxes, as a fraction of their larger side.
+        fit: how images without a box become square.
+        background: RGB colour behind transparent pixels.
+        execution: its progress counts the images, and prints the reasons of skipped ones.
+
+    Raises:
+        ImageError: with ``execution.strict``, a file cannot be read.
+        DataError: none of the files can be read.
+        UsageError: ``size`` is below 1.
+    """
+    if size < 1:
+        raise UsageError("give at least 1", option="size", value=size)
+    if boxes is not None and len(boxes) != len(paths):
+        raise ValueError(f"{len(boxes)} boxes for {len(paths)} paths; give one, or None, for each")
+
+    def read(row: int) -> tuple[UInt8[np.ndarray, "S S 3"], Region, tuple[int, int]] | ImageError:
+        try:
+            image = decode(paths[row], background=background)
+        except ImageError as error:
+            return error
+        box = None if boxes is None else boxes[row]
+        region = region_of(*image.shape[:2], box=box, margin=margin, fit=fit)
+        return cut(image, region, size), region, (image.shape[0], image.shape[1])
+
+    images = np.empty((len(paths), size, size, 3), np.uint8)
+    kept: list[int] = []
+    regions: list[Region] = []
+    sizes: list[tuple[int, int]] = []
+    skipped: list[Skipped] = []
+    threads, progress = execution.threads, execution.progress
+    with ThreadPoolExecutor(threads) as pool, progress.task("Reading", len(paths), "images") as task:
+        rows = range(len(paths))
+        with closing(map_ahead(read, rows, pool, ahead=4 * threads)) as results:
+            for row, result in zip(rows, results, strict=True):
+                if isinstance(result, ImageError):
+                    if execution.strict:
+                        raise result
+                    skipped.append(Skipped(result.path, result.reason))
+                    if len(skipped) <= _NAMED_SKIPS:
+                        progress.say(f"{result}; skipped, {len(skipped)} of {len(paths)} so far")
+                else:
+                    images[len(kept)], region, whole = result
+                    kept.append(row)
+                    regions.append(region)
+                    sizes.append(whole)
+                task.advance()
+    if len(skipped) > _NAMED_SKIPS:
+        progress.say(f"{len(skipped)} of {len(paths)} images skipped; the first {_NAMED_SKIPS} are named above")
+    if skipped and not kept:
+        raise DataError(f"none of {len(paths)} images can be read; the first: {paths[0]}: {skipped[0].reason}")
+    return Loaded(images[: len(kept)], np.array(kept, np.int64), tuple(regions), tuple(sizes), tuple(skipped))

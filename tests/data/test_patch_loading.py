@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from making_images import RGB, encoded
+
+from dagaug.data.patch_loading import load
+from dagaug.data.square_crops import Region, cut
+from dagaug.runtime.errors import DataError, ImageError
+from dagaug.runtime.execution_settings import Execution
+
+
+class Listener:
+    """Records lines and counted images."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.advanced = 0
+
+    @contextmanager
+    def task(self, name: str, total: int, unit: str):
+        yield self
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        self.advanced += count
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+
+def folder_of(tmp_path: Path, count: int) -> list[Path]:
+    paths = [tmp_path / f"{number:03}.png" for number in range(count)]
+    for number, path in enumerate(paths):
+        path.write_bytes(encoded(np.full((9 + number % 3, 8, 3), number, np.uint8), "PNG"))
+    return paths
+
+
+@pytest.mark.parametrize("workers", [1, 3, None])
+def test_load_keeps_the_order_and_skips_what_cannot_be_read(tmp_path: Path, workers: int | None) -> None:
+    paths = folder_of(tmp_path, 40)
+    paths[7].write_bytes(encoded(RGB, "JPEG")[:-50])
+    paths[20].unlink()
+    listener = Listener()
+    loaded = load(paths, size=6, execution=Execution(workers=workers, progress=listener))
+    assert loaded.kept.tolist() == [row for row in range(40) if row not in (7, 20)]
+    assert (loaded.images[:, 2, 2, 0] == loaded.kept).all()
+    assert loaded.images.shape == (38, 6, 6, 3)
+    assert [skip.path for skip in loaded.skipped] == [paths[7], paths[20]]
+    assert listener.lines == [
+        f"{paths[7]}: not a readable image (truncated JPEG); skipped, 1 of 40 so far",
+        f"{paths[20]}: no such file; skipped, 2 of 40 so far",
+    ]
+    assert listener.advanced == 40
+
+
+def test_load_cuts_to_boxes(tmp_path: Path) -> None:
+    path = tmp_path / "x.png"
+    path.write_bytes(encoded(RGB, "PNG"))
+    loaded = load([path, path], size=10, boxes=[(4.0, 6.0, 10.0, 10.0), None], margin=0.0, fit="crop")
+    assert (loaded.images[0] == RGB[6:16, 4:14]).all()
+    assert (loaded.images[1] == cut(RGB, Region(5.0, 0.0, 30.0), 10)).all()
+
+
+def test_strict_load_raises_the_first_unreadable_file(tmp_path: Path) -> None:
+    paths = folder_of(tmp_path, 30)
+    for row in (12, 5):
+        paths[row].write_bytes(b"")
+    with pytest.raises(ImageError, match=r"005\.png"):
+        load(paths, size=4, execution=Execution(strict=True))
+
+
+def test_load_of_only_unreadable_files_is_an_error_and_names_ten(tmp_path: Path) -> None:
+    listener = Listener()
+    with pytest.raises(DataError, match=r"none of 12 images can be read.*0\.png: no such file"):
+        load([tmp_path / f"{row}.png" for row in range(12)], size=4, execution=Execution(progress=listener))
+    assert len(listener.lines) == 11
+
+
+def test_load_of_nothing_is_empty() -> None:
+    assert load([], size=4).images.shape == (0, 4, 4, 3)
