@@ -1,4 +1,4 @@
-"""F of ``reference`` mode on a frozen pretrained encoder: keys, f_loc, the flow's refinement and G are trained.
+"""F of ``reference`` mode on a frozen pretrained encoder: keys, f_loc and G are trained.
 
 E of the paper (Sec. 3.1) is a frozen network. A small head turns its features into keys that identify places on the
 object. It starts from their principal components, the keys of the model without training
@@ -19,18 +19,15 @@ from torch.nn import functional as F
 
 from dagaug.classifiers.frozen_feature_maps import FeatureExtractor
 from dagaug.model.correspondence import enlarge_flow
-from dagaug.model.known_warps import identity_grid, sample
+from dagaug.model.known_warps import sample
 from dagaug.model.mode_translators import Morph
 from dagaug.model.networks import (
     Encoder,
     Generator,
     Localisation,
-    Residual,
     attention_masks,
-    conv_block,
     resize,
     stacked,
-    upsample,
 )
 from dagaug.model.task_presets import AttentionSettings
 from dagaug.model.training_free import (
@@ -48,13 +45,11 @@ __all__ = [
     "FeatureEncoder",
     "FeatureMorpher",
     "FeatureTranslator",
-    "FlowRefinement",
     "KeyHead",
     "mirror_where",
 ]
 
 _KEY_SCALE = 10.0  # of the keys before f_loc: unit vectors make the heat map too flat
-_MAX_MASK_CHANGE = 1.0  # log odds, as in dagaug.model.mode_translators
 _OWN_PIXELS_AT_START = 1.5  # log odds of the own pixels before the training; with more, colours learn slowly
 
 
@@ -191,28 +186,6 @@ class FeatureEncoder(FrozenEncoder):
         return FeatureAppearance(images, spread, half, quarter, vectors)
 
 
-class FlowRefinement(nn.Module):
-    """Adds up to ±``reach`` to a flow on the grid; the result has twice the grid's side. It starts at zero.
-
-    It reads the flow, keys and objects of both images at corresponding places, and how much the flow folds.
-    """
-
-    def __init__(self, keys: int, width: int = 48, reach: float = 0.12) -> None:
-        super().__init__()
-        self.reach = reach
-        self.body = nn.Sequential(conv_block(2 * keys + 6, width), Residual(width))
-        last = nn.Conv2d(width // 2, 2, 3, padding=1)
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)  # type: ignore[arg-type]
-        self.to_twice = nn.Sequential(conv_block(width, width // 2), last)
-
-    def forward(self, flow: Float[Tensor, "B g g 2"], inputs: Float[Tensor, "B C g g"]) -> Float[Tensor, "B G G 2"]:
-        """The refined flow."""
-        side = flow.shape[1]
-        delta = self.reach * torch.tanh(self.to_twice(upsample(self.body(inputs))).float())
-        return enlarge_flow(flow.flatten(1, 2), 2 * side) + delta.permute(0, 2, 3, 1)
-
-
 def _fold(flow: Float[Tensor, "B g g 2"]) -> Float[Tensor, "B 1 g g"]:
     """Log of the area that a cell's content had in the source, over the cell's; folds count as tiny."""
     side = flow.shape[1]
@@ -236,47 +209,21 @@ class FeatureMorpher(nn.Module):
     def __init__(self, keys: int, *, width: int = 32, instance_channels: int = 32, own_pixels: float = 0.0) -> None:
         super().__init__()
         self.own_pixels = own_pixels
-        self.refinement = FlowRefinement(keys)
         self.instance = nn.Linear(2 * width + keys, instance_channels)
         self.generator = Generator(
-            2 * width + keys + instance_channels + 4, half_skip=width + 1, full_skip=3 + 2, outputs=5
+            2 * width + keys + instance_channels + 4, half_skip=width + 1, full_skip=3 + 2, outputs=4
         )
         last = self.generator.last
         assert last.bias is not None
-        with torch.no_grad():  # the carried pixels and the reference's outline at the start
+        with torch.no_grad():  # mostly the carried pixels at the start
             last.weight[3:].zero_()
-            last.bias.copy_(torch.tensor([0.0, 0.0, 0.0, _OWN_PIXELS_AT_START, 0.0]))
-
-    def refine(
-        self,
-        flow: Float[Tensor, "B n 2"],
-        similarity: Float[Tensor, "B n"],
-        source_keys: Float[Tensor, "B K g g"],
-        source_object: Float[Tensor, "B 1 H W"],
-        reference_keys: Float[Tensor, "B K g g"],
-        reference_object: Float[Tensor, "B 1 H W"],
-    ) -> tuple[Float[Tensor, "B G G 2"], Float[Tensor, "B 3 g g"]]:
-        """The refined flow at twice the grid's side; and at each cell its fold, similarity, and the source's object."""
-        side = reference_keys.shape[-1]
-        coarse = flow.unflatten(1, (side, side))
-        here = identity_grid(side, flow.device)
-        carried_object = sample(resize(source_object, side), coarse)
-        trust = torch.cat([_fold(coarse), similarity.view(-1, 1, side, side), carried_object], 1)
-        inputs = stacked(
-            (coarse - here).permute(0, 3, 1, 2),
-            sample(source_keys, coarse),
-            reference_keys,
-            trust,
-            resize(reference_object, side),
-        )
-        return self.refinement(coarse, inputs), trust
+            last.bias.copy_(torch.tensor([0.0, 0.0, 0.0, _OWN_PIXELS_AT_START]))
 
     def forward(
         self,
         appearance: FeatureAppearance,
         flow: Float[Tensor, "B n 2"],
         similarity: Float[Tensor, "B n"],
-        source_keys: Float[Tensor, "B K g g"],
         source_object: Float[Tensor, "B 1 H W"],
         reference_keys: Float[Tensor, "B K g g"],
         reference_object: Float[Tensor, "B 1 H W"],
@@ -288,12 +235,15 @@ class FeatureMorpher(nn.Module):
             appearance: of the sources.
             flow: where in the source each cell of the reference is found.
             similarity: of each cell with its best match, a cosine.
-            source_keys, source_object, reference_keys, reference_object: parts of the structures.
+            source_object, reference_keys, reference_object: parts of the structures.
             reference_masks: masks of the reference's attended regions.
         """
-        size = appearance.image.shape[-1]
-        fine, trust = self.refine(flow, similarity, source_keys, source_object, reference_keys, reference_object)
-        grids = {side: _at(fine, side) for side in (size, size // 2, size // 4)}
+        size, cells = appearance.image.shape[-1], reference_keys.shape[-1]
+        coarse = flow.unflatten(1, (cells, cells))
+        trust = torch.cat(
+            [_fold(coarse), similarity.view(-1, 1, cells, cells), sample(resize(source_object, cells), coarse)], 1
+        )
+        grids = {side: enlarge_flow(flow, side) for side in (size, size // 2, size // 4)}
         pixels = sample(appearance.spread, grids[size], mode="bicubic").clamp(-1, 1)
         place = reference_masks / (reference_masks.sum(1, keepdim=True) + 0.1)
         painted = torch.einsum("bnhw,bnc->bchw", place, self.instance(appearance.vectors).float())
@@ -309,15 +259,8 @@ class FeatureMorpher(nn.Module):
         )
         blend = self.own_pixels + (1 - self.own_pixels) * drawn[:, 3:4].sigmoid()
         colour = blend * pixels + (1 - blend) * drawn[:, :3].tanh()
-        prior = torch.logit(reference_object.clamp(0.02, 0.98))
-        change = _MAX_MASK_CHANGE * torch.tanh(drawn[:, 4:5] / _MAX_MASK_CHANGE)
         nothing = flow.new_zeros(len(flow), 1, 1)
-        return Morph(colour, (prior + change).sigmoid(), grids[size // 2], nothing, blend)
-
-
-def _at(flow: Float[Tensor, "B G G 2"], size: int) -> Float[Tensor, "B {size} {size} 2"]:
-    """A flow at another resolution, extrapolated at its border."""
-    return flow if flow.shape[1] == size else enlarge_flow(flow.flatten(1, 2), size)
+        return Morph(colour, reference_object, grids[size // 2], nothing, blend)
 
 
 class FeatureTranslator(FrozenTranslator):
@@ -346,7 +289,6 @@ class FeatureTranslator(FrozenTranslator):
         self, appearance: FeatureAppearance, source: FrozenStructure, reference: FrozenStructure
     ) -> Morph:
         flow, mirrored, scores = match(source, reference)
-        keys = torch.where(mirrored[:, None, None, None], source.mirrored, source.keys)
         oriented = FeatureAppearance(
             mirror_where(mirrored, appearance.image),
             mirror_where(mirrored, appearance.spread),
@@ -359,7 +301,6 @@ class FeatureTranslator(FrozenTranslator):
             oriented,
             flow,
             scores.amax(2),
-            keys.float(),
             mirror_where(mirrored, source.object.float()),
             reference.keys.float(),
             reference.object.float(),

@@ -2,7 +2,7 @@
 
 The phase ``structure`` trains the keys and f_loc. Exact pairs have a true correspondence; other pairs take the one that
 the frozen features give as their label, if enough of it is mutual. Later phases leave keys and regions as they are and
-train the flow's refinement, the stem, G and d.
+train the stem, G and d.
 """
 
 from __future__ import annotations
@@ -121,7 +121,6 @@ class FeatureObjective(nn.Module):
             appearance,
             flow,
             similarity,
-            source_keys,
             batch.source_mask[wanted],
             reference_keys,
             batch.reference_mask[wanted],
@@ -130,12 +129,9 @@ class FeatureObjective(nn.Module):
 
     def _known_terms(self, batch: FeatureBatch, morph: Morph, result: Tensor) -> dict[str, Tensor]:
         """Terms of class and exact pairs, whose results are known."""
-        exact, of_class, known, made = batch.exact, batch.of_class, batch.known, batch.exact_pairs
+        exact, of_class, known = batch.exact, batch.of_class, batch.known
         truth, mask = batch.reference, batch.reference_mask
-        terms = {
-            "flow": losses.flow_loss(morph.flow[exact], made.grid, made.seen),
-            "mask": losses.object_loss(torch.logit(morph.mask[known], eps=1e-4), mask[known]),
-        }
+        terms: dict[str, Tensor] = {}
         if "sym" not in self.without:
             terms["symmetry"] = losses.symmetry_loss(truth[exact], morph.object[exact], mask[exact])
             if batch.class_count:
@@ -208,5 +204,5 @@ class FeatureObjective(nn.Module):
             painted = spread_objects(translated, mask)
         spread = translated * inside + painted * (1 - inside)  # gradients flow through the object
         appearance = dae.read_appearance(translated, spread, mask, there, centres)
-        back = self.translator.morpher(appearance, flow, scores.amax(2), there, mask, source_keys, source_mask, masks)
+        back = self.translator.morpher(appearance, flow, scores.amax(2), mask, source_keys, source_mask, masks)
         return losses.symmetry_loss(batch.source[cross], back.object, source_mask)
