@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -29,11 +29,14 @@ from dagaug.runtime.errors import UsageError
 from dagaug.runtime.execution_settings import Execution
 
 if TYPE_CHECKING:
-    from dagaug.data.dataset_records import Domains
+    from dagaug.data.dataset_records import Dataset, Domains
     from dagaug.training.modes import Snapshot
     from dagaug.training.train import Trained
 
 __all__ = ["train", "write_snapshot"]
+
+
+_FLOW_IMAGES, _FLOW_PAIRS = 40, 60  # that the flow is measured on after a training
 
 
 def write_snapshot(run: Path, step: int, snapshot: "Snapshot") -> None:
@@ -235,7 +238,6 @@ def train(
 ) -> None:
     """Train DA-GAN on a folder of labelled images. The same command again resumes a stopped run."""
     from dagaug.cli.terminal import Terminal
-    from dagaug.data.dataset_records import Dataset
     from dagaug.data.domains_layout import read_domains
     from dagaug.data.layouts import read_dataset
     from dagaug.data.object_patches import Framing
@@ -287,6 +289,7 @@ def train(
         adversarial=adversarial,
         own_pixels=own_pixels,
     ).resolved()
+    execution = Execution(device, workers, strict, terminal)
     done = train(
         options,
         source,
@@ -295,10 +298,40 @@ def train(
         precision=precision,
         overwrite=overwrite,
         watch=write_snapshot,
-        execution=Execution(device, workers, strict, terminal),
+        execution=execution,
     )
     following = f"dagaug augment {data} --refs 10" if options.mode == "reference" else "dagaug translate FOLDER"
-    terminal.result(asdict(done), _result_lines(done), next_step=following)
+    lines = _result_lines(done)
+    if options.mode == "reference" and not done.already:
+        lines += _flow_lines(done.run, cast("Dataset", source).subset(per_class), execution)
+    terminal.result(asdict(done), lines, next_step=following)
+
+
+def _flow_lines(run: Path, dataset: "Dataset", execution: Execution) -> list[str]:
+    """Measure the flow on some training images, if they have annotated parts, and draw it into ``flow.png``."""
+    from dataclasses import replace
+
+    import cv2
+
+    from dagaug.metrics.flow_pck import find_parts
+    from dagaug.model.trained_model import load_model
+    from dagaug.report.part_points import draw_found_parts
+    from dagaug.runtime.errors import DataError
+
+    annotated = [sample for sample in dataset.train if sample.parts]
+    few = annotated[:: max(1, len(annotated) // _FLOW_IMAGES)]
+    try:
+        found = find_parts(
+            load_model(run), replace(dataset, samples=tuple(few)), split="train", pairs=_FLOW_PAIRS, execution=execution
+        )
+    except DataError:  # too few annotated parts
+        return []
+    cv2.imwrite(str(run / "flow.png"), draw_found_parts(found)[..., ::-1])
+    share, in_place = (100 * (found.distances(in_place=stays) <= 0.1).mean() for stays in (False, True))
+    return [
+        f"Flow: {share:.0f}% of the annotated parts are found within a tenth of the box (PCK@0.1; without a flow "
+        f"{in_place:.0f}%) on {len(found.pairs)} pairs of training images: {run / 'flow.png'}"
+    ]
 
 
 def _result_lines(done: "Trained") -> list[str]:

@@ -22,7 +22,7 @@ from dagaug.runtime.errors import DataError, UsageError
 from dagaug.runtime.execution_settings import Execution
 from dagaug.runtime.progress import Progress
 
-__all__ = ["FlowPck", "measure_flow", "part_positions"]
+__all__ = ["FlowPck", "FoundParts", "find_parts", "measure_flow", "part_positions"]
 
 _LEAST_PARTS = 3  # common visible parts of a pair
 _BATCH = 8
@@ -69,6 +69,71 @@ def part_positions(patches: Patches) -> tuple[Float32[np.ndarray, "N P 2"], Bool
     return positions, visible & (positions >= 0).all(-1) & (positions < 1).all(-1)
 
 
+@dataclass(frozen=True)
+class FoundParts:
+    """Where a model's flow finds the references' parts in the sources.
+
+    Attributes:
+        patches: the images.
+        pairs: rows of the sources and of the references.
+        positions, visible: as :func:`part_positions` gives them.
+        ends: where in the source of a pair each part of its reference is found, x and y in [0, 1].
+    """
+
+    patches: Patches
+    pairs: Int64[np.ndarray, "M 2"]
+    positions: Float32[np.ndarray, "N P 2"]
+    visible: Bool[np.ndarray, "N P"]
+    ends: Float32[np.ndarray, "M P 2"]
+
+    @property
+    def common(self) -> Bool[np.ndarray, "M P"]:
+        """Parts that both images of a pair show."""
+        return self.visible[self.pairs[:, 0]] & self.visible[self.pairs[:, 1]]
+
+    def distances(self, *, in_place: bool = False) -> Float[np.ndarray, " K"]:
+        """Distance of each common part from the truth, over the larger side of the source's box.
+
+        Args:
+            in_place: of a flow that leaves every part where it is in the reference.
+        """
+        sides = np.array([max(box[2:]) if box is not None else 1.0 for box in self.patches.boxes()])
+        source, reference = self.pairs.T
+        ends = self.positions[reference] if in_place else self.ends
+        away = np.linalg.norm(ends - self.positions[source], axis=-1) / sides[source, None]
+        return away[self.common]
+
+
+def find_parts(
+    model: TrainedModel,
+    dataset: Dataset,
+    *,
+    split: Split = "test",
+    pairs: int = 300,
+    seed: int = 0,
+    execution: Execution = Execution(),
+) -> FoundParts:
+    """Let the flow of random pairs of images of any classes carry their part points; see :func:`measure_flow`."""
+    if model.card.mode != "reference":
+        raise UsageError(f"{model.path}: does not morph poses, so it has no flow to measure")
+    samples = [sample for sample in dataset.samples if sample.split == split and sample.parts]
+    if len(samples) < 2:
+        raise DataError(f"{dataset.root}: has no part points (parts/part_locs.txt) in its {split} images")
+    patches = read_patches(dataset, samples, model.card.framing, masks=True, execution=execution)
+    positions, visible = part_positions(patches)
+    chosen = _draw_pairs(visible, pairs, seed)
+    if not len(chosen):
+        raise DataError(f"{dataset.root}: no two {split} images have {_LEAST_PARTS} visible parts in common")
+    device = pick_device(execution.device)
+    ends = []
+    with execution.progress.task("Measuring the flow", len(chosen), "pairs") as task:
+        for first in range(0, len(chosen), _BATCH):
+            part = chosen[first : first + _BATCH]
+            ends.append(_carried_parts(model, patches, part, positions, device))
+            task.advance(len(part))
+    return FoundParts(patches, chosen, positions, visible, np.concatenate(ends))
+
+
 def measure_flow(
     model: TrainedModel,
     dataset: Dataset,
@@ -92,41 +157,20 @@ def measure_flow(
         UsageError: the model does not morph poses.
         DataError: the data have no part points, or no pair has enough of them in common.
     """
-    if model.card.mode != "reference":
-        raise UsageError(f"{model.path}: does not morph poses, so it has no flow to measure")
-    device, progress = pick_device(execution.device), execution.progress
-    samples = [sample for sample in dataset.samples if sample.split == split and sample.parts]
-    if len(samples) < 2:
-        raise DataError(f"{dataset.root}: has no part points (parts/part_locs.txt) in its {split} images")
-    patches = read_patches(dataset, samples, model.card.framing, masks=True, execution=execution)
-    positions, visible = part_positions(patches)
-    chosen = _draw_pairs(visible, pairs, seed)
-    if not len(chosen):
-        raise DataError(f"{dataset.root}: no two {split} images have {_LEAST_PARTS} visible parts in common")
-    scales = np.array([max(box[2:]) if box is not None else 1.0 for box in patches.boxes()])
-    distances: list[np.ndarray] = []
-    stay: list[np.ndarray] = []
-    with progress.task("Measuring the flow", len(chosen), "pairs") as task:
-        for first in range(0, len(chosen), _BATCH):
-            part = chosen[first : first + _BATCH]
-            found = _carried_parts(model, patches, part, positions, device)
-            for (source, reference), ends in zip(part, found, strict=True):
-                both = visible[source] & visible[reference]
-                truth = positions[source, both]
-                distances.append(np.linalg.norm(ends[both] - truth, axis=-1) / scales[source])
-                stay.append(np.linalg.norm(positions[reference, both] - truth, axis=-1) / scales[source])
-            task.advance(len(part))
-    all_distances = np.concatenate(distances)
-    inside, area = _measure_masks(model, patches, positions, visible, device, progress)
+    found = find_parts(model, dataset, split=split, pairs=pairs, seed=seed, execution=execution)
+    distances = found.distances()
+    inside, area = _measure_masks(
+        model, found.patches, found.positions, found.visible, pick_device(execution.device), execution.progress
+    )
     return FlowPck(
-        pck=float((all_distances <= 0.1).mean()),
-        pck_fine=float((all_distances <= 0.05).mean()),
-        in_place=float((np.concatenate(stay) <= 0.1).mean()),
+        pck=float((distances <= 0.1).mean()),
+        pck_fine=float((distances <= 0.05).mean()),
+        in_place=float((found.distances(in_place=True) <= 0.1).mean()),
         inside=inside,
         area=area,
-        pairs=len(chosen),
-        parts=len(all_distances),
-        images=len(patches.samples),
+        pairs=len(found.pairs),
+        parts=len(distances),
+        images=len(found.patches.samples),
         split=split,
     )
 

@@ -90,3 +90,12 @@ def test_the_command_takes_masks_for_parts_only(
     refused = dagaug("metrics", birds_run, "--masks", folder)
     assert refused.code == 2
     assert refused.err.strip().endswith("used only for annotated parts; try --parts")
+
+
+def test_a_training_ends_with_the_measure_of_its_flow_and_a_picture(birds_folder: Path, tmp_path: Path) -> None:
+    done = dagaug(
+        "train", birds_folder, "--steps", 3, "--batch-size", 4, "--size", 32, "--out", tmp_path / "run", "--device", "cpu"
+    )  # fmt: skip
+    assert done.code == 0
+    assert "of the annotated parts are found within a tenth of the box" in " ".join(done.out.split())
+    assert (tmp_path / "run" / "flow.png").stat().st_size > 1000
