@@ -14,7 +14,7 @@ from dagaug.compute.devices import pick_device
 from dagaug.data.layouts import read_dataset
 from dagaug.model.trained_model import JUDGES_FILE, load_model
 from dagaug.report.data_cloud import make_data_cloud
-from dagaug.report.region_positions import find_attention
+from dagaug.report.regions_in_pixels import find_attention
 from dagaug.report.write import sheet_of_store, write_report
 from dagaug.runtime.execution_settings import Execution
 from dagaug.score.experiment import score

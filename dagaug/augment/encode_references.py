@@ -19,7 +19,7 @@ from dagaug.augment.morph_plan import ORIENTATION_OF, ORIENTATIONS, MorphPlan
 from dagaug.compute.devices import autocast, split_to_fit
 from dagaug.compute.tensors import to_tensor
 from dagaug.data.grabcut_and_inpainting import PatchBox, fill_background
-from dagaug.data.masks import PatchMask
+from dagaug.data.mask_files import PatchMask
 from dagaug.model.given_masks import with_given_masks, with_masks
 from dagaug.model.networks import join_batches
 from dagaug.model.training_free import PoseStructure, PoseTranslator

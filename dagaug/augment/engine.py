@@ -30,7 +30,7 @@ from dagaug.classifiers.cross_fit import CrossFitted
 from dagaug.compute.devices import autocast, batch_size_for, split_to_fit
 from dagaug.compute.tensors import to_bytes, to_tensor
 from dagaug.data.grabcut_and_inpainting import PatchBox, cut_out
-from dagaug.data.masks import PatchMask
+from dagaug.data.mask_files import PatchMask
 from dagaug.model.mode_translators import composite
 from dagaug.model.networks import join_batches
 from dagaug.model.training_free import (

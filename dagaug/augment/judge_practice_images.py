@@ -16,7 +16,7 @@ from dagaug.classifiers.cross_fit import SyntheticImages
 from dagaug.compute.devices import autocast, pick_device
 from dagaug.compute.tensors import scale_pixels, to_tensor
 from dagaug.data.grabcut_and_inpainting import PatchBox, cut_out, fill_background
-from dagaug.data.masks import PatchMask
+from dagaug.data.mask_files import PatchMask
 from dagaug.model.given_masks import with_given_masks
 from dagaug.model.known_warps import random_warp, sample
 from dagaug.model.mode_translators import as_sharp_as

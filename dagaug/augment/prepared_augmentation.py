@@ -23,7 +23,7 @@ from dagaug.augment.selection import VERDICTS, check_bounds
 from dagaug.classifiers.cross_fit import CrossFitted
 from dagaug.compute.devices import pick_device
 from dagaug.data.dataset_records import Dataset, Sample
-from dagaug.data.masks import hash_masks
+from dagaug.data.mask_files import hash_masks
 from dagaug.data.object_patches import Patches, read_patches
 from dagaug.hdf5.schema import Header
 from dagaug.model.mode_translators import ReferenceTranslator

@@ -71,9 +71,9 @@ def with_masks(dataset: Dataset, folder: Path | None, say: Callable[[str], None]
     """The data set with the masks in a folder, or with its own ones; says in one line where they are, if there are any.
 
     Raises:
-        UsageError, DataError: see :func:`dagaug.data.masks.find_masks`.
+        UsageError, DataError: see :func:`dagaug.data.mask_files.find_masks`.
     """
-    from dagaug.data.masks import find_masks
+    from dagaug.data.mask_files import find_masks
 
     if folder is not None:
         dataset = find_masks(dataset, folder)

@@ -205,7 +205,7 @@ def score(
     from dagaug.cli.result_text import score_lines, score_table
     from dagaug.cli.terminal import Terminal
     from dagaug.compute.devices import pick_device, pick_devices
-    from dagaug.data.masks import find_masks
+    from dagaug.data.mask_files import find_masks
     from dagaug.hdf5.reader import Store
     from dagaug.runtime.files import write_atomically
     from dagaug.score.experiment import score

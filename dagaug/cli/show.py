@@ -119,7 +119,7 @@ def _inputs_of(store: Path, data: Path | None, terminal: "Terminal") -> _Inputs:
 def _show_page(store: Path, out: Path | None, data: Path | None, rows: int, seed: int, terminal: "Terminal") -> None:
     from dagaug.compute.devices import pick_device
     from dagaug.report.data_cloud import make_data_cloud
-    from dagaug.report.region_positions import find_attention
+    from dagaug.report.regions_in_pixels import find_attention
     from dagaug.report.write import sheet_of_store, write_report
 
     inputs, device = _inputs_of(store, data, terminal), pick_device("auto")

@@ -242,7 +242,7 @@ def train(
     from dagaug.data.layouts import read_dataset
     from dagaug.data.object_patches import Framing
     from dagaug.model.task_presets import PRESETS
-    from dagaug.training.defaults import suit_data
+    from dagaug.training.data_dependent_defaults import suit_data
     from dagaug.training.options import TrainOptions
     from dagaug.training.train import train
 

@@ -43,7 +43,7 @@ class Sample:
         box: bounding box of the object, or None.
         parts: visible key points as (number, x, y), in pixels of the upright image.
         captions: sentences about the image.
-        mask: the file of the object's mask, or None; see :mod:`dagaug.data.masks`.
+        mask: the file of the object's mask, or None; see :mod:`dagaug.data.mask_files`.
     """
 
     path: Path

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from dagaug.data.dataset_records import Dataset, Sample
 from dagaug.data.grabcut_and_inpainting import PatchBox
 from dagaug.data.image_files import Skipped
-from dagaug.data.masks import PatchMask, WrongMask, read_masks
+from dagaug.data.mask_files import PatchMask, WrongMask, read_masks
 from dagaug.data.patch_loading import load
 from dagaug.data.square_crops import Region
 from dagaug.runtime.errors import DataError, ImageError, UsageError

@@ -3,8 +3,8 @@
 :mod:`dagaug.exchange.format_writers` lists which tools read which format. JPEG and PNG images are written byte for
 byte, raw images as PNG with the same pixels, each after a check of its hash. Class names and file names are not
 trusted: exported files get unique names that are safe on every file system; the original names stand in the tables.
-The file ``.dagaug-export`` (:mod:`dagaug.exchange.manifest`) has all other content of the HDF5 file, so that ``dagaug
-import`` can restore it. The folder is written under a hidden name beside OUT and renamed when it is complete.
+The file ``.dagaug-export`` (:mod:`dagaug.exchange.non_image_content`) has all other content of the HDF5 file, so that
+``dagaug import`` can restore it. The folder is written under a hidden name beside OUT and renamed when it is complete.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from dagaug.exchange.format_writers import (
     FormatWriter,
     ImageLocation,
 )
-from dagaug.exchange.manifest import MANIFEST, select_images, write_manifest
+from dagaug.exchange.non_image_content import MANIFEST, select_images, write_manifest
 from dagaug.hdf5.reader import Store
 from dagaug.hdf5.schema import ATTRIBUTES, SCHEMA
 from dagaug.runtime.errors import DataError, OutputExistsError, StoreError, UsageError

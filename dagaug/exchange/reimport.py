@@ -18,7 +18,7 @@ from jaxtyping import Bool, Int64, UInt8
 
 from dagaug.data.image_files import decode_bytes
 from dagaug.data.safe_paths import SafePaths
-from dagaug.exchange.manifest import MANIFEST, Manifest, read_manifest, select_images
+from dagaug.exchange.non_image_content import MANIFEST, Manifest, read_manifest, select_images
 from dagaug.hdf5.raw_dataset_bytes import ByteReader, ByteWriter, create_file
 from dagaug.hdf5.reader import Store
 from dagaug.hdf5.schema import ATTRIBUTES, FORMAT, MAX_PIXELS, SCHEMA, VERSION, digest

@@ -14,9 +14,9 @@ from dagaug.compute.devices import pick_device
 from dagaug.compute.tensors import to_tensor
 from dagaug.data.dataset_records import Dataset
 from dagaug.data.object_patches import Patches, read_patches
-from dagaug.metrics import measures
+from dagaug.metrics import measure_formulas as measures
 from dagaug.metrics.inputs import batches_of
-from dagaug.model.feature_translator import FeatureEncoder
+from dagaug.model.frozen_encoder_translator import FeatureEncoder
 from dagaug.model.networks import DeepAttentionEncoder
 from dagaug.model.trained_model import TrainedModel, load_model
 from dagaug.runtime.errors import CheckpointError

@@ -3,7 +3,7 @@
 Synthetic images are compared with the real test images and with the real training images. The real training images are
 also compared with the test images: what real images reach is the reference for all numbers. A classifier trained on the
 real training images judges recognisability, as in the paper, where one is fine-tuned. Its features are used unless
-another network is named. The measures are in :mod:`dagaug.metrics.measures`.
+another network is named. The measures are in :mod:`dagaug.metrics.measure_formulas`.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from dagaug.compute.tensors import to_tensor
 from dagaug.data.dataset_records import Dataset
 from dagaug.data.object_patches import Patches, read_patches
 from dagaug.hdf5.reader import Store
-from dagaug.metrics import measures
+from dagaug.metrics import measure_formulas as measures
 from dagaug.metrics.attended_region_pck import KeypointAccuracy, keypoint_accuracy, model_of_file
 from dagaug.metrics.inputs import BATCH, batches_of, check_fits, framing_of, stored_images, train_judge
 from dagaug.metrics.lpips import FILES, Lpips, find_weights
-from dagaug.metrics.measures import MeanStd
+from dagaug.metrics.measure_formulas import MeanStd
 from dagaug.runtime.errors import DataError, MissingExtraError, UsageError
 from dagaug.runtime.execution_settings import Execution
 from dagaug.runtime.progress import Progress

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dagaug.data.masks import PatchMask
+from dagaug.data.mask_files import PatchMask
 from dagaug.model.training_free import PoseStructure
 
 __all__ = ["with_given_masks", "with_masks"]

@@ -12,7 +12,7 @@ from torch import Tensor
 from dagaug.classifiers.frozen_feature_maps import FeatureExtractor, build_extractor
 from dagaug.data.object_patches import Framing
 from dagaug.model import checkpoint
-from dagaug.model.feature_translator import FeatureTranslator
+from dagaug.model.frozen_encoder_translator import FeatureTranslator
 from dagaug.model.mode_translators import PaperTranslator, ReferenceTranslator
 from dagaug.model.task_presets import AttentionSettings, Mode
 from dagaug.model.training_free import FrozenTranslator, Reduction

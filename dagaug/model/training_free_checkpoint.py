@@ -15,7 +15,7 @@ from dagaug.classifiers.pretrained_networks import absolute_name, licence_of
 from dagaug.compute.devices import pick_device
 from dagaug.data.dataset_records import Dataset, Sample
 from dagaug.data.image_headers import TooLargeError, UnreadableError, read_header
-from dagaug.data.masks import hash_masks
+from dagaug.data.mask_files import hash_masks
 from dagaug.data.object_patches import Framing, read_patches
 from dagaug.model import checkpoint
 from dagaug.model.trained_model import FeatureCard, ModelCard, TrainedModel, load_model, save_model

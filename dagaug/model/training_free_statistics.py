@@ -18,8 +18,8 @@ from dagaug.classifiers.frozen_feature_maps import FeatureExtractor
 from dagaug.compute.devices import pick_device
 from dagaug.compute.tensors import to_tensor
 from dagaug.data.grabcut_and_inpainting import PatchBox, grabcut_masks
+from dagaug.data.mask_files import PatchMask
 from dagaug.data.mask_refinement import inside_box
-from dagaug.data.masks import PatchMask
 from dagaug.model.training_free import FrozenTranslator, Reduction
 from dagaug.runtime.execution_settings import Execution
 from dagaug.runtime.progress import Progress

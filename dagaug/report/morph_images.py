@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float, Int64, Integer, UInt8
 
-from dagaug.augment.morph_backgrounds import backgrounds_of
 from dagaug.augment.morph_plan import variant_name
+from dagaug.augment.stored_morph_backgrounds import backgrounds_of
 from dagaug.data.image_files import decode, encode
 from dagaug.hdf5.reader import Store
 from dagaug.runtime.errors import ImageError

@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Int64, UInt8
 
-from dagaug.augment.morph_backgrounds import backgrounds_of
+from dagaug.augment.stored_morph_backgrounds import backgrounds_of
 from dagaug.data.dataset_records import Box, Dataset
 from dagaug.data.object_patches import Framing
 from dagaug.data.square_crops import Region, cut, region_of

@@ -25,7 +25,7 @@ from dagaug.report.page_content import (
     cloud_section,
     morph_section,
 )
-from dagaug.report.paper_figures import FigureFormat, cloud_figure, picture_figure, score_figures, training_figure
+from dagaug.report.publication_figures import FigureFormat, cloud_figure, picture_figure, score_figures, training_figure
 from dagaug.report.score_view import score_view
 from dagaug.report.training_run import TrainingView, read_training, run_options
 from dagaug.report.wording import display_names
@@ -115,7 +115,7 @@ def write_report(
         run: run folder of the training, for curves, sample sheets and attended regions.
         score: JSON file of ``dagaug score``.
         data: the data folder, for sources and references if the file has no real images.
-        attention: returns attended regions, e.g. a :class:`~dagaug.report.region_positions.RegionFinder`.
+        attention: returns attended regions, e.g. a :class:`~dagaug.report.regions_in_pixels.RegionFinder`.
         attention_missing: reason if there is no ``attention``.
         cloud: the data cloud (:func:`~dagaug.report.data_cloud.make_data_cloud`).
         cloud_missing: reason if there is no ``cloud``.

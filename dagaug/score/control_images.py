@@ -23,15 +23,15 @@ from torch import Tensor
 from dagaug.augment.compositing import Compositor
 from dagaug.augment.engine import Engine
 from dagaug.augment.judge_practice_images import warp_objects
-from dagaug.augment.morph_backgrounds import backgrounds_of
 from dagaug.augment.morph_plan import VARIANTS, MorphPlan, variant_name
+from dagaug.augment.stored_morph_backgrounds import backgrounds_of
 from dagaug.classifiers.backbones import LITE0
 from dagaug.classifiers.cross_fit import CrossFitted
 from dagaug.compute.devices import pick_device
 from dagaug.data.dataset_records import Dataset
 from dagaug.data.grabcut_and_inpainting import cut_out
 from dagaug.data.image_files import decode_bytes, encode
-from dagaug.data.masks import find_masks, hash_masks
+from dagaug.data.mask_files import find_masks, hash_masks
 from dagaug.data.object_patches import Patches, read_patches
 from dagaug.data.square_crops import letterboxed
 from dagaug.hdf5.reader import Store

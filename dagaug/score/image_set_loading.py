@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Int64, Integer, UInt8
 from pydantic import ValidationError
 
-from dagaug.augment.morph_backgrounds import backgrounds_of
+from dagaug.augment.stored_morph_backgrounds import backgrounds_of
 from dagaug.classifiers.classifier import hash_images
 from dagaug.data import patch_loading as loading
 from dagaug.data.dataset_records import Dataset, class_mismatch, is_image_name

@@ -19,7 +19,7 @@ from dagaug.compute.tensors import scale_pixels, to_pixels
 from dagaug.data.dataset_records import Dataset, Domains
 from dagaug.data.grabcut_and_inpainting import backgrounds, grabcut_masks
 from dagaug.data.image_files import Skipped
-from dagaug.data.masks import mask_fault
+from dagaug.data.mask_files import mask_fault
 from dagaug.data.object_patches import Framing, Patches, leave_out, read_patches
 from dagaug.data.patch_loading import load
 from dagaug.model.mode_translators import PaperTranslator, ReferenceTranslator, composite

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dagaug.data.dataset_records import Dataset, Domains
-from dagaug.data.masks import hash_masks
+from dagaug.data.mask_files import hash_masks
 from dagaug.model import checkpoint
 from dagaug.runtime.errors import OutputExistsError
 from dagaug.runtime.files import locked, write_atomically

@@ -41,7 +41,7 @@ from dagaug.runtime.execution_settings import Execution
 from dagaug.runtime.progress import Progress
 from dagaug.runtime.signals import Interrupted, stop_on_signals
 from dagaug.training.fabric import make_fabric
-from dagaug.training.feature_mode import COMPONENTS, FeatureMode
+from dagaug.training.frozen_feature_mode import COMPONENTS, FeatureMode
 from dagaug.training.modes import PaperMode, ReferenceMode, Snapshot, TrainingMode
 from dagaug.training.options import TrainOptions
 from dagaug.training.run_folder import (

@@ -14,9 +14,9 @@ from making_augmentations import (
 )
 from making_runs import FRAMING, SIZE, TRAINING_IMAGES, Listener
 
-from dagaug.augment.morph_backgrounds import backgrounds_of
 from dagaug.augment.morph_plan import VARIANTS
 from dagaug.augment.options import AugmentOptions
+from dagaug.augment.stored_morph_backgrounds import backgrounds_of
 from dagaug.data.dataset_records import Dataset
 from dagaug.data.image_files import decode
 from dagaug.data.layouts import read_dataset

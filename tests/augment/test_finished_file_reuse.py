@@ -26,7 +26,7 @@ from dagaug.augment.shard_content import ShardMaker, ShardResult
 from dagaug.classifiers import fit
 from dagaug.data.dataset_records import Dataset
 from dagaug.data.layouts import read_dataset
-from dagaug.data.masks import find_masks
+from dagaug.data.mask_files import find_masks
 from dagaug.hdf5.reader import Store
 from dagaug.hdf5.shard_folder import ShardFolder
 from dagaug.hdf5.shards import parts_folder

@@ -23,7 +23,7 @@ from dagaug.augment.prepared_augmentation import Job
 from dagaug.augment.run import Augmented, skipped_log
 from dagaug.augment.selection import VERDICTS
 from dagaug.data.dataset_records import Dataset
-from dagaug.data.masks import find_masks, hash_masks
+from dagaug.data.mask_files import find_masks, hash_masks
 from dagaug.hdf5.reader import Store
 from dagaug.hdf5.shard_folder import first_difference
 from dagaug.model.trained_model import TrainedModel

@@ -12,7 +12,7 @@ from making_runs import Listener
 from pydantic import ValidationError
 
 from dagaug.data.dataset_records import Dataset, Sample
-from dagaug.data.masks import find_masks
+from dagaug.data.mask_files import find_masks
 from dagaug.data.object_patches import Framing, Patches, read_patches
 from dagaug.data.square_crops import Region
 from dagaug.runtime.errors import DataError, ImageError, UsageError

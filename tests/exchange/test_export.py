@@ -13,7 +13,7 @@ from making_stores import MORPHS, REAL, Encoding, encode, header, picture, write
 
 from dagaug.exchange.export import Exported, Format, export
 from dagaug.exchange.format_writers import FORMAT_WRITERS, PROVENANCE_COLUMNS
-from dagaug.exchange.manifest import MANIFEST
+from dagaug.exchange.non_image_content import MANIFEST
 from dagaug.hdf5.reader import Store
 from dagaug.runtime.errors import DataError, LockedError, OutputExistsError, StoreError, UsageError
 from dagaug.runtime.files import locked

@@ -12,7 +12,7 @@ from making_stores import MORPHS, REAL, header, write
 from dagaug.data.layouts import read_dataset
 from dagaug.exchange.export import export
 from dagaug.exchange.format_writers import TABLE_COLUMNS
-from dagaug.exchange.manifest import MANIFEST, read_manifest
+from dagaug.exchange.non_image_content import MANIFEST, read_manifest
 from dagaug.hdf5.reader import Store
 
 TOTAL = REAL + 2 * MORPHS

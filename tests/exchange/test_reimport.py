@@ -11,7 +11,7 @@ from making_stores import MORPHS, REAL, Encoding, write
 
 from dagaug.exchange.export import Format, export
 from dagaug.exchange.format_writers import FORMAT_WRITERS
-from dagaug.exchange.manifest import MANIFEST, read_manifest, select_images, write_manifest
+from dagaug.exchange.non_image_content import MANIFEST, read_manifest, select_images, write_manifest
 from dagaug.exchange.reimport import REMOVED, reimport
 from dagaug.hdf5 import raw_dataset_bytes as byte_positions
 from dagaug.hdf5.reader import Store

@@ -12,7 +12,7 @@ from making_masks import write_masks
 from making_runs import dagaug
 
 from dagaug.data.dataset_records import Dataset
-from dagaug.data.masks import find_masks
+from dagaug.data.mask_files import find_masks
 from dagaug.data.object_patches import Framing, read_patches
 from dagaug.metrics.flow_pck import measure_flow, part_positions
 from dagaug.model.trained_model import TrainedModel, load_model
@@ -93,9 +93,8 @@ def test_the_command_takes_masks_for_parts_only(
 
 
 def test_a_training_ends_with_the_measure_of_its_flow_and_a_picture(birds_folder: Path, tmp_path: Path) -> None:
-    done = dagaug(
-        "train", birds_folder, "--steps", 3, "--batch-size", 4, "--size", 32, "--out", tmp_path / "run", "--device", "cpu"
-    )  # fmt: skip
+    few = ("--steps", 3, "--batch-size", 4, "--size", 32, "--device", "cpu")
+    done = dagaug("train", birds_folder, *few, "--out", tmp_path / "run")
     assert done.code == 0
     assert "of the annotated parts are found within a tenth of the box" in " ".join(done.out.split())
     assert (tmp_path / "run" / "flow.png").stat().st_size > 1000

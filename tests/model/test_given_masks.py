@@ -11,7 +11,7 @@ from making_masks import write_mask, write_masks
 from dagaug.classifiers.frozen_feature_maps import build_extractor
 from dagaug.compute.tensors import to_tensor
 from dagaug.data.dataset_records import Dataset
-from dagaug.data.masks import find_masks
+from dagaug.data.mask_files import find_masks
 from dagaug.data.object_patches import Framing, read_patches
 from dagaug.model.given_masks import with_given_masks, with_masks
 from dagaug.model.trained_model import load_model

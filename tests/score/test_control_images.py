@@ -22,7 +22,7 @@ from dagaug.compute.tensors import to_tensor
 from dagaug.data.dataset_records import Dataset
 from dagaug.data.grabcut_and_inpainting import fill_background
 from dagaug.data.image_files import decode
-from dagaug.data.masks import find_masks
+from dagaug.data.mask_files import find_masks
 from dagaug.data.object_patches import Framing, Patches, read_patches
 from dagaug.hdf5.reader import Store
 from dagaug.hdf5.schema import Images

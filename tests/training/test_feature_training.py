@@ -15,14 +15,14 @@ from dagaug.classifiers.frozen_feature_maps import build_extractor
 from dagaug.compute.tensors import to_tensor
 from dagaug.data.dataset_records import Dataset
 from dagaug.data.object_patches import Framing, read_patches
-from dagaug.model.feature_translator import FeatureTranslator
+from dagaug.model.frozen_encoder_translator import FeatureTranslator
 from dagaug.model.trained_model import load_model
 from dagaug.model.training_free_statistics import fit_frozen
 from dagaug.runtime.errors import CheckpointError, UsageError
 from dagaug.runtime.execution_settings import Execution
-from dagaug.training.defaults import suit_data
+from dagaug.training.data_dependent_defaults import suit_data
 from dagaug.training.fabric import make_fabric
-from dagaug.training.feature_mode import FeatureMode
+from dagaug.training.frozen_feature_mode import FeatureMode
 from dagaug.training.train import Schedule
 from dagaug.training.trainer import Trainer
 

@@ -17,7 +17,7 @@ from making_runs import FRAMING, SIZE, TRAINING_IMAGES
 from dagaug.compute.tensors import to_pixels
 from dagaug.data.dataset_records import Dataset, Domains
 from dagaug.data.domains_layout import read_domains
-from dagaug.data.masks import find_masks
+from dagaug.data.mask_files import find_masks
 from dagaug.data.object_patches import read_patches
 from dagaug.model.mode_translators import PaperTranslator, ReferenceTranslator
 from dagaug.model.task_presets import AttentionSettings

@@ -12,7 +12,7 @@ from making_masks import write_mask, write_masks
 from making_runs import Listener, options
 
 from dagaug.data.dataset_records import Dataset
-from dagaug.data.masks import find_masks
+from dagaug.data.mask_files import find_masks
 from dagaug.runtime.errors import LockedError, OutputExistsError
 from dagaug.runtime.files import locked
 from dagaug.training import run_folder

@@ -14,7 +14,7 @@ from jaxtyping import Float, UInt8
 from dagaug.compute.tensors import to_tensor
 from dagaug.data.dataset_records import Dataset
 from dagaug.hdf5.reader import Store
-from dagaug.model.feature_translator import FeatureEncoder
+from dagaug.model.frozen_encoder_translator import FeatureEncoder
 from dagaug.model.networks import DeepAttentionEncoder
 from dagaug.model.trained_model import TrainedModel, load_model
 from dagaug.report.morph_images import AttendedRegions, ImageRef, OriginalImages

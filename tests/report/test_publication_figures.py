@@ -14,7 +14,7 @@ from making_reports import a_cloud, write_run, write_store
 from making_scores import SCORE, a_score
 
 from dagaug.report.loss_curves import Metrics
-from dagaug.report.paper_figures import (
+from dagaug.report.publication_figures import (
     FIGURE_FORMATS,
     FigureFormat,
     cloud_figure,

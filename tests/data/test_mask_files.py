@@ -12,7 +12,7 @@ from PIL import Image
 
 from dagaug.data.dataset_records import Dataset, Sample
 from dagaug.data.image_files import decode_mask
-from dagaug.data.masks import WrongMask, find_masks, hash_masks, mask_fault, read_masks
+from dagaug.data.mask_files import WrongMask, find_masks, hash_masks, mask_fault, read_masks
 from dagaug.data.square_crops import Region, region_of
 from dagaug.runtime.errors import DataError, ImageError, UsageError
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from scipy.linalg import sqrtm
 
-from dagaug.metrics import measures
-from dagaug.metrics.measures import Coverage, Fidelity
+from dagaug.metrics import measure_formulas as measures
+from dagaug.metrics.measure_formulas import Coverage, Fidelity
 
 RNG = np.random.default_rng(0)
 CLOUD = RNG.normal(size=(300, 6))

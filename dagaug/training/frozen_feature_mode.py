@@ -16,7 +16,7 @@ from dagaug.compute.tensors import scale_pixels, to_bytes, to_pixels, to_tensor
 from dagaug.data.dataset_records import Dataset
 from dagaug.data.grabcut_and_inpainting import backgrounds
 from dagaug.data.object_patches import Framing, Patches, read_patches
-from dagaug.model.feature_translator import FeatureTranslator
+from dagaug.model.frozen_encoder_translator import FeatureTranslator
 from dagaug.model.given_masks import with_given_masks
 from dagaug.model.mode_translators import composite
 from dagaug.model.task_presets import AttentionSettings
@@ -25,8 +25,8 @@ from dagaug.model.training_free_statistics import fit_frozen
 from dagaug.runtime.errors import DataError
 from dagaug.runtime.execution_settings import Execution
 from dagaug.training.consistency_distances import Distance, make_distance
-from dagaug.training.feature_objective import FeatureObjective
-from dagaug.training.feature_pairs import ComponentCache, FeaturePairSampler
+from dagaug.training.frozen_feature_objective import FeatureObjective
+from dagaug.training.frozen_feature_pairs import ComponentCache, FeaturePairSampler
 from dagaug.training.mode_objectives import Ablation, Phase
 from dagaug.training.modes import SAMPLES, Snapshot, StepResult
 from dagaug.training.pairs import TrainingData

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dagaug.model.correspondence import refine_flow
-from dagaug.model.feature_translator import FeatureTranslator
+from dagaug.model.frozen_encoder_translator import FeatureTranslator
 from dagaug.model.mode_translators import Morph, composite
 from dagaug.model.networks import resize
 from dagaug.model.training_free import spread_objects
 from dagaug.training import losses
 from dagaug.training.consistency_distances import Distance
-from dagaug.training.feature_pairs import FeatureBatch
+from dagaug.training.frozen_feature_pairs import FeatureBatch
 from dagaug.training.mode_objectives import Ablation, Fakes, Phase, frozen
 
 __all__ = ["FeatureObjective"]
