@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from dagaug.model.known_warps import identity_grid
 
-__all__ = ["enlarge_flow", "mutual_share", "refine_flow"]
+__all__ = ["enlarge_flow", "mutual_share", "refine_flow", "similarities"]
 
 _TEMPERATURE = 0.05  # of the softmax of cosine similarities
 _REACH = 0.12  # distance between a cell and where it comes back to at which confidence falls to 0.61
@@ -98,7 +98,17 @@ def refine_flow(scores: Float[Tensor, "B n m"], weight: Float[Tensor, "B n"]) ->
         scores: cosine similarities.
         weight: of each reference cell, in [0, 1]: 1 on the object.
     """
-    return torch.stack([_refine_one(one, where) for one, where in zip(scores, weight, strict=True)])
+    with torch.autocast(scores.device.type, enabled=False):
+        return torch.stack([_refine_one(one, where) for one, where in zip(scores.float(), weight.float(), strict=True)])
+
+
+def similarities(reference: Float[Tensor, "B K g g"], source: Float[Tensor, "B K g g"]) -> Float[Tensor, "B n n"]:
+    """Cosines of each cell of the references (rows) and each cell of the sources, from keys of unit length.
+
+    In 32 bits also under autocast: positions of 1/1000 of the image are lost in 16.
+    """
+    with torch.autocast(source.device.type, enabled=False):
+        return reference.float().flatten(2).mT @ source.float().flatten(2)
 
 
 def _refine_one(scores: Float[Tensor, "n m"], weight: Float[Tensor, " n"]) -> Float[Tensor, "n 2"]:

@@ -22,7 +22,7 @@ from dagaug.classifiers.frozen_feature_maps import FeatureExtractor, joined
 from dagaug.compute.tensors import to_bytes
 from dagaug.data.grabcut_and_inpainting import PatchBox
 from dagaug.data.mask_refinement import refine_mask, spread_object
-from dagaug.model.correspondence import enlarge_flow, mutual_share, refine_flow
+from dagaug.model.correspondence import enlarge_flow, mutual_share, refine_flow, similarities
 from dagaug.model.known_warps import sample
 from dagaug.model.mode_translators import Morph, ReferenceTranslator, as_sharp_as
 from dagaug.model.networks import Appearance, Batched, Structure, resize
@@ -273,9 +273,8 @@ def _similarities(
     source: FrozenStructure, reference: FrozenStructure
 ) -> tuple[Float[Tensor, "B n m"], Float[Tensor, "B n m"], Float[Tensor, "B n"]]:
     """Cosines with the source's and with its mirror image's cells, and the weights of the references' cells."""
-    query = reference.keys.float().flatten(2).mT  # B n K
     weight = resize(reference.object.float(), reference.keys.shape[-1]).flatten(1)  # B n
-    plain, mirrored = (query @ keys.float().flatten(2) for keys in (source.keys, source.mirrored))  # B n m
+    plain, mirrored = (similarities(reference.keys, keys) for keys in (source.keys, source.mirrored))
     return plain, mirrored, weight
 
 

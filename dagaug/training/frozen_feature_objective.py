@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dagaug.model.correspondence import refine_flow
+from dagaug.model.correspondence import refine_flow, similarities
 from dagaug.model.frozen_encoder_translator import FeatureTranslator
 from dagaug.model.mode_translators import Morph, composite
 from dagaug.model.networks import resize
@@ -67,8 +67,7 @@ class FeatureObjective(nn.Module):
     def _structure_terms(self, batch: FeatureBatch) -> dict[str, Tensor]:
         dae, exact = self.translator.dae, batch.exact
         source, reference = dae.head(batch.source_components), dae.head(batch.reference_components)
-        scores = _SHARPNESS * torch.einsum("bkq,bks->bqs", reference.flatten(2), source.flatten(2))
-        log_match = scores.log_softmax(-1)
+        log_match = (_SHARPNESS * similarities(reference, source)).log_softmax(-1)
         made = batch.exact_pairs
         terms = {"match": losses.correspondence_loss(log_match[exact], made.grid, made.seen)}
         if batch.teacher is not None:
@@ -110,7 +109,7 @@ class FeatureObjective(nn.Module):
         with torch.no_grad():
             centres = dae.centres(source_keys)
             masks = dae.masks(dae.centres(reference_keys), reference_keys.shape[-1])
-            scores = torch.einsum("bkq,bks->bqs", reference_keys.flatten(2), source_keys.flatten(2))
+            scores = similarities(reference_keys, source_keys)
             weight = resize(batch.reference_mask[wanted], reference_keys.shape[-1]).flatten(1)
             flow = refine_flow(scores, weight)
             similarity = scores.amax(2)
@@ -198,7 +197,7 @@ class FeatureObjective(nn.Module):
             there = again.detach()
             centres = dae.centres(there)
             masks = dae.masks(dae.centres(source_keys), side)
-            scores = torch.einsum("bkq,bks->bqs", source_keys.flatten(2), there.flatten(2))
+            scores = similarities(source_keys, there)
             flow = refine_flow(scores, resize(source_mask, side).flatten(1))
             inside = (mask > 0.5).to(translated.dtype)
             painted = spread_objects(translated, mask)

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dagaug.compute.tensors import scale_pixels
-from dagaug.model.correspondence import mutual_share, refine_flow
+from dagaug.model.correspondence import mutual_share, refine_flow, similarities
 from dagaug.model.networks import resize
 from dagaug.model.training_free import spread_objects
 from dagaug.training.pairs import ExactPairs, PairSampler, TrainingData, folded_pairs, step_generator, warped_pairs
@@ -208,12 +208,12 @@ class FeaturePairSampler:
         self, rows: Int[Tensor, " P"], reference: Tensor, mask: Tensor, with_teacher: bool
     ) -> tuple[Bool[Tensor, " P"], Teacher | None]:
         """Whether the mirror images of sources fit better, by the frozen keys; and the teacher's flow."""
-        query = F.normalize(reference[:, : self.keys], dim=1).flatten(2).mT
+        wanted = F.normalize(reference[:, : self.keys], dim=1)
         weight = resize(mask, reference.shape[-1]).flatten(1)
         both = []
         for mirrored in (False, True):
             found = self.cache.read(rows, torch.full((len(rows),), mirrored)).to(reference.device)
-            both.append(query @ F.normalize(found[:, : self.keys], dim=1).flatten(2))
+            both.append(similarities(wanted, F.normalize(found[:, : self.keys], dim=1)))
         shares = [mutual_share(scores, weight) for scores in both]
         better = shares[1] > shares[0]
         if not with_teacher:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from dagaug.model.correspondence import enlarge_flow, mutual_share, refine_flow
+from dagaug.model.correspondence import enlarge_flow, mutual_share, refine_flow, similarities
 from dagaug.model.known_warps import identity_grid
 
 SIDE = 12
@@ -60,3 +60,14 @@ def test_mutual_share_counts_the_object_alone() -> None:
 def test_an_enlarged_identity_is_the_identity() -> None:
     large = enlarge_flow(identity_grid(SIDE).flatten(0, 1)[None], 48)
     assert torch.allclose(large[0], identity_grid(48), atol=1e-5)
+
+
+def test_mixed_precision_does_not_change_the_flow() -> None:
+    generator = torch.Generator().manual_seed(0)
+    keys = [torch.nn.functional.normalize(torch.randn(2, 8, 16, 16, generator=generator), dim=1) for _ in range(2)]
+    weight = torch.ones(2, 256)
+    plain = refine_flow(similarities(*keys), weight)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = refine_flow(similarities(*keys), weight)
+    assert mixed.dtype == torch.float32
+    assert torch.equal(mixed, plain)
