@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import UInt8
 from torch import nn
 
 from dagaug.classifiers.frozen_feature_maps import FeatureExtractor
@@ -15,12 +17,13 @@ from dagaug.compute.devices import pick_device
 from dagaug.compute.tensors import scale_pixels, to_bytes, to_pixels, to_tensor
 from dagaug.data.dataset_records import Dataset
 from dagaug.data.grabcut_and_inpainting import backgrounds
-from dagaug.data.object_patches import Framing, Patches, read_patches
+from dagaug.data.mask_files import mask_fault
+from dagaug.data.object_patches import Framing, Patches, leave_out, read_patches
 from dagaug.model.frozen_encoder_translator import FeatureTranslator
 from dagaug.model.given_masks import with_given_masks
 from dagaug.model.mode_translators import composite
 from dagaug.model.task_presets import AttentionSettings
-from dagaug.model.training_free import FrozenTranslator, spread_objects
+from dagaug.model.training_free import spread_objects
 from dagaug.model.training_free_statistics import fit_frozen
 from dagaug.runtime.errors import DataError
 from dagaug.runtime.execution_settings import Execution
@@ -85,8 +88,14 @@ class FeatureMode:
             dimensions=COMPONENTS, execution=execution,
         )  # fmt: skip
         self.translator = FeatureTranslator(extractor, frozen.dae.reduction, attention, own_pixels)
+        frozen.to(pick_device(execution.device))
+        objects = _read_objects(patches, self.translator, execution)
+        faults = map(mask_fault, objects.masks, patches.boxes())
+        wrong = {row: f"the estimated mask {fault}" for row, fault in enumerate(faults) if fault}
+        patches = leave_out(dataset, patches, wrong, execution)
+        objects = objects.without(wrong)
         self.boxes, self.seed = patches.boxes(), seed
-        self.sampler = _sampler(patches, frozen, self.translator, seed, execution)
+        self.sampler = _sampler(patches, objects, self.translator, seed, execution)
         self.classes, self.skipped = dataset.classes, patches.skipped + patches.unmasked
         d = make_distance(
             distance, self.translator.dae.channels, len(dataset.classes), size=framing.size, weights=weights
@@ -150,21 +159,39 @@ class FeatureMode:
         )
 
 
-def _sampler(
-    patches: Patches, frozen: FrozenTranslator, translator: FeatureTranslator, seed: int, execution: Execution
-) -> FeaturePairSampler:
-    """Masks, backgrounds and features of all patches, and the sampler of pairs of them."""
+@dataclass(frozen=True)
+class _Objects:
+    """What is read of the objects of all patches.
+
+    Attributes:
+        masks: 255 on the object.
+        spread: the patches with their backgrounds painted over by their objects, RGB.
+        cache: principal components of their features.
+    """
+
+    masks: UInt8[np.ndarray, "N S S"]
+    spread: UInt8[np.ndarray, "N S S 3"]
+    cache: ComponentCache
+
+    def without(self, rows: Collection[int]) -> _Objects:
+        """All but some of them."""
+        kept = np.array([row for row in range(len(self.masks)) if row not in rows])
+        self.cache.keep(kept)
+        return _Objects(self.masks[kept], self.spread[kept], self.cache)
+
+
+def _read_objects(patches: Patches, translator: FeatureTranslator, execution: Execution) -> _Objects:
+    """Masks, given or estimated, and features; sets the scale of the head's input."""
     device, count, dae = pick_device(execution.device), len(patches.images), translator.dae
     boxes, grid = patches.boxes(), dae.reduction.grid
     cache = ComponentCache(count, (dae.channels, grid, grid))
     masks, spread, squares = [], [], 0.0
-    frozen.to(device)
     with torch.inference_mode(), execution.progress.task("Features and masks", count, "images") as task:
         for first in range(0, count, _BATCH):
             images = to_tensor(patches.images[first : first + _BATCH], device)
-            components, coarse = translator.dae.components(images)
+            components, coarse = dae.components(images)
             cache.write(first, 0, components)
-            cache.write(first, 1, translator.dae.components(images.flip(-1))[0])
+            cache.write(first, 1, dae.components(images.flip(-1))[0])
             squares += float(components.square().mean()) * len(images)
             estimated = dae.refined(images, coarse, boxes[first : first + _BATCH])
             mask = with_given_masks(estimated, patches.masks[first : first + _BATCH])
@@ -172,13 +199,19 @@ def _sampler(
             spread.append(to_bytes(spread_objects(images, mask)).cpu().numpy())
             task.advance(len(images))
     dae.head.scale.fill_((squares / count) ** 0.5)
-    masks_ = np.concatenate(masks)
-    behind = backgrounds(patches.images, masks_, execution=execution)
-    data = TrainingData.of(patches.images, behind, masks_, patches.labels)
-    painted = torch.from_numpy(np.ascontiguousarray(np.concatenate(spread).transpose(0, 3, 1, 2)))
+    return _Objects(np.concatenate(masks), np.concatenate(spread), cache)
+
+
+def _sampler(
+    patches: Patches, objects: _Objects, translator: FeatureTranslator, seed: int, execution: Execution
+) -> FeaturePairSampler:
+    dae = translator.dae
+    behind = backgrounds(patches.images, objects.masks, execution=execution)
+    data = TrainingData.of(patches.images, behind, objects.masks, patches.labels)
+    painted = torch.from_numpy(np.ascontiguousarray(objects.spread.transpose(0, 3, 1, 2)))
 
     def components_of(images: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
             return dae.components(images)[0]
 
-    return FeaturePairSampler(data, painted, cache, components_of, keys=dae.head.keys, seed=seed)
+    return FeaturePairSampler(data, painted, objects.cache, components_of, keys=dae.head.keys, seed=seed)

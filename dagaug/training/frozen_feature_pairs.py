@@ -39,14 +39,19 @@ class ComponentCache:
     def __init__(self, count: int, shape: tuple[int, int, int]) -> None:
         with tempfile.TemporaryFile() as file:
             self._rows = np.memmap(file, np.float16, "w+", shape=(count, 2, *shape))
+        self._place = np.arange(count)
 
     def write(self, first: int, orientation: int, components: Float[Tensor, "B C g g"]) -> None:
         """Store the components of images from ``first`` on; orientation 1 is the mirror image."""
         self._rows[first : first + len(components), orientation] = components.half().cpu().numpy()
 
+    def keep(self, images: Int[np.ndarray, " L"]) -> None:
+        """Leave out all but some images; rows are counted among these from now on."""
+        self._place = self._place[images]
+
     def read(self, rows: Int[Tensor, " B"], mirrored: Bool[Tensor, " B"]) -> Float[Tensor, "B C g g"]:
         """Components of images, or of their mirror images, on the CPU."""
-        found = self._rows[rows.cpu().numpy(), mirrored.long().cpu().numpy()]
+        found = self._rows[self._place[rows.cpu().numpy()], mirrored.long().cpu().numpy()]
         return torch.from_numpy(np.ascontiguousarray(found)).float()
 
 

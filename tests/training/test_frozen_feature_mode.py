@@ -14,7 +14,9 @@ from making_runs import Killed, assert_same_bits, kill_at_step, options, tensors
 from dagaug.classifiers.frozen_feature_maps import build_extractor
 from dagaug.compute.tensors import to_tensor
 from dagaug.data.dataset_records import Dataset
+from dagaug.data.mask_refinement import refine_mask
 from dagaug.data.object_patches import Framing, read_patches
+from dagaug.model import training_free
 from dagaug.model.frozen_encoder_translator import FeatureTranslator
 from dagaug.model.trained_model import load_model
 from dagaug.model.training_free_statistics import fit_frozen
@@ -48,6 +50,10 @@ def changes(weights: Path, **more: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def mode(birds: Dataset, weights: Path) -> FeatureMode:
+    return new_mode(birds, weights)
+
+
+def new_mode(birds: Dataset, weights: Path) -> FeatureMode:
     resolved = options(**changes(weights)).resolved()
     return FeatureMode(
         birds, resolved.framing, build_extractor("test_resnet", input_size=96, weights=weights),
@@ -98,6 +104,25 @@ def test_the_features_of_a_batch_are_those_of_its_images(mode: FeatureMode) -> N
     assert (found - batch.source_components).abs().mean() < 0.02 * found.abs().mean()  # stored in 16 bits
 
 
+def test_images_with_surely_wrong_masks_are_left_out(
+    birds: Dataset, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    third = read_patches(birds, birds.train, Framing(size=SIZE)).images[2]
+
+    def empty(image: np.ndarray, *rest: Any) -> np.ndarray:
+        found = refine_mask(image, *rest)
+        return np.zeros_like(found) if (image == third).all() else found
+
+    monkeypatch.setattr(training_free, "refine_mask", empty)
+    mode = new_mode(birds, weights)
+    assert mode.image_count == len(birds.train) - 1
+    assert [str(skip.path.name) for skip in mode.skipped] == [birds.train[2].path.name]
+    assert "the estimated mask is empty" in mode.skipped[0].reason
+    batch = mode.sampler.batch(3, 8, with_teacher=False)
+    found = mode.translator.dae.components(batch.source)[0]
+    assert (found - batch.source_components).abs().mean() < 0.02 * found.abs().mean()
+
+
 def test_keys_and_regions_are_trained_first_and_then_kept(trainer: Trainer, mode: FeatureMode) -> None:
     dae, morpher = mode.translator.dae, mode.translator.morpher
 
@@ -135,7 +160,7 @@ def test_training_keys_lowers_the_loss_of_known_correspondences(mode: FeatureMod
             return float(mode.objective(batch, "structure")[0]["match"])
 
     before = loss()
-    for at in range(25):
+    for at in range(12):
         trainer.done = at
         trainer.step(1000)
     assert loss() < before
@@ -155,11 +180,12 @@ def test_a_killed_run_resumes_to_the_same_bits(
 
 
 def test_a_model_holds_no_weights_of_the_frozen_network_and_needs_the_same(
-    birds: Dataset, weights: Path, tmp_path: Path
+    birds: Dataset, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(Trainer, "recalibrate", partialmethod(Trainer.recalibrate, batches=2))
     mine = tmp_path / "weights.pth"
     mine.write_bytes(weights.read_bytes())
-    train_small(birds, tmp_path / "run", **changes(mine))
+    train_small(birds, tmp_path / "run", **changes(mine, steps=2))
     assert not [name for name in tensors_of(tmp_path / "run" / "model.safetensors") if "extractor" in name]
     model = load_model(tmp_path / "run")
     assert isinstance(model.translator, FeatureTranslator)
