@@ -21,7 +21,6 @@ from dagaug.data.mask_files import mask_fault
 from dagaug.data.object_patches import Framing, Patches, leave_out, read_patches
 from dagaug.model.frozen_encoder_translator import FeatureTranslator
 from dagaug.model.given_masks import with_given_masks
-from dagaug.model.mode_translators import composite
 from dagaug.model.task_presets import AttentionSettings
 from dagaug.model.training_free import spread_objects
 from dagaug.model.training_free_statistics import fit_frozen
@@ -31,7 +30,7 @@ from dagaug.training.consistency_distances import Distance, make_distance
 from dagaug.training.frozen_feature_objective import FeatureObjective
 from dagaug.training.frozen_feature_pairs import ComponentCache, FeaturePairSampler
 from dagaug.training.mode_objectives import Ablation, Phase
-from dagaug.training.modes import SAMPLES, Snapshot, StepResult
+from dagaug.training.modes import Snapshot, StepResult, sample_morphs, sample_rows
 from dagaug.training.pairs import TrainingData
 
 __all__ = ["COMPONENTS", "FeatureMode"]
@@ -133,26 +132,19 @@ class FeatureMode:
     def snapshot(self, translator: nn.Module) -> Snapshot:
         """Sources of different classes in the poses of random references."""
         assert isinstance(translator, FeatureTranslator)
-        data, rng = self.sampler.data, np.random.default_rng(self.seed)
-        labels = data.labels.cpu().numpy()
-        shown = rng.permutation(np.unique(labels))[:SAMPLES]
-        sources = [int(rng.choice(np.flatnonzero(labels == label))) for label in shown]
-        references = rng.permutation(len(labels))[:SAMPLES].tolist()
-        images = [scale_pixels(data.images[rows]) for rows in (sources, references)]
+        data = self.sampler.data
+        chosen = sample_rows(data.labels, self.seed)
+        images = [scale_pixels(data.images[rows.to(data.images.device)]) for rows in chosen]
         structure, poses = (
-            translator.structure(one, [self.boxes[row] for row in rows])
-            for one, rows in zip(images, (sources, references), strict=True)
+            translator.structure(one, [self.boxes[row] for row in rows.tolist()])
+            for one, rows in zip(images, chosen, strict=True)
         )
-        appearance = translator.appearance(images[0], structure)
-        behind = scale_pixels(data.backgrounds[references])
-        morphs = []
-        for row in range(len(sources)):
-            same = torch.full((len(references),), row, device=behind.device)
-            morphs.append(composite(translator.finished(appearance[same], structure[same], poses), behind))
+        behind = scale_pixels(data.backgrounds[chosen[1].to(data.images.device)])
+        morphs = sample_morphs(translator, translator.appearance(images[0], structure), structure, poses, behind)
         return Snapshot(
             to_pixels(images[0]),
             to_pixels(images[1]),
-            to_pixels(torch.stack(morphs)),
+            to_pixels(morphs),
             to_pixels(images[1]),
             translator.dae.centres(poses.keys).cpu().numpy(),
             translator.dae.attention.half_size,

@@ -30,10 +30,17 @@ from dagaug.training.consistency_distances import make_distance
 from dagaug.training.mode_objectives import Ablation, Fakes, PaperObjective, Phase, ReferenceObjective
 from dagaug.training.pairs import PairSampler, TrainingData, step_generator
 
-__all__ = ["SAMPLES", "PaperMode", "ReferenceMode", "Snapshot", "StepResult", "TrainingMode"]
+__all__ = [
+    "PaperMode",
+    "ReferenceMode",
+    "Snapshot",
+    "StepResult",
+    "TrainingMode",
+    "sample_morphs",
+    "sample_rows",
+]
 
-SAMPLES = 8
-"""Sources and references of a snapshot."""
+_SAMPLES = 8  # sources and references of a snapshot
 
 
 @dataclass(frozen=True)
@@ -183,30 +190,47 @@ class ReferenceMode:
     def snapshot(self, translator: nn.Module) -> Snapshot:
         """Sources of different classes in the poses of random references."""
         assert isinstance(translator, ReferenceTranslator)
-        rng = np.random.default_rng(self.seed)
-        labels = self.data.labels.cpu().numpy()
-        shown = rng.permutation(np.unique(labels))[:SAMPLES]
-        sources = torch.tensor([int(rng.choice(np.flatnonzero(labels == label))) for label in shown])
-        references = torch.from_numpy(rng.permutation(len(labels))[:SAMPLES])
-        device = self.data.images.device
-        sources, references = sources.to(device), references.to(device)
+        sources, references = (rows.to(self.data.images.device) for rows in sample_rows(self.data.labels, self.seed))
         source_image = scale_pixels(self.data.images[sources])
         reference_image = scale_pixels(self.data.images[references])
-        behind = scale_pixels(self.data.backgrounds[references])
         structure, appearance = translator.read(source_image)
         poses, _ = translator.read(reference_image)
-        rows = []
-        for row in range(len(sources)):
-            same = torch.full((len(references),), row, device=device)
-            rows.append(composite(translator.finished(appearance[same], structure[same], poses), behind))
+        behind = scale_pixels(self.data.backgrounds[references])
+        morphs = sample_morphs(translator, appearance, structure, poses, behind)
         return Snapshot(
             to_pixels(source_image),
             to_pixels(reference_image),
-            to_pixels(torch.stack(rows)),
+            to_pixels(morphs),
             to_pixels(reference_image),
             poses.centres.cpu().numpy(),
             translator.dae.attention.half_size,
         )
+
+
+def sample_rows(labels: Int[Tensor, " M"], seed: int) -> tuple[Int[Tensor, " R"], Int[Tensor, " C"]]:
+    """Rows of a snapshot: one source of each of some classes, and random references."""
+    rng, known = np.random.default_rng(seed), labels.cpu().numpy()
+    shown = rng.permutation(np.unique(known))[:_SAMPLES]
+    sources = torch.tensor([int(rng.choice(np.flatnonzero(known == label))) for label in shown])
+    return sources, torch.from_numpy(rng.permutation(len(known))[:_SAMPLES])
+
+
+def sample_morphs(
+    translator: Any, appearance: Any, structure: Any, poses: Any, behind: Float[Tensor, "C 3 H W"]
+) -> Float[Tensor, "R C 3 H W"]:
+    """Each of R encoded sources in the pose of each of C encoded references, on their backgrounds.
+
+    Args:
+        translator: a pose translator; appearance and structures are of its kinds.
+        appearance, structure: of the sources.
+        poses: structures of the references.
+        behind: the references without their objects.
+    """
+    rows = []
+    for row in range(len(structure.object)):
+        same = torch.full((len(behind),), row, device=behind.device)
+        rows.append(composite(translator.finished(appearance[same], structure[same], poses), behind))
+    return torch.stack(rows)
 
 
 def _with_objects(
@@ -299,7 +323,7 @@ class PaperMode:
         """Sources at equal distances in the list of files, which is often sorted by class, and their translations."""
         assert isinstance(translator, PaperTranslator)
         count = len(self.domain[0])
-        shown = torch.linspace(0, count - 1, min(SAMPLES, count)).round().long().to(self.domain[0].device)
+        shown = torch.linspace(0, count - 1, min(_SAMPLES, count)).round().long().to(self.domain[0].device)
         source = scale_pixels(self.domain[0][shown])
         structure: Structure = translator.dae.structure(source)[0]
         pixels = to_pixels(source)
