@@ -35,7 +35,7 @@ def suit_data(
     largest = _LARGEST.get(pick_device(device).type, _LARGEST["cpu"])
     suitable = suitable_size(dataset, dataset.train, framing, largest)
     if preset == "auto":
-        small = (size or suitable) < _SMALL and features is None
+        small = suitable < _SMALL and features is None
         preset = "pose" if features == _NONE or small else "photos"
     frozen = None if features == _NONE else features
     on_features = preset in PRESETS and PRESETS[preset].features is not None

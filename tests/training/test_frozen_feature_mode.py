@@ -211,7 +211,7 @@ def test_options_that_do_not_fit_the_preset_are_refused(weights: Path) -> None:
         ({"features": "lite0"}, ("photos", "lite0", 64)),
         ({"preset": "photos"}, ("photos", None, 64)),
         ({"features": "none", "size": 128}, ("pose", None, 128)),
-        ({"size": 128}, ("photos", None, 128)),
+        ({"size": 128}, ("pose", None, 128)),
     ],
 )
 def test_small_images_train_all_networks(
