@@ -125,7 +125,10 @@ def _read_captions(folder: Path | None, image: Path) -> tuple[str, ...]:
 
 def _find_mask(folder: Path, image: Path) -> Path | None:
     path = folder / image.with_suffix(".png")
-    return path if path.is_file() else None
+    try:
+        return path if path.is_file() else None
+    except OSError:  # the name is too long for a file
+        return None
 
 
 # List files

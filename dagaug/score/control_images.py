@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -44,7 +45,7 @@ from dagaug.runtime.errors import CheckpointError, DataError
 from dagaug.runtime.execution_settings import Execution
 from dagaug.score.options import Control
 
-__all__ = ["Controls", "find_checkpoint", "made_without_training"]
+__all__ = ["Controls", "find_checkpoint", "use_of_features"]
 
 _BATCH = 64
 
@@ -82,8 +83,10 @@ def find_checkpoint(path: Path, header: Header, given: Path | None = None) -> Pa
     )
 
 
-def made_without_training(path: Path, given: Path | None = None) -> bool:
-    """Whether an HDF5 file was made by frozen features alone, so that its morphs are those of the control ``frozen``.
+def use_of_features(path: Path, given: Path | None = None) -> Literal["alone", "partly", "none"]:
+    """Whether the model of an HDF5 file is frozen features alone, rests on them, or does not.
+
+    If they are ``alone``, the file's morphs are those of the control ``frozen``.
 
     Args:
         path: the HDF5 file.
@@ -94,7 +97,10 @@ def made_without_training(path: Path, given: Path | None = None) -> bool:
     """
     with Store(path) as store:
         header = store.header
-    return _is_untrained(_load(path, find_checkpoint(path, header, given)))
+    model = _load(path, find_checkpoint(path, header, given))
+    if _is_untrained(model):
+        return "alone"
+    return "none" if model.card.features is None else "partly"
 
 
 class Controls:

@@ -24,11 +24,11 @@ from dagaug.runtime.errors import UsageError
 from dagaug.runtime.execution_settings import Execution
 from dagaug.runtime.progress import Progress
 from dagaug.runtime.versions import library_versions
-from dagaug.score.control_images import Controls, made_without_training
+from dagaug.score.control_images import Controls, use_of_features
 from dagaug.score.image_set_loading import ImageSet, TracedImageSet, framing_of, load_other, load_real, load_store
 from dagaug.score.leak_checks import check_leaks
 from dagaug.score.notes import notes_of
-from dagaug.score.options import CONTROLS, MIXED, Arm, ScoreOptions
+from dagaug.score.options import CONTROLS, MIXED, Arm, ScoreOptions, arm_names
 from dagaug.score.results import ScoreResult, StepCandidate
 from dagaug.score.run_log import RunLog, ScoreRun
 from dagaug.score.step_search import choose_steps
@@ -111,10 +111,17 @@ def score(
 def _possible(
     options: ScoreOptions, store: Path | str | None, checkpoint: Path | None, progress: Progress
 ) -> ScoreOptions:
-    """The options without the arm ``frozen`` if the file's own morphs are those of this control."""
-    if store is None or "frozen" not in options.arms or not made_without_training(Path(store), checkpoint):
+    """The options without the arm ``frozen`` where it tells nothing.
+
+    The file's own morphs may be those of this control, or rest on no frozen features while the user names no arms.
+    """
+    if store is None or "frozen" not in options.arms:
         return options
-    progress.say(f"{store}: was made without training, so its own morphs stand for the control frozen")
+    use = use_of_features(Path(store), checkpoint)
+    if use == "alone":
+        progress.say(f"{store}: was made without training, so its own morphs stand for the control frozen")
+    elif use == "partly" or options.arms != arm_names():
+        return options
     return replace(options, arms=tuple(name for name in options.arms if name != "frozen"))
 
 

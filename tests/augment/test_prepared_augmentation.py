@@ -155,6 +155,7 @@ def test_backgrounds_that_do_not_fit_variants_or_references_are_refused(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_morphs_of_poor_correspondence_are_dropped_for_models_with_frozen_features(
     frozen: TrainedModel, model: TrainedModel, birds: Dataset, birds_judge: Path, tmp_path: Path
 ) -> None:

@@ -44,6 +44,7 @@ def test_cubs_own_masks_are_found_and_the_option_overrides_them(
     assert data.masks is not None
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quickly")
 def test_morphs_without_training_use_masks_and_list_the_unusable(
     birds: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

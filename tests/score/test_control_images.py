@@ -30,7 +30,7 @@ from dagaug.model.trained_model import load_model
 from dagaug.model.training_free_checkpoint import fit_training_free
 from dagaug.runtime.errors import CheckpointError, DataError
 from dagaug.runtime.execution_settings import Execution
-from dagaug.score.control_images import Controls, find_checkpoint, made_without_training
+from dagaug.score.control_images import Controls, find_checkpoint, use_of_features
 from dagaug.score.experiment import score
 from dagaug.score.leak_checks import check_selector
 from dagaug.score.options import CONTROLS, ScoreOptions
@@ -75,7 +75,7 @@ def test_there_is_one_for_each_morph_with_its_label(birds: Dataset, stores: dict
     images, _ = table(stores[frame])
     kept = images.synthetic
     controls = Controls(stores[frame], birds, size=SIZE)
-    for name in CONTROLS:
+    for name in (name for name in CONTROLS if name != "frozen"):
         made, labels = controls.make(name)
         assert made.shape == (kept.sum(), SIZE, SIZE, 3)
         if name != "random":
@@ -196,6 +196,7 @@ def frozen_store(birds: Dataset, birds_judge: Path, tmp_path_factory: pytest.Tem
     return make(birds, model.path, birds_judge, folder / "frozen.h5", frame="crop", keep="all")
 
 
+@pytest.mark.slow
 def test_frozen_morphs_are_those_of_the_model_without_training_at_the_file_s_framing(
     birds: Dataset, birds_run: Path, birds_judge: Path, frozen_store: Path, tmp_path: Path
 ) -> None:
@@ -205,12 +206,13 @@ def test_frozen_morphs_are_those_of_the_model_without_training_at_the_file_s_fra
         kept = np.flatnonzero(store.images.synthetic)
         np.testing.assert_allclose(made, np.stack(store.read(kept.tolist())), atol=2)
         np.testing.assert_array_equal(labels, store.images.label[kept])
-    assert not made_without_training(trained)
+    assert use_of_features(trained) == "none"
     assert [path for path in tmp_path.iterdir() if path.suffix != ".h5"] == []
 
 
+@pytest.mark.slow
 def test_a_file_made_without_training_has_no_arm_of_frozen_morphs(birds: Dataset, frozen_store: Path) -> None:
-    assert made_without_training(frozen_store)
+    assert use_of_features(frozen_store) == "alone"
     listener = Listener()
     options = ScoreOptions(
         FitOptions("test_resnet", SIZE, steps=1, batch_size=4), seeds=2, arms=("real", "real+dagaug", "frozen")
@@ -313,8 +315,8 @@ def test_all_arms_are_scored_in_one_table(birds: Dataset, stores: dict[str, Path
     count = result.synthetic
     assert [(arm.arm, arm.images) for arm in result.arms] == [
         ("real", 0), ("strong", 0), ("cutmix", 0), ("mixup", 0), ("real+dagaug", count), ("strong+dagaug", count),
-        ("cutout", count), ("cutwarp", count), ("random", count), ("frozen", count), ("cutout+dagaug", count),
+        ("cutout", count), ("cutwarp", count), ("random", count), ("cutout+dagaug", count),
     ]  # fmt: skip
     assert (result.comparisons[0].arm, result.comparisons[0].baseline) == ("real+dagaug", "real")
-    assert len(result.comparisons) == 10 + 7 + 1 + 2
+    assert len(result.comparisons) == 9 + 6 + 1 + 2
     assert score(birds, stores["whole"], options, resume=tmp_path / "r.jsonl") == result
