@@ -43,6 +43,7 @@ def test_the_smallest_confidence_is_chance_unless_a_bound_says_otherwise(
         assert kept.all() == ("min_confidence" in bounds)
 
 
+@pytest.mark.slow
 def test_judges_of_a_model_without_training_rest_on_its_network_and_its_weights(
     frozen: TrainedModel, birds: Dataset, tmp_path: Path
 ) -> None:

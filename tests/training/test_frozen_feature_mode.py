@@ -166,6 +166,7 @@ def test_training_keys_lowers_the_loss_of_known_correspondences(mode: FeatureMod
     assert loss() < before
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_to_the_same_bits(
     birds: Dataset, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
