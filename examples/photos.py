@@ -35,7 +35,7 @@ from dagaug.report.contact_sheets import contact_sheet
 from dagaug.score.statistics import mean_interval, paired_difference
 
 DAGAUG = (sys.executable, "-m", "dagaug")
-ARMS = "real,cutmix,mixup,cutout,cutwarp,frozen,real+dagaug"
+ARMS = "real,cutmix,mixup,trivialaugment,cutout,cutwarp,frozen,real+dagaug,dagaug+cutmix,cutout+dagaug"
 BY_IMAGE = ("images.txt", "image_class_labels.txt", "bounding_boxes.txt", "parts/part_locs.txt")
 FLOW = {"pck": "parts found (PCK@0.1)", "in_place": "the same if every part stays in place",
         "inside": "parts inside the masks", "area": "area of the masks"}  # fmt: skip
@@ -166,7 +166,7 @@ def main(
     size: Annotated[int, typer.Option(help="Side of the classifier's images in pixels.")] = 128,
     score_steps: Annotated[int, typer.Option(help="Steps of each classifier.")] = 300,
     classifier: Annotated[str, typer.Option(help="Options that choose the classifier and its training.")] = (
-        "--finetune --frozen-stages 6"
+        "--mode finetune --frozen-stages 6"
     ),
     train: Annotated[str, typer.Option(help="Further options of dagaug train.")] = "",
     augment: Annotated[str, typer.Option(help="Further options of dagaug augment.")] = "",

@@ -6,7 +6,7 @@
     python examples/reach.py narrow --gans 1 --steps 3 --refs 2 --seeds 2 --score-steps 5 --judge-steps 5  # a test
 
 --gans networks are trained one after another; each makes morphs, which examples/quality.py measures. Then dagaug score
-compares real images, strong classical augmentation, the morphs of all networks and the controls; for the built-in
+compares real images, the morphs of all networks and the controls; for the built-in
 birds also true answers. If stopped, the same command resumes. A data set takes about two hours on one core, mostly for
 the score.
 """
@@ -30,7 +30,7 @@ from dagaug.score.statistics import paired_difference
 DAGAUG = (sys.executable, "-m", "dagaug")
 EXAMPLES = Path(__file__).parent
 SEED_OF = {"narrow": 0, "mixed": 7}  # of the birds in examples/results.md
-SCORE_ARMS = "real,strong,real+dagaug,cutout,cutwarp,cutout+dagaug"
+SCORE_ARMS = "real,real+dagaug,cutout,cutwarp,cutout+dagaug"
 BASELINES = ("real", "cutout", "cutwarp")
 MEASURES = {
     "identity": "identity", "error": "error", "overlap": "mask IoU", "facing": "faces right", "tilt": "tilt °",

@@ -36,6 +36,9 @@ _Encoded = tuple[int, UInt8[np.ndarray, "B S S 3"], PoseStructure, list[PatchMas
 class ImageEncoder:
     """Encodes images in both orientations; once where the structure of a mirror image follows from the image's.
 
+    Attributes:
+        boxes: of the objects, as fractions of the patches' side; None where unknown.
+
     Args:
         translator: the networks, in evaluation mode, on ``device``.
         patches: all images that a plan may name, RGB.
@@ -58,7 +61,7 @@ class ImageEncoder:
         block_size: int = 64,
     ) -> None:
         self.translator, self.patches, self.block_size = translator, patches, block_size
-        self._boxes: list[PatchBox | None] = [None] * len(patches) if boxes is None else list(boxes)
+        self.boxes: list[PatchBox | None] = [None] * len(patches) if boxes is None else list(boxes)
         self._masks: list[PatchMask | None] = [None] * len(patches) if masks is None else list(masks)
         self._device, self._scratch = device, scratch
 
@@ -66,7 +69,7 @@ class ImageEncoder:
     def table(self) -> Encodings:
         """The table; its file is made at the first use."""
         with torch.inference_mode():
-            structure = self.translator.structure(to_tensor(self.patches[:1], self._device), self._boxes[:1])
+            structure = self.translator.structure(to_tensor(self.patches[:1], self._device), self.boxes[:1])
         record = record_type(structure, self.patches.shape[1], backgrounds=self.translator.stores_backgrounds)
         return Encodings(record, self.orientations * len(self.patches), self._scratch)
 
@@ -134,7 +137,7 @@ class ImageEncoder:
         orientation, block = divmod(number, self._block_count)
         first = block * self.block_size
         patches = self.patches[first : first + self.block_size]
-        boxes = self._boxes[first : first + self.block_size]
+        boxes = self.boxes[first : first + self.block_size]
         if ORIENTATIONS[orientation] == "mirrored":
             patches = patches[:, :, ::-1]
             boxes = [None if box is None else (1 - box[0] - box[2], box[1], box[2], box[3]) for box in boxes]

@@ -129,6 +129,12 @@ class Encodings:
         return kind(**{field.name: _from_stored(records[field.name], field, device) for field in fields(kind)})
 
     @staticmethod
+    def masks(records: np.ndarray) -> UInt8[np.ndarray, "B H W"]:
+        """Object masks of records, 255 on the object."""
+        stored = records["object"][:, 0]
+        return stored if stored.dtype == np.uint8 else (255 * stored.clip(0, 1)).round().astype(np.uint8)
+
+    @staticmethod
     def backgrounds(records: np.ndarray) -> tuple[UInt8[np.ndarray, "B S S 3"], UInt8[np.ndarray, "B S S"]]:
         """Images without their objects, RGB, and the inpainted area (255)."""
         return np.ascontiguousarray(records[_BACKGROUND]), np.ascontiguousarray(records[_INPAINTED])

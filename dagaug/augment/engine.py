@@ -25,12 +25,12 @@ from torch import Tensor
 
 from dagaug.augment.encode_references import ImageEncoder, object_masks
 from dagaug.augment.encoding_table import Encodings
-from dagaug.augment.morph_plan import IS_CUTOUT, MorphPlan
+from dagaug.augment.morph_plan import IS_CUTOUT, ORIENTATION_OF, ORIENTATIONS, MorphPlan
 from dagaug.classifiers.cross_fit import CrossFitted
 from dagaug.compute.devices import autocast, batch_size_for, split_to_fit
 from dagaug.compute.tensors import to_bytes, to_tensor
 from dagaug.data.grabcut_and_inpainting import PatchBox, cut_out
-from dagaug.data.mask_files import PatchMask
+from dagaug.data.mask_files import PatchMask, mask_fault
 from dagaug.model.mode_translators import composite
 from dagaug.model.networks import join_batches
 from dagaug.model.training_free import (
@@ -54,12 +54,15 @@ class MorphBatch:
         cover: opacity of the patch over the background image, 0 to 255; used to blend it into the whole image.
         probabilities: class probabilities from the classifier that was not trained on the source.
         correspondence: share of mutual nearest neighbours in [0, 1]; 1 for cut-outs, and where it is not measured.
+        usable_masks: False where the mask of the source or the reference, from frozen features, is surely wrong
+            (:func:`dagaug.data.mask_files.mask_fault`).
     """
 
     images: UInt8[np.ndarray, "M S S 3"]
     cover: UInt8[np.ndarray, "M S S"]
     probabilities: Float32[np.ndarray, "M K"]
     correspondence: Float32[np.ndarray, " M"]
+    usable_masks: Bool[np.ndarray, " M"]
 
     @classmethod
     def joined(cls, batches: Sequence[MorphBatch]) -> MorphBatch:
@@ -70,15 +73,17 @@ class MorphBatch:
 
 @dataclass(frozen=True)
 class _DeviceBatch:
-    """A batch of results on the device; fields as in :class:`MorphBatch`."""
+    """A batch of results; fields as in :class:`MorphBatch`, on the device where they are tensors."""
 
     images: UInt8[Tensor, "B S S 3"]
     cover: UInt8[Tensor, "B S S"]
     probabilities: Float32[Tensor, "B K"]
     correspondence: Float32[Tensor, " B"]
+    usable_masks: Bool[np.ndarray, " B"]
 
     def fetch(self) -> MorphBatch:
-        return MorphBatch(*(getattr(self, column.name).cpu().numpy() for column in fields(self)))
+        tensors = (self.images, self.cover, self.probabilities, self.correspondence)
+        return MorphBatch(*(tensor.cpu().numpy() for tensor in tensors), self.usable_masks)
 
 
 @dataclass(frozen=True)
@@ -87,11 +92,13 @@ class _EncodedSources:
 
     Attributes:
         rows: patch index of each source.
+        usable_masks: which sources have a mask that may be right.
         index: for each candidate, its source's place in ``rows``.
         structure, appearance: encodings of the sources.
     """
 
     rows: Int64[np.ndarray, " U"]
+    usable_masks: Bool[np.ndarray, " U"]
     index: Int64[np.ndarray, " M"]
     structure: PoseStructure
     appearance: PoseAppearance
@@ -102,18 +109,20 @@ class _BatchInputs:
     """Inputs of a batch besides the sources.
 
     Attributes:
+        usable_masks: which references have a mask that may be right.
         references: records of the references.
         background, inpainted: background images, RGB, and their inpainted area (255).
         cutout: which candidates are cut-outs.
     """
 
+    usable_masks: Bool[np.ndarray, " B"]
     references: np.ndarray
     background: UInt8[np.ndarray, "B S S 3"]
     inpainted: UInt8[np.ndarray, "B S S"]
     cutout: Bool[np.ndarray, " B"]
 
     def __getitem__(self, rows: slice | np.ndarray) -> _BatchInputs:
-        return _BatchInputs(self.references[rows], self.background[rows], self.inpainted[rows], self.cutout[rows])
+        return _BatchInputs(*(getattr(self, column.name)[rows] for column in fields(self)))
 
 
 class Engine:
@@ -155,6 +164,7 @@ class Engine:
             self.translator, patches, device=device, scratch=scratch, boxes=boxes, masks=masks, block_size=block_size
         )
         self._batch_size, self._measures_correspondence = batch_size, measures_correspondence
+        self._has_usable_mask: dict[int, bool] = {}
 
     @property
     def batch_size(self) -> int:
@@ -180,8 +190,9 @@ class Engine:
             size = self.patches.shape[1]
             nothing = np.zeros((0, len(self.judges.classes)), np.float32)
             return MorphBatch(
-                np.zeros((0, size, size, 3), np.uint8), np.zeros((0, size, size), np.uint8), nothing, nothing.sum(1)
-            )
+                np.zeros((0, size, size, 3), np.uint8), np.zeros((0, size, size), np.uint8), nothing, nothing.sum(1),
+                np.zeros(0, bool),
+            )  # fmt: skip
         batches = [
             slice(start, min(start + self.batch_size, part.stop))
             for start in range(part.start, part.stop, self.batch_size)
@@ -204,7 +215,26 @@ class Engine:
         references = self.encoder.records(plan.reference[part], variant)
         rows = plan.reference[part] if plan.background is None else plan.background[part]
         behind = references if plan.background is None else self.encoder.records(rows, variant)
-        return _BatchInputs(references, *self.encoder.backgrounds_of(behind, rows, variant), IS_CUTOUT[variant])
+        backgrounds = self.encoder.backgrounds_of(behind, rows, variant)
+        mirrored = ORIENTATION_OF[variant] == ORIENTATIONS.index("mirrored")
+        usable = self._usable_masks(plan.reference[part], references, mirrored)
+        return _BatchInputs(usable, references, *backgrounds, IS_CUTOUT[variant])
+
+    def _usable_masks(
+        self, rows: Int64[np.ndarray, " B"], records: np.ndarray, mirrored: Bool[np.ndarray, " B"]
+    ) -> Bool[np.ndarray, " B"]:
+        """Which images, read as ``records`` and maybe mirrored, have a mask that may be right.
+
+        Only masks from frozen features are checked, as in their training.
+        """
+        if self.translator.structure_type is not FrozenStructure:
+            return np.ones(len(rows), bool)
+        for place, row in enumerate(rows.tolist()):
+            if row not in self._has_usable_mask:
+                mask = Encodings.masks(records[place : place + 1])[0]
+                upright = np.ascontiguousarray(mask[:, ::-1] if mirrored[place] else mask)
+                self._has_usable_mask[row] = not mask_fault(upright, self.encoder.boxes[row])
+        return np.array([self._has_usable_mask[row] for row in rows.tolist()], bool)
 
     def _encode_sources(self, source: Int64[np.ndarray, " M"]) -> _EncodedSources:
         rows, index = np.unique(source, return_inverse=True)
@@ -223,7 +253,8 @@ class Engine:
             for piece in split_to_fit(compute, first, min(first + block, len(rows)), self.device)
         ]
         structure = join_batches([structure for structure, _ in pieces])
-        return _EncodedSources(rows, index, structure, join_batches([appearance for _, appearance in pieces]))
+        usable = self._usable_masks(rows, records, np.zeros(len(rows), bool))
+        return _EncodedSources(rows, usable, index, structure, join_batches([appearance for _, appearance in pieces]))
 
     def _morph_batch(self, sources: _EncodedSources, start: int, stop: int, inputs: _BatchInputs) -> list[_DeviceBatch]:
         """Candidates ``start`` to ``stop`` of the part: one batch, or smaller ones if memory runs out."""
@@ -246,7 +277,9 @@ class Engine:
                     images[rows], cover[rows] = make(sources, index[rows], inputs[rows])
         judge = np.maximum(self.judge_rows[sources.rows[index]], 0)
         probabilities = self.judges.probabilities_of_tensor(images, judge)
-        return _DeviceBatch(to_bytes(images), cover, probabilities, self._correspondence(sources, index, inputs))
+        shares = self._correspondence(sources, index, inputs)
+        usable = inputs.usable_masks & sources.usable_masks[index]
+        return _DeviceBatch(to_bytes(images), cover, probabilities, shares, usable)
 
     def _correspondence(
         self, sources: _EncodedSources, index: Int64[np.ndarray, " B"], inputs: _BatchInputs

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int64
+from scipy.optimize import linear_sum_assignment
 
 from dagaug.augment.finished_file_reuse import PreviousFile
 from dagaug.augment.judge_practice_images import practice_images
@@ -33,12 +34,15 @@ class Judges:
         rows: for each patch its row among the classifiers' images; -1 if no classifier was trained on it.
         sha256: hash of the classifiers, in hexadecimal.
         min_confidence: smallest confidence that the selection accepts, in [0, 1].
+        accuracy_on_training: top-1 accuracy in [0, 1] of a given classifier on the real training images, from which it
+            may have learned; None if the classifiers were trained here.
     """
 
     classifiers: CrossFitted
     rows: Int64[np.ndarray, " N"]
     sha256: str
     min_confidence: float
+    accuracy_on_training: float | None = None
 
 
 def prepare_judges(
@@ -53,13 +57,18 @@ def prepare_judges(
         execution: that of the job; its progress receives the steps of the trainings.
 
     Raises:
-        CheckpointError: those classifiers are no longer in the cache, or the given weights do not fit.
+        CheckpointError: those classifiers are no longer in the cache, the given weights do not fit, or their classifier
+            is no better than chance on the real training images.
         TrainingError: the classifiers cannot be trained.
     """
-    given = _given_classifier(job)
+    given, accuracy_on_training = _given_classifier(job), None
     if given is not None:
-        execution.progress.say(f"{job.options.weights}: used as the judge without training")
-        classifiers, rows = single_judge(given.to(job.device)), np.zeros(len(job.patches.samples), np.int64)
+        accuracy_on_training = _check_given(job, given.to(job.device))
+        execution.progress.say(
+            f"{job.options.weights}: used as the judge without training; {accuracy_on_training:.1%} accuracy on the "
+            "real training images, from which it may have learned"
+        )
+        classifiers, rows = single_judge(given), np.zeros(len(job.patches.samples), np.int64)
     else:
         rows = _training_order(job)
         if previous is not None and cache is not None and cache.exists():
@@ -75,7 +84,7 @@ def prepare_judges(
             )
         if given is None and cache is not None:
             classifiers = _with_new_images(job, classifiers, previous, cache)
-    return Judges(classifiers, rows, sha256, _min_confidence(job, classifiers.accuracy))
+    return Judges(classifiers, rows, sha256, _min_confidence(job, classifiers.accuracy), accuracy_on_training)
 
 
 def _min_confidence(job: Job, accuracy: float) -> float:
@@ -95,7 +104,37 @@ def _given_classifier(job: Job) -> Classifier | None:
     if job.options.weights is None:
         return None
     size = job.model.card.framing.size
-    return judge_from_weights(_network(job), job.dataset.classes, size=size, weights=job.options.weights)
+    return judge_from_weights(
+        _network(job), job.dataset.classes, size=size, weights=job.options.weights, class_map=job.options.class_map
+    )
+
+
+def _check_given(job: Job, given: Classifier) -> float:
+    """Accuracy of a given classifier on the real training images.
+
+    Raises:
+        CheckpointError: it is not clearly above that of always naming the most frequent class.
+    """
+    images, labels = job.patches.images[job.training_rows], job.patches.labels[job.training_rows]
+    predicted = given.probabilities(images).argmax(axis=1)
+    accuracy = float((predicted == labels).mean())
+    guess = float(np.bincount(labels).max() / len(labels))
+    if accuracy > guess + 2 * np.sqrt(guess * (1 - guess) / len(labels)):
+        return accuracy
+    counts = np.zeros((len(given.classes), len(given.classes)), np.int64)
+    np.add.at(counts, (predicted, labels), 1)
+    best = float(counts[linear_sum_assignment(counts, maximize=True)].sum() / len(labels))
+    cause = (
+        f"in another order of classes it would have {best:.1%}, so its classes probably stand in another order than "
+        f"{', '.join(given.classes[:3])}, …"
+        if best > 0.5 and best > 2 * accuracy
+        else "probably it learned from other classes or expects other pixels"
+    )
+    raise CheckpointError(
+        f"right on only {accuracy:.1%} of the real training images, no better than chance; {cause}",
+        option="weights",
+        value=job.options.weights,
+    )
 
 
 def single_judge(classifier: Classifier) -> CrossFitted:

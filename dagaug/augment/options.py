@@ -32,6 +32,8 @@ class AugmentOptions(BaseModel):
             models with frozen features.
         classifier: timm name of the judge; ``auto`` picks one for the patch size.
         weights: file of a trained classifier, or of weights to start its training from.
+        class_map: text file with the class names of those weights, one line each in the order of the logits, as timm's
+            ``--class-map`` takes it; None if they stand in the order of the data set's classes.
         folds: number of cross-validation folds for the judges; 1 disables cross-fitting.
         frame: ``whole`` blends a morph into the whole background image, ``crop`` stores the patch.
         encoding, quality: how images are stored; the quality is that of JPEG, 1 to 100.
@@ -56,6 +58,7 @@ class AugmentOptions(BaseModel):
     min_correspondence: float = Field(0.0, ge=0, le=1)
     classifier: str = "auto"
     weights: Path | None = None
+    class_map: Path | None = None
     folds: int = Field(3, ge=1, le=20)
     frame: OutputFrame = "whole"
     encoding: Literal["jpeg", "png", "raw"] = "jpeg"

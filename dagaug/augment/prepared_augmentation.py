@@ -183,8 +183,13 @@ class Job:
             **({"masks": self.masks_sha256} if self.masks_sha256 else {}),
         }
 
-    def header(self, judges_sha256: str = "") -> Header:
-        """Everything in the file that is not about a single image; ``judges_sha256`` is the judges' hash."""
+    def header(self, judges_sha256: str = "", judge_accuracy: float | None = None) -> Header:
+        """Everything in the file that is not about a single image.
+
+        Args:
+            judges_sha256: hash of the judges, in hexadecimal.
+            judge_accuracy: accuracy of a given judge on the real training images, in [0, 1].
+        """
         options = {
             **self.options.model_dump(mode="json"),
             "data": str(self.dataset.root),
@@ -196,6 +201,8 @@ class Job:
         }
         if self.masks_sha256:
             options |= {"masks": str(self.dataset.masks), "masks_sha256": self.masks_sha256}
+        if judge_accuracy is not None:
+            options["judge_accuracy_on_training_images"] = judge_accuracy
         return Header(
             classes=self.dataset.classes,
             files=tuple(sample.path.as_posix() for sample in self.files),
@@ -231,6 +238,11 @@ def _check_options(options: AugmentOptions) -> None:
         raise UsageError(
             "cannot be combined with a file of pairs, which lists every morph; give one of the two",
             option="limit", value=options.limit,
+        )  # fmt: skip
+    if options.class_map is not None and options.weights is None:
+        raise UsageError(
+            "used only with the weights that it belongs to",
+            option="class_map", value=options.class_map, remedies={"weights": "FILE"},
         )  # fmt: skip
     if options.background == "source" and "cutout" in options.variants and options.pairs is None:
         raise UsageError(

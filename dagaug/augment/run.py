@@ -127,7 +127,9 @@ def augment(
     replaces = overwrite or previous is not None
     with open_shard_folder(out, job.identity(), overwrite=replaces) as folder, executor or LocalExecutor() as makes:
         judges = _make_shards(job, folder, makes, cache, previous, execution)
-        folder.merge(job.header(judges.sha256), len(job.shards), how=merge, progress=progress)
+        folder.merge(
+            job.header(judges.sha256, judges.accuracy_on_training), len(job.shards), how=merge, progress=progress
+        )
     return _summary(out, judges.classifiers.accuracy, time.monotonic() - started)
 
 

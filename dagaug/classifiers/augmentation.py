@@ -1,4 +1,4 @@
-"""Image augmentation for training classifiers: flips, shifts, colour, RandAugment operations, MixUp and CutMix."""
+"""Image augmentation for training classifiers: flips, shifts, crops, TrivialAugment, MixUp and CutMix."""
 
 from __future__ import annotations
 
@@ -9,58 +9,76 @@ from typing import Literal
 import albumentations as A
 import cv2
 import numpy as np
+import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
+from torchvision.transforms import v2
 
-__all__ = ["BATCH_MIXING", "Augment", "augment_images", "cutmix", "image_augmentation", "mix_batch", "mixup"]
+__all__ = ["BATCH_MIXING", "Augment", "Mixing", "augment_images", "cutmix", "image_augmentation", "mixup"]
 
-Augment = Literal["none", "standard", "strong", "cutmix", "mixup"]
-"""``standard``: flip and shift. ``cutmix``, ``mixup``: also CutMix or MixUp of every batch. ``strong``: also scale,
-rotation, colour, two RandAugment operations, MixUp or CutMix."""
+Augment = Literal["none", "standard", "crop"]
+"""``standard``: flip and shift. ``crop``: random resized crop and flip."""
+
+Mixing = Literal["none", "cutmix", "mixup"]
+"""How the images of a batch are mixed with each other."""
+
+_ImageChange = Callable[[UInt8[np.ndarray, "H W 3"]], UInt8[np.ndarray, "H W 3"]]
+
+_SMALLEST_CROP = 0.35  # share of the image's area
 
 
-def image_augmentation(augment: Augment, seed: int) -> A.Compose:
-    """Augmentation of single images, uint8 RGB HWC in and out, with its own random numbers from ``seed``."""
-    edge = {"border_mode": cv2.BORDER_REPLICATE}
-    # Every operation that was tried in addition lowered accuracy at ten images a class (examples/experiments.md).
+class _TrivialAugment:
+    """torchvision's TrivialAugmentWide with random numbers of its own."""
+
+    def __init__(self, seed: int) -> None:
+        self._rng = np.random.default_rng(seed)
+        self._transform = v2.TrivialAugmentWide(interpolation=v2.InterpolationMode.BILINEAR)
+
+    def __call__(self, image: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W 3"]:
+        with torch.random.fork_rng(devices=[]):  # torchvision draws from torch's global generator
+            torch.manual_seed(int(self._rng.integers(2**63)))
+            changed = self._transform(torch.from_numpy(image).permute(2, 0, 1))
+        return np.ascontiguousarray(changed.permute(1, 2, 0).numpy())
+
+
+def image_augmentation(
+    augment: Augment, seed: int, size: tuple[int, int], *, trivialaugment: bool = False
+) -> _ImageChange:
+    """Augmentation of single images, uint8 RGB HWC in and out, with its own random numbers from ``seed``.
+
+    Args:
+        augment: kind of augmentation.
+        seed: any non-negative integer.
+        size: height and width of the images in pixels, which stay as they are.
+        trivialaugment: whether one random operation of random strength follows (TrivialAugment, Müller & Hutter 2021).
+    """
+    # Every operation that was tried in addition to flip and shift lowered accuracy of networks trained from scratch at
+    # ten images a class (examples/experiments.md).
+    flip = A.HorizontalFlip(p=0.5)
     standard = [
-        A.HorizontalFlip(p=0.5),
-        A.Affine(scale=(1, 1), translate_percent=(-0.1, 0.1), p=0.9, **edge),
+        flip,
+        A.Affine(scale=(1, 1), translate_percent=(-0.1, 0.1), p=0.9, border_mode=cv2.BORDER_REPLICATE),
     ]
-    usual = [
-        A.HorizontalFlip(p=0.5),
-        A.Affine(scale=(0.8, 1.2), translate_percent=(-0.1, 0.1), rotate=(-10, 10), p=0.9, **edge),
-        A.ColorJitter(brightness=(0.8, 1.2), contrast=(0.8, 1.2), saturation=(0.8, 1.2), hue=(-0.02, 0.02), p=0.8),
-    ]
-    # Two random operations of RandAugment (Cubuk et al. 2020) at its usual strength.
-    randaugment = A.SomeOf(
-        [
-            A.Affine(shear=(-17, 17), p=1, **edge),
-            A.Affine(rotate=(-30, 30), p=1, **edge),
-            A.Affine(translate_percent=(-0.2, 0.2), p=1, **edge),
-            A.AutoContrast(p=1),
-            A.Equalize(p=1),
-            A.Posterize(num_bits=(4, 6), p=1),
-            A.Solarize(threshold_range=(0.5, 1.0), p=1),
-            A.ColorJitter(brightness=(0.4, 1.6), contrast=(0.4, 1.6), saturation=(0.4, 1.6), hue=(0, 0), p=1),
-            A.Sharpen(p=1),
-        ],
-        n=2,
-        p=1,
-    )
-    operations: dict[Augment, list] = {"none": [], "strong": [*usual, randaugment]}
-    return A.Compose(operations.get(augment, standard), seed=seed)
+    crop = [A.RandomResizedCrop(size, scale=(_SMALLEST_CROP, 1), p=1), flip]
+    operations = {"none": [], "standard": standard, "crop": crop}[augment]
+    compose = A.Compose(operations, seed=seed)
+
+    def change(image: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W 3"]:
+        return compose(image=image)["image"]
+
+    if not trivialaugment:
+        return change
+    then = _TrivialAugment(seed)
+    return lambda image: then(change(image))
 
 
 def augment_images(
-    images: UInt8[np.ndarray, "N H W 3"], augment: Augment, seeds: Sequence[int]
+    images: UInt8[np.ndarray, "N H W 3"], augment: Augment, seeds: Sequence[int], *, trivialaugment: bool = False
 ) -> UInt8[np.ndarray, "N H W 3"]:
-    """One augmented copy of each RGB image, from a seed for each; MixUp and CutMix are not applied."""
-    change = image_augmentation(augment, 0)
-    copies = images.copy()
+    """One augmented copy of each RGB image, from a seed for each."""
+    copies, size = images.copy(), images.shape[1:3]
     for row, seed in enumerate(seeds):
-        change.set_random_seed(seed)
-        copies[row] = change(image=images[row])["image"]
+        copies[row] = image_augmentation(augment, seed, size, trivialaugment=trivialaugment)(images[row])
     return copies
 
 
@@ -98,21 +116,13 @@ def cutmix(
     return mixed, _weighted(targets, 1 - (bottom - top) * (right - left) / (height * width))
 
 
-def mix_batch(
-    images: Float[Tensor, "B 3 H W"], targets: Float[Tensor, "B K"], rng: np.random.Generator
-) -> tuple[Float[Tensor, "B 3 H W"], Float[Tensor, "B K"]]:
-    """Mix a batch by :func:`mixup` or :func:`cutmix`, each half of the time."""
-    return (mixup if rng.random() < 0.5 else cutmix)(images, targets, rng)
-
-
 def _weighted(batch: Tensor, keep: float) -> Tensor:
     """Mean of a batch and its reverse, with the weight ``keep`` of the batch."""
     return keep * batch + (1 - keep) * batch.flip(0)
 
 
-BATCH_MIXING: Mapping[Augment, Callable[[Tensor, Tensor, np.random.Generator], tuple[Tensor, Tensor]]] = {
-    "strong": mix_batch,
+BATCH_MIXING: Mapping[Mixing, Callable[[Tensor, Tensor, np.random.Generator], tuple[Tensor, Tensor]]] = {
     "cutmix": cutmix,
     "mixup": mixup,
 }
-"""The augmentations that mix the images of a batch; a linear probe, which reads single images, cannot apply this."""
+"""The ways to mix a batch; a linear probe, which reads single images, has none."""

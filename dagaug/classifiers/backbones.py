@@ -5,9 +5,11 @@ All networks take images of any size as float NCHW in [-1, 1]. The network resiz
 
 from __future__ import annotations
 
+import argparse
 import copy
 import difflib
 import importlib.util
+import sys
 from pathlib import Path
 from typing import Any, cast
 
@@ -42,6 +44,15 @@ LITE0 = "lite0"
 
 SMALLEST_INPUT = 64
 """Smallest input side in pixels of a timm network; its last feature maps would be single pixels below this."""
+
+_STATES = ("state_dict_ema", "model_ema", "ema_state_dict", "state_dict", "model")
+"""Entries of a checkpoint that hold the weights, the preferred ones first."""
+
+_WRAPPERS = ("_orig_mod.", "module.", "model.", "network.", "net.", "backbone.")
+"""Prefixes that torch.compile, DistributedDataParallel, Lightning modules and averaged models add to all names."""
+
+_BESIDE_WEIGHTS = ("n_averaged",)
+"""Tensors of averaged models (torch's AveragedModel) that are no weights."""
 
 
 class Network(nn.Module):
@@ -192,6 +203,9 @@ def imagenet_lite0_weights() -> dict[str, Tensor]:
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Read a state dict (safetensors or torch) without running code from the file.
 
+    Checkpoints of timm's ``train.py`` (an averaged model, EMA, comes before the last one), of Lightning, and of models
+    in ``torch.compile`` or DistributedDataParallel are read, too; prefixes of these wrappers are removed.
+
     Raises:
         CheckpointError: the file is missing, corrupt, or holds no state dict.
     """
@@ -201,21 +215,27 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             tensors: Any = load_file(path)
         else:
-            tensors = torch.load(path, map_location="cpu", weights_only=True)
+            with torch.serialization.safe_globals([argparse.Namespace]):  # options in timm's checkpoints
+                tensors = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises errors of many types on corrupt files
         raise CheckpointError(
             f"not a readable weights file ({first_line(error)})", option="weights", value=path
         ) from error
-    for key in ("state_dict", "model"):
+    for key in _STATES:
         if isinstance(tensors, dict) and isinstance(tensors.get(key), dict):
             tensors = tensors[key]
     if not isinstance(tensors, dict) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
         raise CheckpointError("holds no state dict (a table of tensors)", option="weights", value=path)
-    return {key.removeprefix("module.").removeprefix("model."): tensor for key, tensor in tensors.items()}
+    weights = {key: tensor for key, tensor in tensors.items() if key not in _BESIDE_WEIGHTS}
+    while wrapper := next(
+        (prefix for prefix in _WRAPPERS if weights and all(k.startswith(prefix) for k in weights)), ""
+    ):
+        weights = {key.removeprefix(wrapper): tensor for key, tensor in weights.items()}
+    return weights
 
 
 def load_weights(model: nn.Module, tensors: dict[str, Tensor], file: Path | None = None) -> None:
-    """Load all ``tensors`` into ``model``, except a head of another size.
+    """Load all ``tensors`` into ``model``, except a head of another size; timm resamples tables of positions.
 
     Args:
         model: a timm model.
@@ -226,6 +246,10 @@ def load_weights(model: nn.Module, tensors: dict[str, Tensor], file: Path | None
         CheckpointError: tensors are missing, unknown, or of another shape.
     """
     own = model.state_dict()
+    convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
+    if convert is not None and any(key.endswith("pos_embed") and tensor.shape != own[key].shape
+                                   for key, tensor in tensors.items() if key in own):  # fmt: skip
+        tensors = convert(dict(tensors), model)
     head = _config(model).get("classifier") or ()
     prefixes = tuple(f"{name}." for name in ((head,) if isinstance(head, str) else head))
     tensors = {

@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -294,7 +294,9 @@ def _judge_by_fold(
     return out
 
 
-def judge_from_weights(name: str, classes: Sequence[str], *, size: int, weights: Path) -> Classifier | None:
+def judge_from_weights(
+    name: str, classes: Sequence[str], *, size: int, weights: Path, class_map: Path | None = None
+) -> Classifier | None:
     """A judge that needs no training: a classifier that dagaug saved, or weights with a head for these classes.
 
     Args:
@@ -302,12 +304,14 @@ def judge_from_weights(name: str, classes: Sequence[str], *, size: int, weights:
         classes: class names of the data.
         size: side of the images in pixels.
         weights: see :func:`dagaug.classifiers.backbones.build`.
+        class_map: text file with a class name for each logit; None if the logits are those of ``classes``, in order.
 
     Returns:
         the judge; None if the weights have no head for so many classes and can only start a training.
 
     Raises:
         CheckpointError: the file is missing, corrupt, for another network, or for other classes.
+        UsageError: the class map is not readable, or lacks a class.
     """
     tensors = read_weights(weights)
     if any(key.startswith("0.") for key in tensors):
@@ -315,9 +319,32 @@ def judge_from_weights(name: str, classes: Sequence[str], *, size: int, weights:
         if classifier.classes != tuple(classes):
             raise CheckpointError("judges other classes than the data set's", option="weights", value=weights)
         return classifier
-    network = create_network(name, len(classes), input_size_for(name, size))
+    names = list(classes) if class_map is None else _read_class_map(class_map, classes)
+    network = create_network(name, len(names), input_size_for(name, size))
     load_weights(network.model, tensors, weights)
     own = network.model.state_dict()
-    head = [key for key, tensor in own.items() if tensor.ndim and tensor.shape[0] == len(classes)]
+    head = [key for key, tensor in own.items() if tensor.ndim and tensor.shape[0] == len(names)]
     fits = bool(head) and all(key in tensors and tensors[key].shape == own[key].shape for key in head[-2:])
-    return Classifier(network, classes, size) if fits else None
+    if not fits:
+        return None
+    if class_map is not None:
+        rows = torch.tensor([names.index(one) for one in classes])
+        cast(Any, network.model).reset_classifier(len(classes))
+        network.model.load_state_dict({key: tensors[key][rows] for key in head[-2:]}, strict=False)
+    return Classifier(network, classes, size)
+
+
+def _read_class_map(path: Path, classes: Sequence[str]) -> list[str]:
+    """The class names of a text file, one a line.
+
+    Raises:
+        UsageError: the file cannot be read, or lacks one of ``classes``.
+    """
+    try:
+        names = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot be read as text ({error})", option="class_map", value=path) from error
+    missing = next((one for one in classes if one not in names), None)
+    if missing is not None:
+        raise UsageError(f"has no line for the class {missing}", option="class_map", value=path)
+    return names

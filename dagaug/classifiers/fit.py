@@ -17,11 +17,13 @@ import torch.nn.functional as F
 from jaxtyping import Float32, Int64, Integer, UInt8
 from torch import Tensor
 
-from dagaug.classifiers.augmentation import BATCH_MIXING, Augment, image_augmentation
+from dagaug.classifiers.augmentation import BATCH_MIXING, Augment, Mixing, image_augmentation
 from dagaug.classifiers.backbones import Network, build
 from dagaug.classifiers.classifier import Classifier, hash_images
 from dagaug.classifiers.frozen_stages import freeze_stages
 from dagaug.classifiers.plain_net import PLAIN
+from dagaug.classifiers.pretrained_networks import build_pretrained
+from dagaug.classifiers.recipes import RECIPES, Mode
 from dagaug.compute.devices import autocast, pick_device
 from dagaug.compute.tensors import to_tensor
 from dagaug.runtime.errors import TrainingError, UsageError
@@ -29,10 +31,7 @@ from dagaug.runtime.execution_settings import Execution
 from dagaug.runtime.progress import Progress
 from dagaug.runtime.versions import library_versions
 
-__all__ = ["LEARNING_RATES", "LIBRARIES", "FitOptions", "fit", "fit_identity"]
-
-LEARNING_RATES = {"": 2e-3, PLAIN: 3e-3, "test_resnet": 1e-2}
-"""Default peak learning rate by network name, chosen at 10 images a class; the empty name is for all others."""
+__all__ = ["LIBRARIES", "FitOptions", "fit", "fit_identity", "starting_network"]
 
 LIBRARIES = ("torch", "timm", "albumentations", "opencv-python", "numpy")
 """Libraries besides dagaug whose versions can change a trained classifier."""
@@ -45,19 +44,24 @@ class FitOptions:
     Attributes:
         name: any timm name, ``lite0`` or ``plain``.
         size: side of the training images in pixels, at least 8.
-        steps: optimiser steps; None chooses by the number of images, see :meth:`resolved`.
+        steps: optimiser steps.
         batch_size: images a step, at least 2.
         learning_rate: peak learning rate of AdamW, reached after a tenth of the steps and followed by half a cosine
-            to zero; None takes the network's entry in :data:`LEARNING_RATES`.
+            to zero.
+        layer_decay: factor of the learning rate from each layer to the one before it, in (0, 1].
         weight_decay: of AdamW; biases and norms have none.
         label_smoothing: share of each label that is spread over all classes, in [0, 1).
         augment: augmentation of the training images, see :data:`dagaug.classifiers.augmentation.Augment`.
+        trivialaugment: whether TrivialAugment follows the augmentation.
+        mixing: mixing of the images of a batch, see :data:`dagaug.classifiers.augmentation.Mixing`.
         synthetic_share: share of each batch that is drawn from the synthetic images, between 0 and 1.
         weights: file of weights to start from.
         head_only: whether only the last layer is fitted, on frozen features
             (:mod:`dagaug.classifiers.frozen_head`); for networks with pretrained weights.
         frozen_stages: number of first stages (timm's groups of layers; the stem is the first) whose weights and
             batch-norm statistics stay as they are; for networks with pretrained weights.
+        mode: how the classifier is trained; its recipe (:data:`dagaug.classifiers.recipes.RECIPES`) gives steps,
+            learning rate, its decay by layer, and augmentation where they are None.
 
     Raises:
         UsageError: a value is out of range.
@@ -68,13 +72,17 @@ class FitOptions:
     steps: int | None = None
     batch_size: int = 32
     learning_rate: float | None = None
+    layer_decay: float | None = None
     weight_decay: float = 0.05
     label_smoothing: float = 0.1
-    augment: Augment = "standard"
+    augment: Augment | None = None
+    trivialaugment: bool = False
+    mixing: Mixing = "none"
     synthetic_share: float = 0.5
     weights: Path | None = None
     head_only: bool = False
     frozen_stages: int = 0
+    mode: Mode = "scratch"
 
     def __post_init__(self) -> None:
         checks = (
@@ -85,20 +93,29 @@ class FitOptions:
             ("frozen_stages", self.frozen_stages >= 0, "give at least 0"),
             ("label_smoothing", 0 <= self.label_smoothing < 1, "give a share in [0, 1)"),
             ("synthetic_share", 0 < self.synthetic_share < 1, "give a share between 0 and 1"),
-            ("augment", self.augment in get_args(Augment), f"choose one of {', '.join(get_args(Augment))}"),
+            ("layer_decay", self.layer_decay is None or 0 < self.layer_decay <= 1, "give a factor in (0, 1]"),
+            ("mode", self.mode in get_args(Mode), f"choose one of {', '.join(get_args(Mode))}"),
+            ("mixing", self.mixing in get_args(Mixing), f"choose one of {', '.join(get_args(Mixing))}"),
+            (
+                "augment",
+                self.augment is None or self.augment in get_args(Augment),
+                f"choose one of {', '.join(get_args(Augment))}",
+            ),
         )
         for option, holds, message in checks:
             if not holds:
                 raise UsageError(message, option=option, value=getattr(self, option))
 
     def resolved(self, images: int) -> FitOptions:
-        """These options with steps and learning rate filled in for a number of training images.
-
-        The default is 160 epochs, but at least 1,200 and at most 20,000 steps.
-        """
-        steps = self.steps or min(max(math.ceil(160 * images / self.batch_size), 1_200), 20_000)
-        rate = self.learning_rate or LEARNING_RATES.get(self.name, LEARNING_RATES[""])
-        return replace(self, steps=steps, learning_rate=rate)
+        """These options with what is None filled in from the recipe, for a number of real training images."""
+        recipe = RECIPES[self.mode]
+        return replace(
+            self,
+            steps=self.steps or recipe.steps_for(images, self.batch_size),
+            learning_rate=self.learning_rate or recipe.rate_for(self.name),
+            layer_decay=self.layer_decay or recipe.layer_decay,
+            augment=self.augment or recipe.augment,
+        )
 
     def synthetic_count(self) -> int:
         """Number of synthetic images in a batch, where there are any: at least one, and not all."""
@@ -149,15 +166,32 @@ def fit(
     if synthetic is not None and len(synthetic[0]):
         count = options.synthetic_count()
         sets = [(images, labels, options.batch_size - count), (*synthetic, count)]
-    batches = _Batches(sets, options.augment, streams, len(classes), device)
+    batches = _Batches(sets, options, streams, len(classes), device)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
-        network = build(options.name, len(classes), size=options.size, weights=options.weights).to(device)
-        network = network.to(memory_format=torch.channels_last)
+        network = starting_network(options, len(classes)).to(device, memory_format=torch.channels_last)
         freeze_stages(network.train(), options.frozen_stages)
         _optimise(network, batches, options, execution.progress, title)
     trained_on = np.concatenate([hash_images(pixels) for pixels, _, _ in sets])
     return Classifier(network.eval(), classes, options.size, trained_on)
+
+
+def starting_network(options: FitOptions, num_classes: int) -> Network:
+    """The network before its training: with random weights, or with pretrained ones and a new last layer.
+
+    Args:
+        options: name, size, weights and mode.
+        num_classes: number of logits; 0 for pooled features instead of logits.
+
+    Raises:
+        UsageError: the network is unknown, or cannot take images of this size.
+        CheckpointError: the weights cannot be fetched or read, or are those of another network.
+        MissingExtraError: the package with the weights of ``lite0`` is not installed.
+    """
+    name, size, weights = options.name, options.size, options.weights
+    if options.mode == "scratch" or name == PLAIN:
+        return build(name, num_classes, size=size, weights=weights)
+    return build_pretrained(name, num_classes, input_size=size, weights=weights, for_features=False)
 
 
 class _Batches:
@@ -165,7 +199,7 @@ class _Batches:
 
     Args:
         sets: real and, where there are any, synthetic images: pixels, labels, number of images in each batch.
-        augment: kind of augmentation.
+        options: of the training, resolved: augmentation of images and mixing of batches.
         streams: random numbers for the orders of both sets, augmentation of images, mixing of batches.
         classes: number of classes.
         device: where the batches go.
@@ -174,7 +208,7 @@ class _Batches:
     def __init__(
         self,
         sets: Sequence[tuple[UInt8[np.ndarray, "_ H W 3"], Integer[np.ndarray, " _"], int]],
-        augment: Augment,
+        options: FitOptions,
         streams: Sequence[np.random.Generator],
         classes: int,
         device: torch.device,
@@ -183,8 +217,9 @@ class _Batches:
             (pixels, labels, count, _endless_order(len(pixels), stream))
             for (pixels, labels, count), stream in zip(sets, streams, strict=False)
         ]
-        self._change = image_augmentation(augment, int(streams[2].integers(2**31)))
-        self._mix, self._mixing = BATCH_MIXING.get(augment), streams[3]
+        seed, shape = int(streams[2].integers(2**31)), sets[0][0].shape[1:3]
+        self._change = image_augmentation(options.augment or "none", seed, shape, trivialaugment=options.trivialaugment)
+        self._mix, self._mixing = BATCH_MIXING.get(options.mixing), streams[3]
         self._classes, self._device = classes, device
 
     def next(self) -> tuple[Float32[Tensor, "B 3 H W"], Float32[Tensor, "B K"]]:
@@ -192,7 +227,7 @@ class _Batches:
         pixels, labels = [], []
         for images, classes, count, order in self._sets:
             rows = [next(order) for _ in range(count)]
-            pixels += [self._change(image=images[row])["image"] for row in rows]
+            pixels += [self._change(images[row]) for row in rows]
             labels.append(classes[rows])
         x = to_tensor(np.stack(pixels), self._device)
         y = torch.from_numpy(np.concatenate(labels).astype(np.int64)).to(self._device)
@@ -213,7 +248,11 @@ def _optimise(network: Network, batches: _Batches, options: FitOptions, progress
         TrainingError: the loss is not finite.
     """
     steps, peak = options.steps or 0, options.learning_rate or 0.0  # resolved: neither is None
-    optimiser = timm.optim.create_optimizer_v2(network.model, opt="adamw", lr=peak, weight_decay=options.weight_decay)
+    optimiser = timm.optim.create_optimizer_v2(
+        network.model, opt="adamw", lr=peak, weight_decay=options.weight_decay, layer_decay=options.layer_decay
+    )
+    for group in optimiser.param_groups:
+        group["lr"] = peak * group.get("lr_scale", 1.0)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, steps))
     with progress.task(title, steps, "steps") as task:
         for step in range(steps):
@@ -268,8 +307,6 @@ def fit_identity(
     if options.weights is not None and options.weights.is_file():
         digest.update(options.weights.read_bytes())
     settings = options.as_dict()
-    if not options.frozen_stages:
-        del settings["frozen_stages"]  # so that trainings of older versions keep their hashes
     rest = [list(classes), settings, more, library_versions(*LIBRARIES)]
     digest.update(json.dumps(rest, sort_keys=True).encode())
     return digest.hexdigest()

@@ -18,19 +18,15 @@ from jaxtyping import Float32, Int64, UInt8
 from torch import Tensor, nn
 
 from dagaug.classifiers.augmentation import Augment, augment_images
-from dagaug.classifiers.backbones import build
-from dagaug.classifiers.fit import FitOptions
+from dagaug.classifiers.fit import FitOptions, starting_network
 from dagaug.compute.devices import pick_device
 from dagaug.compute.tensors import to_tensor
 from dagaug.runtime.execution_settings import Execution
 
-__all__ = ["COPIES_PER_IMAGE", "LEARNING_RATE", "Features", "LinearProbe"]
+__all__ = ["COPIES_PER_IMAGE", "Features", "LinearProbe"]
 
 COPIES_PER_IMAGE = 6
 """Augmented copies of each training image; a seed trains on half of them."""
-
-LEARNING_RATE = 3e-3
-"""Peak learning rate of AdamW on standardised features."""
 
 _BATCH = 128
 
@@ -53,7 +49,7 @@ class LinearProbe:
 
     def __init__(self, options: FitOptions, *, execution: Execution = Execution()) -> None:
         self._device, self._progress = pick_device(execution.device), execution.progress
-        self._network = build(options.name, 0, size=options.size, weights=options.weights).to(self._device).eval()
+        self._network = starting_network(options, 0).to(self._device).eval()
         self._cache: dict[tuple[bytes, str, int], Float32[Tensor, "V N D"]] = {}
 
     def features(
@@ -62,6 +58,8 @@ class LinearProbe:
         labels: Int64[np.ndarray, " N"],
         hashes: Int64[np.ndarray, " N"],
         augment: Augment = "none",
+        *,
+        trivialaugment: bool = False,
     ) -> Features:
         """Features of images, from the cache if the same images were read before.
 
@@ -70,17 +68,20 @@ class LinearProbe:
             labels: their classes.
             hashes: of the images, by :func:`dagaug.classifiers.classifier.hash_images`.
             augment: augmentation of the copies; ``none`` gives one copy, the image itself.
+            trivialaugment: whether TrivialAugment follows.
         """
         copies = 1 if augment == "none" else COPIES_PER_IMAGE
-        key = hashlib.sha256(hashes.tobytes()).digest(), augment, copies
+        kind = f"{augment} and TrivialAugment" if trivialaugment else augment
+        key = hashlib.sha256(hashes.tobytes()).digest(), kind, copies
         if key not in self._cache:
-            with self._progress.task(f"Reading features, {augment}", copies * len(images), "images") as task:
+            with self._progress.task(f"Reading features, {kind}", copies * len(images), "images") as task:
                 seen = []
                 for copy in range(copies):
                     for start in range(0, len(images), _BATCH):
                         part = slice(start, start + _BATCH)
                         seeds = [(number + copy) % 2**32 for number in hashes[part].tolist()]
-                        seen.append(self._read(augment_images(images[part], augment, seeds)))
+                        changed = augment_images(images[part], augment, seeds, trivialaugment=trivialaugment)
+                        seen.append(self._read(changed))
                         task.advance(len(seeds))
             self._cache[key] = torch.cat(seen).unflatten(0, (copies, len(images)))
         return Features(self._cache[key], labels)
@@ -109,17 +110,17 @@ class LinearProbe:
         Args:
             train, synthetic, test: features of the real training images, of synthetic ones if any, of test images.
             classes: number of classes.
-            options: steps, batch size, synthetic share, weight decay and label smoothing count here.
+            options: resolved; steps, learning rate, batch size, synthetic share, weight decay, label smoothing count.
             seed: of everything random.
         """
-        steps = options.steps or 500
+        steps, rate = options.steps or 0, options.learning_rate or 0.0  # resolved: neither is None
         mean, spread = train.values.mean((0, 1)), train.values.std((0, 1)) + 1e-6
         streams = [np.random.default_rng(stream) for stream in np.random.SeedSequence(seed).spawn(3)]
         head = nn.Linear(train.values.shape[-1], classes)
         with torch.no_grad():
             head.weight.copy_(torch.from_numpy(streams[2].normal(0, 0.01, tuple(head.weight.shape))))
             head.bias.zero_()
-        optimiser = torch.optim.AdamW(head.parameters(), lr=LEARNING_RATE, weight_decay=options.weight_decay)
+        optimiser = torch.optim.AdamW(head.parameters(), lr=rate, weight_decay=options.weight_decay)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
         extra = 0 if synthetic is None else options.synthetic_count()
         copies = streams[2].permutation(len(train.values))[: max(1, len(train.values) // 2)]

@@ -31,12 +31,13 @@ from dagaug.classifiers.backbones import (
 )
 from dagaug.runtime.errors import CheckpointError, DagaugError, UsageError
 
-__all__ = ["absolute_name", "build_pretrained", "create_again", "licence_of"]
+__all__ = ["absolute_name", "build_pretrained", "check_name", "create_again", "licence_of"]
 
 _SOURCES = ("hf-hub:", "local-dir:")
 _FOLDER = "local-dir:"
 _LICENCES = {LITE0: "Apache-2.0; trained on ImageNet, whose images are for non-commercial research"}
-_OPTIONS = {"weights": "feature_weights", "classifier": "features"}
+_OF_FEATURES = {"weights": "feature_weights", "classifier": "features"}
+_OF_CLASSIFIERS = {own: others for others, own in _OF_FEATURES.items()}
 _REMEDIES = {"feature_weights": "FILE", "features": f"{_FOLDER}FOLDER"}
 
 
@@ -62,7 +63,13 @@ def licence_of(network: Network, weights: Path | None) -> str:
 
 
 def build_pretrained(
-    name: str, num_classes: int = 0, *, input_size: int, weights: Path | None = None, pretrained: bool = True
+    name: str,
+    num_classes: int = 0,
+    *,
+    input_size: int,
+    weights: Path | None = None,
+    pretrained: bool = True,
+    for_features: bool = True,
 ) -> Network:
     """Build a network with a classifier layer of random weights, or none, in evaluation mode.
 
@@ -75,16 +82,17 @@ def build_pretrained(
         input_size: side in pixels to which images are resized.
         weights: a .safetensors file or a torch state dict, in place of the weights that belong to the name.
         pretrained: False for random weights.
+        for_features: whether errors name the options of frozen features; if not, those of the classifier.
 
     Raises:
         UsageError: the network is unknown, or cannot take images of this size.
         CheckpointError: the weights cannot be fetched or read, or are those of another network.
         MissingExtraError: the package with the weights of ``lite0`` is not installed.
     """
-    with _options_of_features():
+    with _options_named(_OF_FEATURES if for_features else _OF_CLASSIFIERS):
         if name == LITE0:
             return build(LITE0, num_classes, size=input_size, weights=weights)
-        _check_name(name)
+        check_name(name)
         with torch.device("meta"):
             outline = _create(name, pretrained=False, num_classes=0)
         side, grid = _fitting_size(outline, input_size_for(name, input_size))
@@ -97,18 +105,29 @@ def build_pretrained(
 
 
 @contextmanager
-def _options_of_features() -> Iterator[None]:
-    """Errors of classifier networks, with the options of frozen networks in place of those of classifiers."""
+def _options_named(names: Mapping[str, str]) -> Iterator[None]:
+    """Replace the names of options in errors."""
     try:
         yield
     except DagaugError as error:
-        error.option = _OPTIONS.get(error.option, error.option)
+        error.option = names.get(error.option, error.option)
+        error.remedies = {names.get(option, option): value for option, value in error.remedies.items()}
         raise
 
 
-def _check_name(name: str) -> None:
-    if name.startswith(_SOURCES):
+def check_name(name: str, *, for_features: bool = True) -> None:
+    """Check a network's name without building it.
+
+    Raises:
+        UsageError: timm knows neither the network nor its tag.
+    """
+    if name == LITE0 or name.startswith(_SOURCES):
         return
+    with _options_named(_OF_FEATURES if for_features else _OF_CLASSIFIERS):
+        _check_known(name)
+
+
+def _check_known(name: str) -> None:
     if not timm.is_model(name):
         raise UsageError(
             f"timm has no model of this name; {close_names(name)}; other sources: hf-hub:OWNER/NAME, {_FOLDER}FOLDER",

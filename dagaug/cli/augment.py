@@ -189,6 +189,15 @@ def augment(
     ] = None,
     classifier: Classifier = "auto",
     weights: Weights = None,
+    class_map: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Class names of the weights, one a line in the order of the logits, as timm's --class-map (default: "
+            "the order of the data's classes).",
+            rich_help_panel=CLASSIFIER,
+        ),
+    ] = None,
     folds: Annotated[
         int,
         typer.Option(
@@ -295,6 +304,7 @@ def augment(
         min_correspondence=min_correspondence,
         classifier=classifier,
         weights=weights,
+        class_map=class_map,
         folds=folds,
         frame=frame,
         encoding=encoding,

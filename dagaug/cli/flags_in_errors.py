@@ -13,9 +13,6 @@ __all__ = ["command_of", "describe", "flag"]
 _PARAMETERS = {"others": "arm", "ratios": "ratio", "dataset": "data", "store": "file", "run": "checkpoint"}
 """Command-line parameters for library options of another name."""
 
-_PARAMETER_OF_VALUE = {"mode=finetune": "finetune", "mode=linear-probe": "linear_probe"}
-"""Parameters that stand for one value of a library option."""
-
 
 def flag(command: Any, option: str, value: object) -> str:
     """Write an option as a flag of a command: ``--refs 0``, ``--overwrite``, ``another --out``.
@@ -29,9 +26,6 @@ def flag(command: Any, option: str, value: object) -> str:
         The flag, or the Python form (``refs=0``) if the command has no such parameter or no flag for this value.
     """
     parameters = {parameter.name: parameter for parameter in command.params} if command is not None else {}
-    for_value = parameters.get(_PARAMETER_OF_VALUE.get(f"{option}={value}", ""))
-    if for_value is not None:
-        return _name(for_value)
     parameter = parameters.get(option) or parameters.get(_PARAMETERS.get(option, ""))
     if parameter is None:
         return as_keyword(option, value)

@@ -50,6 +50,10 @@ def score_lines(result: ScoreResult) -> list[str]:
     fit = result.options["fit"]
     network = fit["name"] if isinstance(fit, dict) else ""
     lines = list(result.sentences)
+    rival = result.strongest_rival
+    if rival is not None:
+        lines.insert(0, f"Strongest arm without a generator: {rival.baseline}. {rival.sentence}")
+        lines.remove(rival.sentence)
     for point in result.fractions:
         worth = f"; equivalent to {point.worth:.0f} real images alone" if point.worth is not None else ""
         lines.append(

@@ -14,6 +14,7 @@ from dagaug.cli.shared_options import (
     Classifier,
     Device,
     Json,
+    ModeChoice,
     OptionalData,
     PerClass,
     Quiet,
@@ -66,8 +67,8 @@ def score(
         str | None,
         typer.Option(
             metavar="LIST",
-            help="Arms, separated by commas: real, strong, cutmix, mixup, real+dagaug, strong+dagaug, cutout, cutwarp, "
-            "random, frozen, cutout+dagaug (default: all).",
+            help="Arms, separated by commas: real, cutmix, mixup, trivialaugment, real+dagaug, dagaug+cutmix, cutout, "
+            "cutwarp, random, frozen, cutout+dagaug; or all (default: real,cutmix,real+dagaug,cutout,cutwarp,frozen).",
             rich_help_panel=EXPERIMENT,
         ),
     ] = None,
@@ -130,35 +131,32 @@ def score(
     ] = None,
     classifier: Classifier = "auto",
     weights: Weights = None,
-    finetune: Annotated[
-        bool,
+    mode: Annotated[
+        ModeChoice,
         typer.Option(
-            "--finetune", help="Start from pretrained weights (default network: lite0).", rich_help_panel=CLASSIFIER
+            help="Training of the classifier: all weights from random ones (scratch), all from pretrained ones "
+            "(finetune), only a linear layer on frozen pretrained features (linear-probe). auto: finetune for patches "
+            "of 96 px or more, else scratch.",
+            rich_help_panel=CLASSIFIER,
         ),
-    ] = False,
+    ] = "auto",
     frozen_stages: Annotated[
         int,
         typer.Option(
             min=0,
             metavar="N",
-            help="Number of first stages that --finetune leaves as they are; the stem is the first of lite0's eight.",
+            help="Number of first stages that --mode finetune leaves as they are; the stem is the first of "
+            "lite0's eight.",
             rich_help_panel=CLASSIFIER,
         ),
     ] = 0,
-    linear_probe: Annotated[
-        bool,
-        typer.Option(
-            "--linear-probe",
-            help="Train a linear classifier on frozen pretrained features (default network: lite0).",
-            rich_help_panel=CLASSIFIER,
-        ),
-    ] = False,
     size: Annotated[
         int | None,
         typer.Option(
             min=16,
             metavar="N",
-            help="Side of the images, in pixels (default: the patch size of the training).",
+            help="Side of the images, in pixels (default: with pretrained weights the network's own input size, on "
+            "a CPU 160 at most; from scratch the patch size of the training).",
             rich_help_panel=CLASSIFIER,
         ),
     ] = None,
@@ -200,8 +198,8 @@ def score(
     """Train the same classifier on real and on real + augmented images, with controls, and test all on unseen ones."""
     import json
 
-    from dagaug.classifiers.backbones import LITE0, network_for
     from dagaug.classifiers.fit import FitOptions
+    from dagaug.classifiers.recipes import MODE_WORDS, suit_images, suitable_size
     from dagaug.cli.result_text import score_lines, score_table
     from dagaug.cli.terminal import Terminal
     from dagaug.compute.devices import pick_device, pick_devices
@@ -212,8 +210,6 @@ def score(
     from dagaug.score.options import QUICK_SEEDS, ScoreOptions
 
     terminal = Terminal(as_json=as_json, quiet=quiet)
-    if finetune and linear_probe:
-        raise UsageError("choose this or --linear-probe, not both", option="finetune", value=True)
     if data is not None and data.suffix in (".h5", ".hdf5") and data.is_file():
         if file is not None:
             raise UsageError("give the data folder first, then the HDF5 file", option="file", value=file)
@@ -228,12 +224,15 @@ def score(
         if not header.provenance.masks_sha256:
             raise UsageError(f"{file} was made without masks", option="masks", value=masks)
         dataset = find_masks(dataset, masks)
-    size = size or header.provenance.size or 64
-    pretrained = (finetune or linear_probe) and classifier == "auto"
+    patch = header.provenance.size or 64
+    mode, name = suit_images(mode, classifier, patch)
+    size = size or suitable_size(mode, name, patch, pick_device(device).type)
+    terminal.say(f"Classifier {name}, {size} px, {MODE_WORDS[mode]}")
     options = ScoreOptions(
         fit=FitOptions(
-            name=LITE0 if pretrained else network_for(classifier, size),
+            name=name,
             size=size,
+            mode=mode,
             steps=steps or (_QUICK_STEPS if quick else None),
             batch_size=batch_size,
             learning_rate=learning_rate,
@@ -248,7 +247,6 @@ def score(
         others=tuple(_named_path(text) for text in arm or ()),
         fractions=_numbers("fractions", fractions),
         ratios=_numbers("ratio", ratio),
-        mode="linear-probe" if linear_probe else "finetune" if finetune else "scratch",
         validation=validation,
     )
     out = out or file.with_name(file.stem + "-score.json")
@@ -276,9 +274,10 @@ def score(
 
 
 def _chosen_arms(text: str | None, *, quick: bool, controls: bool) -> tuple[str, ...]:
-    from dagaug.score.options import QUICK, arm_names
+    from dagaug.score.options import DEFAULT_ARMS, QUICK, arm_names
 
-    chosen = tuple(name.strip() for name in text.split(",")) if text else QUICK if quick else arm_names()
+    named = arm_names() if text == "all" else tuple(name.strip() for name in text.split(",")) if text else ()
+    chosen = named or (QUICK if quick else DEFAULT_ARMS)
     without_controls = arm_names(controls=False)
     return chosen if controls else tuple(name for name in chosen if name in without_controls)
 

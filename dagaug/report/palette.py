@@ -30,7 +30,7 @@ PALETTE: tuple[tuple[str, str], ...] = (
 """Each colour for a light and for a dark background."""
 
 ARMS: dict[str, int] = {
-    "real": 0, "strong": 1, "real+dagaug": 2, "strong+dagaug": 3, "cutout": 4, "cutwarp": 5, "random": 6,
+    "real": 0, "trivialaugment": 1, "real+dagaug": 2, "dagaug+cutmix": 3, "cutout": 4, "cutwarp": 5, "random": 6,
     "cutout+dagaug": 7, "cutmix": 9, "mixup": 10, "frozen": 11,
 }  # fmt: skip
 """Index into :data:`PALETTE` of each arm of a score."""

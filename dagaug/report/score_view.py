@@ -210,7 +210,15 @@ def _answer(score: ScoreResult) -> tuple[str, ...]:
             f"{percent(accuracy[first.baseline])} without ({first.baseline}). Difference: {asked}."
         )
     control = next((one for one in score.comparisons if (one.arm, one.baseline) == (first.arm, "cutout")), None)
-    return (asked,) if control is None else (asked, _about_pose(control))
+    rival = score.strongest_rival
+    told = [asked]
+    if rival is not None and rival.baseline in accuracy:
+        told.append(
+            f"Strongest arm without a generator: {rival.baseline}, {percent(accuracy[rival.baseline])}. Over it, "
+            f"{rival.arm} gains {signed(rival.difference.mean)} points (95% interval "
+            f"{_signed_interval(rival.difference)}): {rival.verdict}."
+        )
+    return tuple(told) if control is None else (*told, _about_pose(control))
 
 
 def _about_pose(control: Comparison) -> str:

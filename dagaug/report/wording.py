@@ -19,12 +19,12 @@ __all__ = [
 ]
 
 _ARMS = {
-    "real": "real images; flips and shifts",
-    "strong": "real images; strong augmentation (RandAugment, MixUp, CutMix)",
-    "cutmix": "real images; flips, shifts and CutMix",
-    "mixup": "real images; flips, shifts and MixUp",
+    "real": "real images alone",
+    "cutmix": "real images with CutMix",
+    "mixup": "real images with MixUp",
+    "trivialaugment": "real images with TrivialAugment",
     "real+dagaug": "real images and the synthetic images of the file",
-    "strong+dagaug": "real and synthetic images; strong augmentation",
+    "dagaug+cutmix": "real and synthetic images with CutMix",
     "cutout": "control: the unchanged sources on the same backgrounds",
     "cutwarp": "control: cut-outs with random warps, without a reference",
     "frozen": "control: the same morphs by frozen pretrained features, without training",
@@ -60,6 +60,7 @@ _REASONS = {
     "below --min-confidence": "confidence too low",
     "above --max-confidence": "confidence too high: too easy",
     "poor correspondence": "too few places of the reference were found in the source",
+    "unusable mask": "the mask of the source or of the reference is surely wrong",
 }
 
 _MINUS = "−"

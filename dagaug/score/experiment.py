@@ -28,7 +28,7 @@ from dagaug.score.control_images import Controls, use_of_features
 from dagaug.score.image_set_loading import ImageSet, TracedImageSet, framing_of, load_other, load_real, load_store
 from dagaug.score.leak_checks import check_leaks
 from dagaug.score.notes import notes_of
-from dagaug.score.options import CONTROLS, MIXED, Arm, ScoreOptions, arm_names
+from dagaug.score.options import CONTROLS, DEFAULT_ARMS, MIXED, Arm, ScoreOptions, arm_names
 from dagaug.score.results import ScoreResult, StepCandidate
 from dagaug.score.run_log import RunLog, ScoreRun
 from dagaug.score.step_search import choose_steps
@@ -78,7 +78,7 @@ def score(
     execution = replace(execution, device=str(devices[0]))
     images = _read_images(dataset, store, options, checkpoint, execution)
     fit = options.fit.resolved(len(images.train))
-    trained = _train(images, fit, options, SharedSettings(dataset.classes, options.mode, options.fit), devices, log,
+    trained = _train(images, fit, options, SharedSettings(dataset.classes, fit), devices, log,
                      execution.progress)  # fmt: skip
     arms, swept, trainings = options.table(), trained.swept, trained.trainings
     table = RunTable(trained.runs, images.test.labels, dataset.classes)
@@ -120,7 +120,7 @@ def _possible(
     use = use_of_features(Path(store), checkpoint)
     if use == "alone":
         progress.say(f"{store}: was made without training, so its own morphs stand for the control frozen")
-    elif use == "partly" or options.arms != arm_names():
+    elif use == "partly" or options.arms not in (DEFAULT_ARMS, arm_names()):
         return options
     return replace(options, arms=tuple(name for name in options.arms if name != "frozen"))
 
@@ -138,7 +138,7 @@ def _options_record(
     if store is not None:
         with Store(store) as opened:
             content = opened.column("content_sha256").tobytes().hex()
-    plain = ("seeds", "seed", "per_class", "arms", "fractions", "ratios", "mode", "validation")
+    plain = ("seeds", "seed", "per_class", "arms", "fractions", "ratios", "validation")
     return {
         "data": str(dataset.root),
         "store": None if store is None else str(store),
@@ -189,7 +189,7 @@ def _read_images(
         if store is None:
             value = ",".join(options.arms)
             raise UsageError(
-                "give the HDF5 file of dagaug augment, or only arms that need none: real,strong",
+                "give the HDF5 file of dagaug augment, or only arms that need none: real,cutmix",
                 option="arms",
                 value=value,
             )
@@ -264,7 +264,7 @@ def _train(
     trainings = {
         arm.name: TrainingSpec(
             arm.name,
-            replace(fit, augment=arm.augment),
+            replace(fit, mixing=arm.mixing, trivialaugment=arm.trivialaugment),
             images.train,
             images.synthetic[arm.images] if arm.images else None,
             images.test,

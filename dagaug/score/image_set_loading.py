@@ -136,13 +136,18 @@ def load_store(path: Path, dataset: Dataset, size: int, progress: Progress = SIL
 
 
 def load_folder(path: Path, dataset: Dataset, size: int, *, execution: Execution = Execution()) -> ImageSet:
-    """Read a folder of synthetic images with a sub-folder for each class.
+    """Read a folder of synthetic images with a sub-folder for each class, or with these in ``train/``.
+
+    Hidden files and folders are left out, and so are ``test/`` and ``val/`` beside ``train/``.
 
     Raises:
         DataError: the folder does not exist or has no images, or a sub-folder has not the name of a class.
     """
     if not path.is_dir():
         raise DataError(f"{path}: neither an HDF5 file nor a folder of class folders")
+    if (path / "train").is_dir() and "train" not in dataset.classes:
+        path = path / "train"
+        execution.progress.say(f"{path}: only this split of the folder is read")
     folders = sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     for folder in folders:
         if folder.name not in dataset.classes:
@@ -152,7 +157,7 @@ def load_folder(path: Path, dataset: Dataset, size: int, *, execution: Execution
         (file, dataset.classes.index(folder.name))
         for folder in folders
         for file in sorted(folder.rglob("*"))
-        if is_image_name(file.name)
+        if is_image_name(file.name) and not any(part.startswith(".") for part in file.relative_to(folder).parts)
     ]
     if not found:
         raise DataError(f"{path}: no images in sub-folders with the names of the classes of {dataset.root}")

@@ -6,26 +6,25 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from dagaug.classifiers.augmentation import BATCH_MIXING, Augment
+from dagaug.classifiers.augmentation import Mixing
 from dagaug.classifiers.backbones import LITE0
 from dagaug.classifiers.fit import FitOptions
+from dagaug.classifiers.plain_net import PLAIN
+from dagaug.classifiers.pretrained_networks import check_name
 from dagaug.runtime.errors import UsageError
 
 __all__ = [
     "CONTROLS",
+    "DEFAULT_ARMS",
     "MIXED",
     "PROTOCOL_ARMS",
     "QUICK",
     "QUICK_SEEDS",
     "Arm",
     "Control",
-    "Regime",
     "ScoreOptions",
     "arm_names",
 ]
-
-Regime = Literal["scratch", "finetune", "linear-probe"]
-"""How a classifier is trained: all weights from random ones, all from pretrained ones, or only a linear layer."""
 
 Control = Literal["cutout", "cutwarp", "random", "frozen"]
 """A control: synthetic images that lack one ingredient of the morphs (:mod:`dagaug.score.control_images`)."""
@@ -42,32 +41,37 @@ class Arm:
 
     Attributes:
         name: name in the table.
-        augment: augmentation of all its images.
         images: its synthetic images: those of the HDF5 file (``dagaug``), of a control, half of each (:data:`MIXED`),
             or of another file or folder by the arm's name; "" for none.
         against: names of its baselines.
+        mixing: how the images of a batch are mixed.
+        trivialaugment: whether TrivialAugment follows the usual augmentation.
     """
 
     name: str
-    augment: Augment
     images: str = ""
     against: tuple[str, ...] = ("real",)
+    mixing: Mixing = "none"
+    trivialaugment: bool = False
 
 
 PROTOCOL_ARMS: tuple[Arm, ...] = (
-    Arm("real", "standard", against=()),
-    Arm("strong", "strong"),
-    Arm("cutmix", "cutmix"),
-    Arm("mixup", "mixup"),
-    Arm("real+dagaug", "standard", "dagaug", against=("real", "strong", "cutmix", "mixup", *CONTROLS)),
-    Arm("strong+dagaug", "strong", "dagaug", against=("real", "strong")),
-    Arm("cutout", "standard", "cutout"),
-    Arm("cutwarp", "standard", "cutwarp"),
-    Arm("random", "standard", "random"),
-    Arm("frozen", "standard", "frozen"),
-    Arm(MIXED, "standard", MIXED, against=("real", "real+dagaug", "cutout")),
+    Arm("real", against=()),
+    Arm("cutmix", mixing="cutmix"),
+    Arm("mixup", mixing="mixup"),
+    Arm("trivialaugment", trivialaugment=True),
+    Arm("real+dagaug", "dagaug", against=("real", "cutmix", "mixup", "trivialaugment", *CONTROLS)),
+    Arm("dagaug+cutmix", "dagaug", against=("real", "cutmix", "real+dagaug"), mixing="cutmix"),
+    Arm("cutout", "cutout"),
+    Arm("cutwarp", "cutwarp"),
+    Arm("random", "random"),
+    Arm("frozen", "frozen"),
+    Arm(MIXED, MIXED, against=("real", "real+dagaug", "cutout")),
 )
 """All arms of the protocol, in the order of the table."""
+
+DEFAULT_ARMS = ("real", "cutmix", "real+dagaug", "cutout", "cutwarp", "frozen")
+"""Arms of a score where none are named: the question, its strongest rivals, and what the GAN's training adds."""
 
 QUICK = ("real", "real+dagaug", "cutout")
 """Arms of a quick score."""
@@ -94,7 +98,6 @@ class ScoreOptions:
         others: further arms: a name, and an HDF5 file or a folder of class folders.
         fractions: shares of the real training images to train on, with and without synthetic images.
         ratios: further synthetic shares of a batch to train with.
-        mode: how the weights are trained, see :data:`Regime`.
         validation: share of the real training images that each fold holds out, to choose each arm's number of steps
             by cross-validation (:mod:`dagaug.score.step_search`); None for the same number of steps in all arms.
 
@@ -106,11 +109,10 @@ class ScoreOptions:
     seeds: int = 5
     seed: int = 0
     per_class: int | None = None
-    arms: tuple[str, ...] = arm_names()
+    arms: tuple[str, ...] = DEFAULT_ARMS
     others: tuple[tuple[str, Path], ...] = ()
     fractions: tuple[float, ...] = ()
     ratios: tuple[float, ...] = ()
-    mode: Regime = "scratch"
     validation: float | None = None
 
     def __post_init__(self) -> None:
@@ -128,18 +130,20 @@ class ScoreOptions:
         if self.validation is not None and not 0 < self.validation <= 0.5:
             value = f"{self.validation:g}"
             raise UsageError("give a share above 0 and up to 0.5, such as 0.25", option="validation", value=value)
-        if self.fit.frozen_stages and self.mode != "finetune":
+        check_name(self.fit.name, for_features=False)
+        mode = self.fit.mode
+        if self.fit.frozen_stages and mode != "finetune":
             raise UsageError(
                 "for fine-tuning only",
                 option="frozen_stages",
                 value=self.fit.frozen_stages,
                 remedies={"mode": "finetune"},
             )
-        if self.mode != "scratch" and self.fit.name != LITE0 and self.fit.weights is None:
+        if mode != "scratch" and self.fit.name == PLAIN and self.fit.weights is None:
             raise UsageError(
-                f"{self.fit.name} has no pretrained weights here",
+                f"{PLAIN} has no pretrained weights",
                 option="mode",
-                value=self.mode,
+                value=mode,
                 remedies={"weights": None, "classifier": LITE0},
             )
 
@@ -159,7 +163,7 @@ class ScoreOptions:
     def table(self) -> tuple[Arm, ...]:
         """The arms to train, each with those of its baselines that are trained too."""
         chosen = [arm for arm in PROTOCOL_ARMS if arm.name in self.arms and self._can_train(arm)]
-        chosen += [Arm(name, "standard", name) for name, _ in self.others]
+        chosen += [Arm(name, name) for name, _ in self.others]
         there = {arm.name for arm in chosen}
         more = {"real+dagaug": tuple(name for name, _ in self.others)}
         return tuple(
@@ -168,8 +172,8 @@ class ScoreOptions:
         )
 
     def _can_train(self, arm: Arm) -> bool:
-        """Whether this mode has the arm: a linear probe reads images one by one and cannot mix them alone."""
-        return self.mode != "linear-probe" or arm.augment == "strong" or arm.augment not in BATCH_MIXING
+        """Whether this mode has the arm: a linear probe reads images one by one and cannot mix them."""
+        return self.fit.mode != "linear-probe" or arm.mixing == "none"
 
     @property
     def left_out(self) -> tuple[str, ...]:

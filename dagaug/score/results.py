@@ -18,6 +18,7 @@ from dagaug.score.run_log import ScoreRun
 from dagaug.score.statistics import ClassGain, ConfidenceInterval, ConfusionChange, Verdict
 
 __all__ = [
+    "RIVALS",
     "ArmResult",
     "Comparison",
     "FractionPoint",
@@ -29,6 +30,10 @@ __all__ = [
     "StepCandidate",
     "read_score",
 ]
+
+
+RIVALS = ("real", "cutmix", "mixup", "trivialaugment", "cutout", "cutwarp")
+"""Arms that need no generator: what the morphs have to beat."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,6 +256,17 @@ class ScoreResult:
     notes: tuple[str, ...] = ()
     verdict: Verdict | None = None
     sentences: tuple[str, ...]
+
+    @property
+    def strongest_rival(self) -> Comparison | None:
+        """The main arm against the most accurate of :data:`RIVALS`; None unless at least two of them were trained."""
+        if not self.comparisons:
+            return None
+        main = self.comparisons[0].arm
+        accuracy = {arm.arm: arm.accuracy.mean for arm in self.arms}
+        rivals = [one for one in self.comparisons if one.arm == main and one.baseline in RIVALS]
+        rivals = [one for one in rivals if one.baseline in accuracy]
+        return max(rivals, key=lambda one: accuracy[one.baseline]) if len(rivals) > 1 else None
 
     def to_json(self) -> str:
         """All fields as one JSON object.

@@ -51,7 +51,7 @@ def sweep_trainings(base: TrainingSpec, options: ScoreOptions, real: TracedImage
             rows = _first_of_each_class(real.labels, fraction)
             synthetic = _made_from(base, {real.origins[row][0] for row in rows.tolist()}, fraction)
             fewer = real.take(rows)
-            plain = replace(base.options, augment="standard")
+            plain = replace(base.options, mixing="none", trivialaugment=False)
             without = TrainingSpec(_at_fraction("real", fraction), plain, fewer, None, base.test)
             found[without.name] = without
             name = _at_fraction(base.name, fraction)

@@ -19,7 +19,6 @@ from dagaug.compute.device_jobs import run_jobs
 from dagaug.runtime.execution_settings import Execution
 from dagaug.runtime.progress import Progress
 from dagaug.score.image_set_loading import ImageSet
-from dagaug.score.options import Regime
 from dagaug.score.run_log import RunLog, ScoreRun, pack
 from dagaug.score.statistics import calibration_error
 
@@ -32,12 +31,10 @@ class SharedSettings:
 
     Attributes:
         classes: names of the classes.
-        regime: which weights are trained.
-        network: name, size and weights of the frozen network of a linear probe.
+        network: how classifiers are trained (``mode``); name, size and weights of the frozen network of a linear probe.
     """
 
     classes: tuple[str, ...]
-    regime: Regime
     network: FitOptions
 
 
@@ -68,7 +65,7 @@ class TrainingSpec:
         """Key of everything that the predictions depend on, except the seed and the versions of libraries."""
         sets = (self.train, self.test, *([] if self.synthetic is None else [self.synthetic]))
         parts = (fit_identity(one.hashes, one.labels, shared.classes, self.options) for one in sets)
-        return "-".join([*(part[:16] for part in parts), shared.regime, device.type])
+        return "-".join([*(part[:16] for part in parts), device.type])
 
 
 def run_all(
@@ -123,7 +120,7 @@ def run_all(
 
 def _groups(jobs: Sequence[tuple[TrainingSpec, int]], left: Sequence[int], shared: SharedSettings) -> list[list[int]]:
     """Indices of jobs that one process runs together: each alone; the seeds of a probe, which share features."""
-    if shared.regime != "linear-probe":
+    if shared.network.mode != "linear-probe":
         return [[place] for place in left]
     groups: dict[str, list[int]] = {}
     for place in left:
@@ -203,7 +200,7 @@ class _Trainer:
     def _run(self, training: TrainingSpec, seed: int, execution: Execution) -> ScoreRun:
         """Train one network and test it once."""
         start = time.perf_counter()
-        predict = self._probe_linearly if self._shared.regime == "linear-probe" else self._fit
+        predict = self._probe_linearly if self._shared.network.mode == "linear-probe" else self._fit
         probabilities = predict(training, seed, execution)
         predicted, confidence = probabilities.argmax(1), probabilities.max(1)
         right = predicted == training.test.labels
@@ -234,9 +231,11 @@ class _Trainer:
     def _probe_linearly(self, training: TrainingSpec, seed: int, execution: Execution) -> Float32[np.ndarray, "N K"]:
         """Class probabilities of the test images, by a linear layer on frozen features."""
         probe = self._probe = self._probe or LinearProbe(self._shared.network, execution=execution)
-        augment = training.options.augment
+        augment, trivialaugment = training.options.augment or "none", training.options.trivialaugment
         train, synthetic = (
-            None if one is None else probe.features(one.images, one.labels, one.hashes, augment)
+            None
+            if one is None
+            else probe.features(one.images, one.labels, one.hashes, augment, trivialaugment=trivialaugment)
             for one in (training.train, training.synthetic)
         )
         assert train is not None

@@ -17,13 +17,14 @@ from safetensors.torch import load_file
 
 from dagaug.augment.options import AugmentOptions
 from dagaug.augment.selection import VERDICTS
-from dagaug.classifiers.classifier import Classifier
+from dagaug.classifiers.classifier import Classifier, untrained
 from dagaug.classifiers.cross_fit import CrossFitted
-from dagaug.classifiers.fit import FitOptions
+from dagaug.classifiers.fit import FitOptions, fit
 from dagaug.data.dataset_records import Dataset
 from dagaug.data.object_patches import read_patches
 from dagaug.hdf5.reader import Store
 from dagaug.model.trained_model import TrainedModel
+from dagaug.runtime.errors import CheckpointError
 
 
 @pytest.mark.parametrize(
@@ -87,10 +88,15 @@ def test_a_given_judge_is_used_without_training(
     listener = Listener()
     options = judged.model_copy(update={"frame": "crop", "encoding": "png", "keep": "all", "limit": 3})
     done = run(model, birds, options.model_copy(update={"min_confidence": 0.0}), tmp_path / "a.h5", progress=listener)
-    assert any("used as the judge without training" in line for line in listener.lines)
-    assert np.isnan(done.accuracy)
     judge = Classifier.load(birds_judge)
+    patches = read_patches(birds, birds.train, FRAMING)
+    accuracy = judge.accuracy(patches.images, patches.labels)
+    words = f"used as the judge without training; {accuracy:.1%} accuracy on the real training images"
+    assert any(words in line for line in listener.lines)
+    assert np.isnan(done.accuracy)
     with Store(tmp_path / "a.h5") as store:
+        stored = store.header.options["judge_accuracy_on_training_images"]
+        assert stored == pytest.approx(accuracy)
         rows = morphs_of(store)
         probabilities = judge.probabilities(np.stack(store.read(rows.tolist())))
         own = probabilities[np.arange(len(rows)), store.images.label[rows]]
@@ -108,3 +114,24 @@ def test_judges_of_low_accuracy_reject_nothing_by_default(
     strict = run(model, birds, given.model_copy(update={"allow_mislabelled": False}), tmp_path / "b.h5", cache=cache)
     assert set(done.verdicts) == {"kept", "not the best of its reference"}
     assert strict.verdicts["mislabelled"] > 0
+
+
+def test_a_given_judge_with_classes_in_another_order_is_refused_with_the_likely_cause(
+    model: TrainedModel, birds: Dataset, judged: AugmentOptions, tmp_path: Path
+) -> None:
+    patches = read_patches(birds, birds.train, FRAMING)
+    options = FitOptions("test_resnet", FRAMING.size, steps=60, batch_size=16)
+    shuffled = (patches.labels + 1) % len(birds.classes)
+    judge = fit(patches.images, shuffled, birds.classes, options, seed=0)
+    judge.save(tmp_path / "judge.safetensors")
+    with pytest.raises(CheckpointError, match="no better than chance; in another order of classes it would have"):
+        run(model, birds, judged.model_copy(update={"weights": tmp_path / "judge.safetensors"}), tmp_path / "a.h5")
+
+
+def test_a_given_judge_that_knows_nothing_is_refused(
+    model: TrainedModel, birds: Dataset, judged: AugmentOptions, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    untrained("test_resnet", birds.classes, size=FRAMING.size).save(tmp_path / "judge.safetensors")
+    with pytest.raises(CheckpointError, match="no better than chance; probably it learned from other classes"):
+        run(model, birds, judged.model_copy(update={"weights": tmp_path / "judge.safetensors"}), tmp_path / "a.h5")

@@ -172,3 +172,27 @@ def test_morphs_of_poor_correspondence_are_dropped_for_models_with_frozen_featur
         Job(model, birds, strict)
     with pytest.raises(UsageError, match=r"min_correspondence=0\.4: has no effect"):
         Job(frozen, birds, strict.model_copy(update={"pairs": tmp_path / "pairs.csv", "limit": None}))
+
+
+@pytest.mark.slow
+def test_candidates_whose_source_or_reference_has_a_wrong_mask_are_rejected(
+    frozen: TrainedModel, birds: Dataset, birds_judge: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[object] = []
+
+    def wrong_at_first(mask: np.ndarray, box: object) -> str:
+        seen.append(mask)
+        return "is empty" if len(seen) == 1 else ""
+
+    monkeypatch.setattr("dagaug.augment.engine.mask_fault", wrong_at_first)
+    options = AugmentOptions(refs=2, limit=4, weights=birds_judge, classifier="test_resnet", min_confidence=0.0)
+    done = run(frozen, birds, options, tmp_path / "a.h5")
+    assert 1 <= len(seen) <= len(birds.train)  # each image once
+    with Store(tmp_path / "a.h5") as store:
+        candidates = store.candidates
+        rejected = candidates.verdict == VERDICTS.index("unusable mask")
+        assert rejected.sum() == done.verdicts["unusable mask"] > 0
+        assert any(
+            (rejected == (candidates.source == row) | (candidates.reference == row)).all()
+            for row in np.unique([candidates.source[rejected], candidates.reference[rejected]]).tolist()
+        )

@@ -158,3 +158,12 @@ def test_poor_correspondence_is_told_apart_from_low_confidence() -> None:
         min_confidence=0.5, correspondence=np.array([0.2, 0.2, 0.6], np.float32), min_correspondence=0.5,
     )  # fmt: skip
     assert [VERDICTS[verdict] for verdict in verdicts] == ["poor correspondence"] * 2 + ["below --min-confidence"]
+
+
+def test_a_wrong_mask_is_the_first_reason() -> None:
+    one = np.zeros(2, np.int64)
+    verdicts = select(
+        source=one, reference=np.arange(2), label=one, predicted=one + 1, confidence=np.array([0.9, 0.9], np.float32),
+        allow_mislabelled=False, usable_masks=np.array([False, True]),
+    )  # fmt: skip
+    assert [VERDICTS[verdict] for verdict in verdicts] == ["unusable mask", "mislabelled"]

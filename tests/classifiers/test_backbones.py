@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import argparse
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from timm.utils import CheckpointSaver
+from torch.optim.swa_utils import AveragedModel
 
 from dagaug.classifiers.backbones import build, network_for
 from dagaug.classifiers.classifier import Classifier
@@ -83,3 +87,59 @@ def test_lite0_recognises_what_imagenet_taught_it() -> None:
         cv2.circle(light, (112, 50 + 55 * row), 22, colour, -1, cv2.LINE_AA)
     judge = Classifier(network, [str(i) for i in range(1000)], 224)
     assert 920 in judge.probabilities(light[None])[0].argsort()[-3:]
+
+
+# ---- files as training tools write them
+
+
+def state_of(size: int = 64) -> tuple[Any, dict[str, torch.Tensor]]:
+    torch.manual_seed(0)
+    model = build("test_vit", 3, size=size).model
+    return model, model.state_dict()
+
+
+@pytest.mark.parametrize("kind", ["timm", "ema", "compile", "ddp", "lightning", "averaged"])
+def test_checkpoints_of_training_tools_are_read_without_running_code(tmp_path: Path, kind: str) -> None:
+    model, state = state_of()
+    worse = {key: torch.zeros_like(tensor) for key, tensor in state.items()}
+    content: object = {
+        "timm": {
+            "epoch": 3,
+            "arch": "test_vit",
+            "args": argparse.Namespace(lr=0.1),
+            "state_dict": state,
+            "metric": 0.5,
+        },
+        "ema": {"args": argparse.Namespace(), "state_dict": worse, "state_dict_ema": state},
+        "compile": {f"_orig_mod.{key}": tensor for key, tensor in state.items()},
+        "ddp": {"state_dict": {f"module._orig_mod.{key}": tensor for key, tensor in state.items()}},
+        "lightning": {"state_dict": {f"net.{key}": tensor for key, tensor in state.items()}, "global_step": 7},
+        "averaged": AveragedModel(model).state_dict(),
+    }[kind]
+    torch.save(content, tmp_path / "w.pth")
+    loaded = build("test_vit", 3, size=64, weights=tmp_path / "w.pth").model.state_dict()
+    assert [name for name in state if not torch.equal(loaded[name], state[name])] == []
+
+
+def test_timms_own_checkpoint_saver_writes_what_is_read(tmp_path: Path) -> None:
+    model, state = state_of()
+    arguments = argparse.Namespace(model="test_vit", lr=0.1)
+    saver = CheckpointSaver(model, torch.optim.SGD(model.parameters(), 0.1), arguments, checkpoint_dir=str(tmp_path))
+    saver.save_checkpoint(0, metric=1.0)
+    loaded = build("test_vit", 3, size=64, weights=tmp_path / "last.pth.tar").model.state_dict()
+    assert [name for name in state if not torch.equal(loaded[name], state[name])] == []
+
+
+def test_other_classes_in_a_checkpoint_are_not_executed(tmp_path: Path) -> None:
+    torch.save({"state_dict": state_of()[1], "args": PurePosixPath("x")}, tmp_path / "w.pth")
+    with pytest.raises(CheckpointError, match=r"w\.pth: not a readable weights file"):
+        build("test_vit", 3, size=64, weights=tmp_path / "w.pth")
+
+
+def test_a_vision_transformer_of_another_size_has_its_table_of_positions_resampled(tmp_path: Path) -> None:
+    _, state = state_of(96)
+    torch.save(state, tmp_path / "w.pth")
+    loaded = build("test_vit", 3, size=64, weights=tmp_path / "w.pth").model.state_dict()
+    assert loaded["pos_embed"].shape != state["pos_embed"].shape
+    assert torch.equal(loaded["head.weight"], state["head.weight"])
+    torch.testing.assert_close(loaded["pos_embed"].mean(), state["pos_embed"].mean(), atol=0.01, rtol=0)

@@ -11,7 +11,9 @@ import pytest
 import torch
 from making_classifiers import CLASSES, TINY, Listener, coloured
 
-from dagaug.classifiers.cross_fit import CrossFitted, assign_folds, cross_fit
+from dagaug.classifiers.classifier import untrained
+from dagaug.classifiers.cross_fit import CrossFitted, assign_folds, cross_fit, judge_from_weights
+from dagaug.runtime.errors import UsageError
 from dagaug.runtime.execution_settings import Execution
 
 
@@ -140,3 +142,22 @@ def test_a_damaged_cache_is_trained_anew(tmp_path: Path) -> None:
     cross_fit(images, labels, CLASSES, TINY, folds=1, seed=0, cache=cache, execution=Execution(progress=listener))
     assert "judges.safetensors" in listener.lines[0]
     assert len(CrossFitted.load(cache).classifiers) == 1
+
+
+def test_a_class_map_puts_the_logits_of_given_weights_in_the_order_of_the_classes(tmp_path: Path) -> None:
+    images, _ = coloured(6)
+    torch.manual_seed(0)
+    theirs = untrained("test_resnet", ("extra", *reversed(CLASSES)), size=32)
+    torch.save(theirs.network.model.state_dict(), tmp_path / "w.pth")
+    (tmp_path / "classes.txt").write_text("\n".join(theirs.classes) + "\n")
+    judge = judge_from_weights(
+        "test_resnet", CLASSES, size=32, weights=tmp_path / "w.pth", class_map=tmp_path / "classes.txt"
+    )
+    assert judge is not None
+    own = theirs.probabilities(images)[:, [theirs.classes.index(name) for name in CLASSES]]
+    np.testing.assert_allclose(judge.probabilities(images), own / own.sum(1, keepdims=True), rtol=1e-4)
+    (tmp_path / "classes.txt").write_text("\n".join(theirs.classes[:-1]))
+    with pytest.raises(UsageError, match=r"class_map=.*classes\.txt: has no line for the class"):
+        judge_from_weights(
+            "test_resnet", CLASSES, size=32, weights=tmp_path / "w.pth", class_map=tmp_path / "classes.txt"
+        )

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from making_classifiers import CLASSES, TINY, Listener, coloured
 
-from dagaug.classifiers.augmentation import Augment
 from dagaug.classifiers.classifier import Classifier, hash_images
 from dagaug.classifiers.fit import LIBRARIES, FitOptions, fit, fit_identity
 from dagaug.runtime.errors import TrainingError, UsageError
@@ -34,10 +34,16 @@ def test_training_is_a_function_of_its_seed_and_leaves_global_randomness_alone()
     assert not torch.equal(weights_of(fit(images, labels, CLASSES, TINY, seed=4)), weights_of(first))
 
 
-@pytest.mark.parametrize("augment", ["none", "standard", "strong", "cutmix", "mixup"])
-def test_a_trivial_problem_is_learned(augment: Augment) -> None:
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"augment": "none"}, {"augment": "standard"}, {"augment": "crop"}, {"mixing": "cutmix"}, {"mixing": "mixup"},
+        {"trivialaugment": True},
+    ],
+)  # fmt: skip
+def test_a_trivial_problem_is_learned(change: dict[str, Any]) -> None:
     images, labels = coloured(30)
-    options = FitOptions("test_resnet", 32, steps=40, batch_size=12, learning_rate=3e-3, augment=augment)
+    options = FitOptions("test_resnet", 32, steps=40, batch_size=12, learning_rate=3e-3, **change)
     classifier = fit(images, labels, CLASSES, options, seed=0)
     assert classifier.accuracy(*coloured(30, seed=1)) > 0.9
 

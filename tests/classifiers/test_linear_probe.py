@@ -10,7 +10,7 @@ from dagaug.classifiers.classifier import hash_images
 from dagaug.classifiers.fit import FitOptions
 from dagaug.classifiers.linear_probe import COPIES_PER_IMAGE, Features, LinearProbe
 
-OPTIONS = FitOptions("test_resnet", 32, steps=60, batch_size=8)
+OPTIONS = FitOptions("test_resnet", 32, steps=60, batch_size=8, learning_rate=3e-3)
 
 
 @pytest.fixture(scope="module")
@@ -21,8 +21,8 @@ def pictures() -> tuple[np.ndarray, np.ndarray]:
     return (noise + 150 * labels[:, None, None, None]).astype(np.uint8), labels.astype(np.int64)
 
 
-def read(probe: LinearProbe, pictures: tuple[np.ndarray, np.ndarray], augment: str = "none") -> Features:
-    return probe.features(*pictures, hash_images(pictures[0]), augment)  # type: ignore[arg-type]
+def read(probe: LinearProbe, pictures: tuple[np.ndarray, np.ndarray], augment: str = "none", **more: bool) -> Features:
+    return probe.features(*pictures, hash_images(pictures[0]), augment, **more)  # type: ignore[arg-type]
 
 
 def test_features_are_read_once_for_each_kind_of_augmentation(
@@ -32,13 +32,21 @@ def test_features_are_read_once_for_each_kind_of_augmentation(
     calls = []
     inner = linear_probe.augment_images
     monkeypatch.setattr(
-        linear_probe, "augment_images", lambda images, kind, seeds: (calls.append(kind), inner(images, kind, seeds))[1]
+        linear_probe,
+        "augment_images",
+        lambda images, kind, seeds, **more: (calls.append((kind, *more.values())), inner(images, kind, seeds, **more))[
+            1
+        ],
     )
     for _ in range(2):
         assert len(read(probe, pictures).values) == 1
         assert len(read(probe, pictures, "standard").values) == COPIES_PER_IMAGE
-        assert len(read(probe, pictures, "strong").values) == COPIES_PER_IMAGE
-    assert calls == ["none", *["standard"] * COPIES_PER_IMAGE, *["strong"] * COPIES_PER_IMAGE]
+        assert len(read(probe, pictures, "standard", trivialaugment=True).values) == COPIES_PER_IMAGE
+    assert calls == [
+        ("none", False),
+        *[("standard", False)] * COPIES_PER_IMAGE,
+        *[("standard", True)] * COPIES_PER_IMAGE,
+    ]
     copies = read(probe, pictures, "standard").values
     assert (copies[0] != copies[1]).any()
 
@@ -47,8 +55,8 @@ def test_a_copy_of_an_image_brings_nothing_new(pictures: tuple[np.ndarray, np.nd
     """Independent of the order and of the other images; otherwise copies would seem to help."""
     probe = LinearProbe(OPTIONS)
     order = np.random.default_rng(1).permutation(12)[:7]
-    copies = read(probe, (pictures[0][order], pictures[1][order]), "strong").values
-    np.testing.assert_allclose(copies, read(probe, pictures, "strong").values[:, order], atol=1e-4)
+    copies = read(probe, (pictures[0][order], pictures[1][order]), "crop").values
+    np.testing.assert_allclose(copies, read(probe, pictures, "crop").values[:, order], atol=1e-4)
 
 
 def test_a_probe_separates_the_features_and_depends_only_on_the_seed(

@@ -50,7 +50,7 @@ FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*[a-z]")
         ("translate", "keep_size", False, "--patch-size"),
         ("train", "without", ("dae", "cst"), "--without dae --without cst"),
         ("score", "ratios", (0.1, 0.5), "--ratio 0.1,0.5"),
-        ("score", "mode", "linear-probe", "--linear-probe"),
+        ("score", "mode", "linear-probe", "--mode linear-probe"),
         ("show", "form", "pdf", "--format pdf"),
         ("score", "data", "cub", "DATA cub"),
         ("export", "file", None, "another FILE"),
@@ -67,7 +67,6 @@ def test_an_option_of_the_command_is_written_as_its_flag(
     [
         ("train", "overwrite", False, "overwrite=False"),
         ("score", "weight_decay", 0.1, "weight_decay=0.1"),
-        ("score", "mode", "scratch", "mode=scratch"),
         (None, "refs", 0, "refs=0"),
     ],
 )
@@ -95,11 +94,11 @@ def test_a_message_gets_the_flags_of_the_command_that_failed() -> None:
 def test_the_command_line_prints_an_error_of_the_library_with_its_flag(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("sys.argv", ["dagaug", "score", "--finetune", "--linear-probe"])
+    monkeypatch.setattr("sys.argv", ["dagaug", "metrics", "RUN", "--parts"])
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 2
-    assert capsys.readouterr() == ("", "dagaug: --finetune: choose this or --linear-probe, not both\n")
+    assert capsys.readouterr() == ("", "dagaug: --parts: needs the data folder: dagaug metrics RUN DATA --parts\n")
 
 
 # ---- what texts say

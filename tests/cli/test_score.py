@@ -42,7 +42,7 @@ def test_the_command_takes_further_arms_and_sweeps(
     assert [arm["arm"] for arm in done.json["arms"]] == ["real", "real+dagaug", "theirs"]
     assert done.json["options"]["seeds"] == 3
     assert (
-        "Left out: strong, cutmix, mixup, strong+dagaug, cutout, cutwarp, random, frozen, cutout+dagaug."
+        "Left out: cutmix, mixup, trivialaugment, dagaug+cutmix, cutout, cutwarp, random, frozen, cutout+dagaug."
         in done.json["notes"]
     )
     assert [point["real"] for point in done.json["fractions"]] == [6, 8]
@@ -68,9 +68,12 @@ def test_the_exit_code_is_the_verdict_if_asked_for(
         (("--arm", "nameless"), "--arm nameless: write NAME=PATH"),
         (("--fractions", "half"), "--fractions half: write numbers separated by commas"),
         (("--ratio", "2"), "--ratio 2: give shares between 0 and 1"),
-        (("--finetune", "--linear-probe"), "--finetune: choose this or --linear-probe"),
+        (("--mode", "finetune", "--classifier", "plain"), "--mode finetune: plain has no pretrained weights"),
         (("--arms", "real,best"), "--arms best: no such arm"),
-        (("--linear-probe", "--classifier", "resnet18"), "--linear-probe: resnet18 has no pretrained weights here"),
+        (
+            ("--mode", "linear-probe", "--classifier", "resnet_of_mine"),
+            "--classifier resnet_of_mine: timm has no model",
+        ),
     ],
 )
 def test_the_command_refuses_impossible_options(

@@ -33,7 +33,7 @@ from dagaug.runtime.execution_settings import Execution
 from dagaug.score.control_images import Controls, find_checkpoint, use_of_features
 from dagaug.score.experiment import score
 from dagaug.score.leak_checks import check_selector
-from dagaug.score.options import CONTROLS, ScoreOptions
+from dagaug.score.options import CONTROLS, ScoreOptions, arm_names
 
 WHOLE = 64
 
@@ -310,13 +310,14 @@ def _model_of(stores: dict[str, Path]) -> Path:
 
 
 def test_all_arms_are_scored_in_one_table(birds: Dataset, stores: dict[str, Path], tmp_path: Path) -> None:
-    options = ScoreOptions(FitOptions("test_resnet", SIZE, steps=1, batch_size=4), seeds=2)
+    options = ScoreOptions(FitOptions("test_resnet", SIZE, steps=1, batch_size=4), seeds=2, arms=arm_names())
     result = score(birds, stores["whole"], options, resume=tmp_path / "r.jsonl")
     count = result.synthetic
     assert [(arm.arm, arm.images) for arm in result.arms] == [
-        ("real", 0), ("strong", 0), ("cutmix", 0), ("mixup", 0), ("real+dagaug", count), ("strong+dagaug", count),
+        ("real", 0), ("cutmix", 0), ("mixup", 0), ("trivialaugment", 0), ("real+dagaug", count),
+        ("dagaug+cutmix", count),
         ("cutout", count), ("cutwarp", count), ("random", count), ("cutout+dagaug", count),
     ]  # fmt: skip
     assert (result.comparisons[0].arm, result.comparisons[0].baseline) == ("real+dagaug", "real")
-    assert len(result.comparisons) == 9 + 6 + 1 + 2
+    assert len(result.comparisons) == 9 + 6 + 2 + 2
     assert score(birds, stores["whole"], options, resume=tmp_path / "r.jsonl") == result

@@ -141,7 +141,7 @@ def test_linear_probes_of_several_workers_give_the_same_result(
     torch.manual_seed(0)
     weights = tmp_path / "w.safetensors"
     save_file(build("test_resnet", 2, size=32).model.state_dict(), weights)
-    probing = replace(OPTIONS, mode="linear-probe", fit=replace(OPTIONS.fit, weights=weights, steps=20))
+    probing = replace(OPTIONS, fit=replace(OPTIONS.fit, mode="linear-probe", weights=weights, steps=20))
     cpu = torch.device("cpu")
     alone, together = (score(data, small[0], probing, devices=devices) for devices in ((cpu,), (cpu, cpu)))
     assert [run.predictions for run in alone.runs] == [run.predictions for run in together.runs]

@@ -9,49 +9,52 @@ import pytest
 from dagaug.classifiers.backbones import LITE0
 from dagaug.classifiers.fit import FitOptions
 from dagaug.runtime.errors import UsageError
-from dagaug.score.options import ScoreOptions
+from dagaug.score.options import DEFAULT_ARMS, ScoreOptions, arm_names
 
 
 def test_arms_have_the_baselines_of_the_protocol() -> None:
-    options = ScoreOptions(others=(("theirs", Path("x")),))
+    options = ScoreOptions(arms=arm_names(), others=(("theirs", Path("x")),))
     table = {arm.name: arm for arm in options.table()}
     assert tuple(table) == (
-        "real", "strong", "cutmix", "mixup", "real+dagaug", "strong+dagaug", "cutout", "cutwarp", "random", "frozen",
-        "cutout+dagaug", "theirs",
+        "real", "cutmix", "mixup", "trivialaugment", "real+dagaug", "dagaug+cutmix", "cutout", "cutwarp", "random",
+        "frozen", "cutout+dagaug", "theirs",
     )  # fmt: skip
     assert table["real"].against == ()
     assert all("real" in arm.against for name, arm in table.items() if name != "real")
     assert table["real+dagaug"].against == (
-        "real", "strong", "cutmix", "mixup", "cutout", "cutwarp", "random", "frozen", "theirs",
+        "real", "cutmix", "mixup", "trivialaugment", "cutout", "cutwarp", "random", "frozen", "theirs",
     )  # fmt: skip
-    special = {name: arm.augment for name, arm in table.items() if arm.augment != "standard"}
-    assert special == {"strong": "strong", "strong+dagaug": "strong", "cutmix": "cutmix", "mixup": "mixup"}
+    mixed = {name: arm.mixing for name, arm in table.items() if arm.mixing != "none"}
+    assert mixed == {"cutmix": "cutmix", "mixup": "mixup", "dagaug+cutmix": "cutmix"}
+    assert [name for name, arm in table.items() if arm.trivialaugment] == ["trivialaugment"]
     assert table["cutout+dagaug"].against == ("real", "real+dagaug", "cutout")
     few = {arm.name: arm for arm in ScoreOptions(arms=("real", "cutout", "real+dagaug")).table()}
     assert few["real+dagaug"].against == ("real", "cutout")
     assert ScoreOptions().seeds == 5
+    assert [arm.name for arm in ScoreOptions().table()] == list(DEFAULT_ARMS)
 
 
 def test_a_linear_probe_leaves_out_the_arms_that_differ_from_real_by_mixed_batches_alone() -> None:
-    probe = ScoreOptions(FitOptions(LITE0), mode="linear-probe", arms=("real", "strong", "cutmix", "mixup"))
-    assert [arm.name for arm in probe.table()] == ["real", "strong"]
+    arms = ("real", "trivialaugment", "cutmix", "mixup")
+    probe = ScoreOptions(FitOptions(LITE0, mode="linear-probe"), arms=arms)
+    assert [arm.name for arm in probe.table()] == ["real", "trivialaugment"]
     assert {"cutmix", "mixup"} <= set(probe.left_out)
-    assert not {"cutmix", "mixup"} & set(ScoreOptions().left_out)
+    assert not {"cutmix", "mixup"} & set(ScoreOptions(arms=arms).left_out)
 
 
 def test_impossible_options_are_refused_by_name() -> None:
     for changes, words in (
         ({"seeds": 1}, "seeds=1: give at least 2"),
         ({"seed": -1}, "seed=-1: give at least 0"),
-        ({"arms": ("real", "best")}, "arms=best: no such arm; choose among real, strong"),
-        ({"arms": ("strong",)}, "arms=strong: add real; all arms are compared with it"),
-        ({"others": (("strong", Path("x")),)}, "others=strong: give each arm a different name"),
+        ({"arms": ("real", "best")}, "arms=best: no such arm; choose among real, cutmix"),
+        ({"arms": ("cutmix",)}, "arms=cutmix: add real; all arms are compared with it"),
+        ({"others": (("cutmix", Path("x")),)}, "others=cutmix: give each arm a different name"),
         ({"fractions": (0.0,)}, "fractions=0: give shares above 0"),
         ({"ratios": (1.0,)}, "ratios=1: give shares between 0 and 1"),
         ({"validation": 0.7}, "validation=0.7: give a share above 0 and up to 0.5"),
         (
-            {"mode": "finetune"},
-            "mode=finetune: plain has no pretrained weights here; try another weights or classifier=lite0",
+            {"fit": FitOptions(mode="finetune")},
+            "mode=finetune: plain has no pretrained weights; try another weights or classifier=lite0",
         ),
     ):
         with pytest.raises(UsageError, match=words):
