@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dagaug.augment.prepared_augmentation import JUDGE_ACCURACY
 from dagaug.data.image_files import Skipped, decode
 from dagaug.hdf5.reader import Store
 from dagaug.hdf5.schema import Candidates, Header, Images
@@ -18,7 +19,7 @@ from dagaug.runtime.errors import ImageError, OutputExistsError
 
 __all__ = ["PreviousFile"]
 
-_COMPARED_BY_HASH = ("checkpoint", "judges", "masks")
+_NOT_COMPARED = ("checkpoint", "judges", "masks", JUDGE_ACCURACY)
 
 
 class PreviousFile:
@@ -129,4 +130,4 @@ def _identity(header: Header) -> dict[str, object]:
         name: value.tolist() if isinstance(value, np.ndarray) else list(value) if isinstance(value, tuple) else value
         for name, value in found.items()
     }
-    return plain | {"options": {name: value for name, value in header.options.items() if name not in _COMPARED_BY_HASH}}
+    return plain | {"options": {name: value for name, value in header.options.items() if name not in _NOT_COMPARED}}

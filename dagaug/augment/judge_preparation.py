@@ -22,6 +22,7 @@ from dagaug.runtime.execution_settings import Execution
 __all__ = ["Judges", "prepare_judges", "single_judge", "untrained_judge"]
 
 
+_ENOUGH_TO_TELL = 12  # images; with fewer, a good judge may look as bad as chance
 _HEAD_SIZE = 160  # side in pixels at which frozen networks judge; twice as fast as 224 on a CPU
 
 
@@ -113,13 +114,14 @@ def _check_given(job: Job, given: Classifier) -> float:
     """Accuracy of a given classifier on the real training images.
 
     Raises:
-        CheckpointError: it is not clearly above that of always naming the most frequent class.
+        CheckpointError: there are enough images to tell, and it is not above that of always naming the most frequent
+            class.
     """
     images, labels = job.patches.images[job.training_rows], job.patches.labels[job.training_rows]
     predicted = given.probabilities(images).argmax(axis=1)
     accuracy = float((predicted == labels).mean())
     guess = float(np.bincount(labels).max() / len(labels))
-    if accuracy > guess + 2 * np.sqrt(guess * (1 - guess) / len(labels)):
+    if len(labels) < _ENOUGH_TO_TELL or accuracy > guess + 2 * np.sqrt(guess * (1 - guess) / len(labels)):
         return accuracy
     counts = np.zeros((len(given.classes), len(given.classes)), np.int64)
     np.add.at(counts, (predicted, labels), 1)

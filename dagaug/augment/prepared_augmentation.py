@@ -33,7 +33,11 @@ from dagaug.runtime.errors import UsageError
 from dagaug.runtime.execution_settings import Execution
 from dagaug.runtime.versions import library_versions
 
-__all__ = ["DEFAULT_SHARD_SIZES", "Job", "Shard", "ShardSizes"]
+__all__ = ["DEFAULT_SHARD_SIZES", "JUDGE_ACCURACY", "Job", "Shard", "ShardSizes"]
+
+
+JUDGE_ACCURACY = "judge_accuracy_on_training_images"
+"""Entry of ``/options``: accuracy of a given judge on the real training images, in [0, 1]."""
 
 
 @dataclass(frozen=True)
@@ -202,7 +206,7 @@ class Job:
         if self.masks_sha256:
             options |= {"masks": str(self.dataset.masks), "masks_sha256": self.masks_sha256}
         if judge_accuracy is not None:
-            options["judge_accuracy_on_training_images"] = judge_accuracy
+            options[JUDGE_ACCURACY] = judge_accuracy
         return Header(
             classes=self.dataset.classes,
             files=tuple(sample.path.as_posix() for sample in self.files),

@@ -84,12 +84,12 @@ def select(
 ) -> UInt8[np.ndarray, " N"]:
     """Give each candidate a verdict, an index into :data:`VERDICTS`.
 
-    First, each candidate is checked alone. It is rejected if the mask of its source or reference is surely wrong, if
-    too few places of its reference were found in its source, if it is predicted as another class than ``label``
+    First, each candidate is checked alone. It is rejected if the mask of its source or reference is surely wrong,
+    if too few places of its reference were found in its source, if it is predicted as another class than ``label``
     (unless that is allowed), or if its confidence lies outside ``[min_confidence, max_confidence]``; the verdict is
-    the first of these reasons. Then the remaining candidates of a group compete by confidence. Groups are (source, reference,
-    group) for ``per-reference`` and (source, group) for ``per-image``. Ties go to the earlier candidate. A group may
-    end without a winner.
+    the first of these reasons. Then the remaining candidates of a group compete by confidence. Groups are (source,
+    reference, group) for ``per-reference`` and (source, group) for ``per-image``. Ties go to the earlier candidate.
+    A group may end without a winner.
 
     Args:
         source: source of each candidate, any integer id.

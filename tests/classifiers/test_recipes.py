@@ -13,7 +13,6 @@ from safetensors.torch import save_file
 from dagaug.classifiers.backbones import build
 from dagaug.classifiers.fit import FitOptions, fit
 from dagaug.classifiers.recipes import RECIPES, suit_images, suitable_size
-from dagaug.runtime.errors import UsageError
 
 
 @pytest.mark.parametrize("mode", sorted(RECIPES))
@@ -61,8 +60,3 @@ def test_layer_decay_slows_the_first_layers_down(tmp_path: Path) -> None:
         changes.append([float((state[name] - start[name]).abs().max()) for name in (first, last)])
     assert changes[1][0] < 0.2 * changes[0][0]
     np.testing.assert_allclose(changes[1][1], changes[0][1], rtol=0.2)
-
-
-def test_an_unknown_mode_is_refused() -> None:
-    with pytest.raises(UsageError, match="mode=half: choose one of scratch, finetune, linear-probe"):
-        FitOptions(mode="half")  # type: ignore[arg-type]

@@ -49,7 +49,8 @@ def test_classes_are_bars_from_the_middle_the_greatest_gain_first(table: ScoreVi
 
 def test_the_sentence_names_both_accuracies_and_the_control(table: ScoreView) -> None:
     assert (table.headline, table.verdict) == ("Yes, they improve accuracy.", "helps")
-    asked, control = table.answer
+    asked, rival, control = table.answer
+    assert rival.startswith("Strongest arm without a generator: cutout, 70.0%. Over it, real+dagaug gains")
     for text in ("on 30 test images: 70.0% with", "60.0% without", "+20.0 points (95% interval +10.0 to +30.0"):
         assert text in asked
     assert "is better (−30.0 points, −40.0 to −20.0)" in control
