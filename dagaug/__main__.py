@@ -13,7 +13,9 @@ __all__ = ["main"]
 def main() -> None:
     """Run the command line. Exit codes: 0 success, 1 expected error, 2 wrong usage, 130 interrupted."""
     from dagaug.runtime.errors import DagaugError, in_one_line
+    from dagaug.runtime.freed_memory import keep_freed_memory
 
+    keep_freed_memory()
     try:
         with _terminating_interrupts():
             from dagaug.cli.app import app

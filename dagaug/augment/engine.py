@@ -82,8 +82,10 @@ class _DeviceBatch:
     usable_masks: Bool[np.ndarray, " B"]
 
     def fetch(self) -> MorphBatch:
-        tensors = (self.images, self.cover, self.probabilities, self.correspondence)
-        return MorphBatch(*(tensor.cpu().numpy() for tensor in tensors), self.usable_masks)
+        images, cover, probabilities, shares = (
+            tensor.cpu().numpy() for tensor in (self.images, self.cover, self.probabilities, self.correspondence)
+        )
+        return MorphBatch(images, cover, probabilities, shares, self.usable_masks)
 
 
 @dataclass(frozen=True)

@@ -169,7 +169,7 @@ def fit(
     batches = _Batches(sets, options, streams, len(classes), device)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
-        network = starting_network(options, len(classes)).to(device, memory_format=torch.channels_last)
+        network = starting_network(options, len(classes)).to(device).to(memory_format=torch.channels_last)
         freeze_stages(network.train(), options.frozen_stages)
         _optimise(network, batches, options, execution.progress, title)
     trained_on = np.concatenate([hash_images(pixels) for pixels, _, _ in sets])

@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 import torch
 
 from dagaug.runtime.errors import DagaugError, TrainingError
+from dagaug.runtime.freed_memory import keep_freed_memory
 from dagaug.runtime.progress import SILENT, Progress, Task, TaskContext
 
 __all__ = ["run_jobs"]
@@ -129,6 +130,7 @@ def _work(setup: _Setup[_Job, _Result], device: str, threads: int, waiting: Any,
     """The main function of a worker: run jobs until none is left or the parent is dead."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent terminates this one
     torch.set_num_threads(threads)
+    keep_freed_memory()
     parent = multiprocessing.parent_process()
     sender = _Sender(messages)
     progress = _JobProgress(sender, sender)

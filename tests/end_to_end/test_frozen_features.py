@@ -16,6 +16,7 @@ from dagaug.hdf5.reader import Store
 from dagaug.training.trainer import Trainer
 
 
+@pytest.mark.slow
 def test_a_model_trained_on_frozen_features_augments(
     birds_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
