@@ -4,13 +4,43 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+import torch
 from timm.models import group_modules, group_parameters
 from torch import nn
 
-from dagaug.classifiers.backbones import Network
+from dagaug.classifiers.backbones import Network, create_network, input_size_for
+from dagaug.classifiers.recipes import Mode
 from dagaug.runtime.errors import UsageError
 
-__all__ = ["freeze_stages"]
+__all__ = ["freeze_stages", "suitable_frozen_stages"]
+
+_ANY_SIZE = 224  # px; the groups of layers do not depend on it
+_TRAINED_ON_CPU = 2  # last stages that are trained on a CPU, besides the last layer; less than half the time of all
+
+
+def suitable_frozen_stages(mode: Mode, name: str, device: str) -> int:
+    """Number of first stages to freeze where the user names none: all but the last two on a CPU, else none.
+
+    Args:
+        mode: only fine-tuning freezes stages.
+        name: of the network.
+        device: type of the device, for example ``cpu``.
+
+    Raises:
+        UsageError: timm does not know the network.
+    """
+    if mode != "finetune" or device != "cpu" or name.startswith(("hf-hub:", "local-dir:")):
+        return 0
+    with torch.device("meta"):
+        model = cast(Any, create_network(name, 2, input_size_for(name, _ANY_SIZE)).model)
+    if not hasattr(model, "group_matcher"):
+        return 0
+    return max(len(_stages(model)) - _TRAINED_ON_CPU, 0)
+
+
+def _stages(model: Any) -> list[Any]:
+    """Names of timm's coarse groups of layers, without the last one, the head."""
+    return sorted(group_parameters(model, model.group_matcher(coarse=True)))[:-1]
 
 
 def freeze_stages(network: Network, count: int) -> None:
@@ -30,7 +60,7 @@ def freeze_stages(network: Network, count: int) -> None:
         raise UsageError(f"{network.name} has no stages", option="frozen_stages", value=count)
     matcher = model.group_matcher(coarse=True)
     parameters, modules = group_parameters(model, matcher), group_modules(model, matcher)
-    stages = sorted(parameters)[:-1]  # the last group is the head
+    stages = _stages(model)
     if count > len(stages):
         raise UsageError(f"{network.name} has {len(stages)} stages", option="frozen_stages", value=count)
     for stage in stages[:count]:

@@ -141,15 +141,15 @@ def score(
         ),
     ] = "auto",
     frozen_stages: Annotated[
-        int,
+        int | None,
         typer.Option(
             min=0,
             metavar="N",
             help="Number of first stages that --mode finetune leaves as they are; the stem is the first of "
-            "lite0's eight.",
+            "lite0's eight (default: all but the last two on a CPU, else none).",
             rich_help_panel=CLASSIFIER,
         ),
-    ] = 0,
+    ] = None,
     size: Annotated[
         int | None,
         typer.Option(
@@ -199,6 +199,7 @@ def score(
     import json
 
     from dagaug.classifiers.fit import FitOptions
+    from dagaug.classifiers.frozen_stages import suitable_frozen_stages
     from dagaug.classifiers.recipes import MODE_WORDS, suit_images, suitable_size
     from dagaug.cli.result_text import score_lines, score_table
     from dagaug.cli.terminal import Terminal
@@ -226,8 +227,11 @@ def score(
         dataset = find_masks(dataset, masks)
     patch = header.provenance.size or 64
     mode, name = suit_images(mode, classifier, patch)
-    size = size or suitable_size(mode, name, patch, pick_device(device).type)
-    terminal.say(f"Classifier {name}, {size} px, {MODE_WORDS[mode]}")
+    on = pick_device(device).type
+    size = size or suitable_size(mode, name, patch, on)
+    frozen = suitable_frozen_stages(mode, name, on) if frozen_stages is None else frozen_stages
+    kept = f", the first {frozen} stages left as they are" if frozen else ""
+    terminal.say(f"Classifier {name}, images of {size} px, {MODE_WORDS[mode]}{kept}")
     options = ScoreOptions(
         fit=FitOptions(
             name=name,
@@ -238,7 +242,7 @@ def score(
             learning_rate=learning_rate,
             synthetic_share=synthetic_share,
             weights=weights,
-            frozen_stages=frozen_stages,
+            frozen_stages=frozen,
         ),
         seeds=seeds or (QUICK_SEEDS if quick else 5),
         seed=seed,

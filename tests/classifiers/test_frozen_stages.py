@@ -8,7 +8,7 @@ from making_classifiers import CLASSES, TINY, coloured
 
 from dagaug.classifiers.backbones import build
 from dagaug.classifiers.fit import FitOptions, fit, fit_identity
-from dagaug.classifiers.frozen_stages import freeze_stages
+from dagaug.classifiers.frozen_stages import freeze_stages, suitable_frozen_stages
 from dagaug.runtime.errors import UsageError
 
 
@@ -34,6 +34,13 @@ def test_more_stages_than_the_network_has_are_refused_with_their_number() -> Non
         freeze_stages(build("plain", 3, size=32).train(), 1)
     with pytest.raises(UsageError, match="frozen_stages=-1: give at least 0"):
         FitOptions(frozen_stages=-1)
+
+
+def test_a_cpu_trains_the_last_two_stages() -> None:
+    assert suitable_frozen_stages("finetune", "lite0", "cpu") == 6
+    assert suitable_frozen_stages("finetune", "test_resnet", "cpu") == 3
+    assert suitable_frozen_stages("finetune", "lite0", "cuda") == suitable_frozen_stages("scratch", "lite0", "cpu") == 0
+    assert suitable_frozen_stages("finetune", "hf-hub:someone/something", "cpu") == 0
 
 
 def test_the_identity_tells_frozen_stages_apart() -> None:
