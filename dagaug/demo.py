@@ -17,6 +17,7 @@ from dagaug.report.data_cloud import make_data_cloud
 from dagaug.report.regions_in_pixels import find_attention
 from dagaug.report.write import sheet_of_store, write_report
 from dagaug.runtime.execution_settings import Execution
+from dagaug.runtime.output_marks import mark_output
 from dagaug.score.experiment import score
 from dagaug.score.options import ScoreOptions
 from dagaug.score.results import ScoreResult
@@ -75,6 +76,8 @@ def run_demo(
         execution: where to compute, and how to read images; its progress receives counts and notes.
     """
     data, run = folder / "birds", folder / "run"
+    folder.mkdir(parents=True, exist_ok=True)
+    mark_output(folder, "demo")
     write_flock(data, seed=seed, progress=execution.progress)
     dataset = read_dataset(data)
     trained = train(

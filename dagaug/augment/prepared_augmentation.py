@@ -182,7 +182,7 @@ class Job:
             "checkpoint": self.model.sha256,
             "seed": self.options.seed,
             "files": [str(sample.path) for sample in self.files],
-            "data": str(self.dataset.root),
+            "data": str(self.dataset.root.absolute()),
             "versions": library_versions("numpy", "opencv-python", "timm", "torch"),
             **({"masks": self.masks_sha256} if self.masks_sha256 else {}),
         }
@@ -196,7 +196,8 @@ class Job:
         """
         options = {
             **self.options.model_dump(mode="json"),
-            "data": str(self.dataset.root),
+            "data": str(self.dataset.root.absolute()),
+            "data_given": str(self.dataset.root),
             "layout": self.dataset.layout,
             "split_seed": self.dataset.split_seed,
             "framing": self.model.card.framing.model_dump(mode="json"),

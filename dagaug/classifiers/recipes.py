@@ -59,7 +59,7 @@ RECIPES: Mapping[Mode, Recipe] = {
     ),
     "finetune": Recipe(
         learning_rate=2e-3, layer_decay=None, augment="crop",
-        epochs=30, fewest_steps=200, most_steps=10_000, rates={},
+        epochs=20, fewest_steps=200, most_steps=10_000, rates={},
     ),
     "linear-probe": Recipe(
         learning_rate=3e-3, layer_decay=None, augment="standard",

@@ -289,6 +289,7 @@ def augment(
                 )
         model = load_model(checkpoint or newest_run())
         dataset = with_masks(_read_as_trained(data, layout, seed, model), masks, terminal.say)
+    terminal.say(dataset.describe())
     if per_class is None and model.card.per_class is not None:
         per_class = model.card.per_class
         terminal.say(f"Using the first {per_class} training images of each class, as in training (--per-class)")

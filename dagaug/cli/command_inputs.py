@@ -54,17 +54,25 @@ def data_folder(header: Header, file: Path, command: str) -> Path:
     Raises:
         DataError: the file names no data folder, or the folder is missing.
     """
-    named = header.provenance.data
-    if not named or not Path(named).exists():
-        raise DataError(f"{file}: its data folder {named or '(not recorded)'} was not found; give it: {command}")
-    return Path(named)
+    found = header.provenance.data_folder(file)
+    if found is None:
+        named = header.provenance.data or "(not recorded)"
+        raise DataError(f"{file}: its data folder {named} was not found; give it: {command}")
+    return found
 
 
-def read_stored_dataset(data: Path, header: Header) -> Dataset:
-    """Read a data folder in the layout, and with the split, that an HDF5 file was made with."""
+def read_stored_dataset(data: Path, header: Header, file: Path) -> Dataset:
+    """Read a data folder in the layout, and with the split, that an HDF5 file was made with.
+
+    Raises:
+        DataError: the folder cannot be read, or its images are not those that the file was made from.
+    """
+    from dagaug.augment.stored_image_check import check_stored_images
     from dagaug.data.layouts import read_dataset
 
-    return read_dataset(data, layout=header.provenance.layout, seed=header.provenance.split_seed)
+    dataset = read_dataset(data, layout=header.provenance.layout, seed=header.provenance.split_seed)
+    check_stored_images(file, dataset)
+    return dataset
 
 
 def with_masks(dataset: Dataset, folder: Path | None, say: Callable[[str], None]) -> Dataset:

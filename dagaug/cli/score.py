@@ -26,7 +26,7 @@ from dagaug.runtime.execution_settings import Execution
 
 __all__ = ["score"]
 
-_QUICK_STEPS = 400  # of a training with --quick
+_QUICK_STEPS = 400  # of a training from scratch with --quick; fine-tuning takes fewer as it is
 
 _EXIT_UNLESS_HELPS = 3
 
@@ -219,8 +219,8 @@ def score(
     with Store(file) as store:
         header = store.header
     data = data or data_folder(header, file, f"dagaug score DATA {file}")
-    terminal.say(f"Scoring {file} on the test images of {data}")
-    dataset = read_stored_dataset(data, header)
+    dataset = read_stored_dataset(data, header, file)
+    terminal.say(f"Scoring {file} on the test images of {dataset.describe()}")
     if masks is not None:
         if not header.provenance.masks_sha256:
             raise UsageError(f"{file} was made without masks", option="masks", value=masks)
@@ -237,7 +237,7 @@ def score(
             name=name,
             size=size,
             mode=mode,
-            steps=steps or (_QUICK_STEPS if quick else None),
+            steps=steps or (_QUICK_STEPS if quick and mode == "scratch" else None),
             batch_size=batch_size,
             learning_rate=learning_rate,
             synthetic_share=synthetic_share,

@@ -99,10 +99,10 @@ def _inputs_of(store: Path, data: Path | None, terminal: "Terminal") -> _Inputs:
     known = header.provenance
     run = Path(known.checkpoint).parent
     score = store.with_name(store.stem + "-score.json")
-    root = data or (Path(known.data) if known.data else None)
+    root = data or known.data_folder(store)
     folder = root if root is not None and root.is_dir() else None
     try:
-        dataset = read_stored_dataset(folder, header) if folder is not None else None
+        dataset = read_stored_dataset(folder, header, store) if folder is not None else None
     except DataError as error:
         if data is not None:
             raise

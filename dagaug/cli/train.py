@@ -260,6 +260,7 @@ def train(
         chosen_size = size or 64
     else:
         source = with_masks(read_dataset(data, layout=layout, seed=seed), masks, terminal.say)
+        terminal.say(source.describe())
         framing = build_options(Framing, size=size or 64, crop=crop, margin=margin, fit=fit)
         preset, features, chosen_size, reason = suit_data(
             source, framing, preset=preset, features=features, size=size, device=device

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -21,10 +21,12 @@ __all__ = ["IMAGE_SUFFIXES", "Box", "Dataset", "Domains", "Sample", "Split", "cl
 Box = tuple[float, float, float, float]
 """x, y, width and height of a bounding box, in pixels of the upright image."""
 
-IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+IMAGE_SUFFIXES = (".bmp", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 """Endings of image file names, in lower case."""
 
 Split = Literal["train", "test"]
+
+_LAYOUT_WORDS = {"cub": "CUB-200-2011 lists", "imagefolder": "class folders", "csv": "CSV table"}
 
 
 def is_image_name(name: str) -> bool:
@@ -67,6 +69,7 @@ class Dataset:
         split_origin: ``given`` by the folder, or ``drawn`` at random.
         split_seed: the seed of a drawn split; None for a given one.
         masks: the folder that the samples' masks come from; None without masks.
+        left_out: number of files in the class folders that are no samples, by reason.
     """
 
     root: Path
@@ -76,6 +79,17 @@ class Dataset:
     split_origin: Literal["given", "drawn"]
     split_seed: int | None = None
     masks: Path | None = None
+    left_out: Mapping[str, int] = field(default_factory=dict, compare=False)
+
+    def describe(self) -> str:
+        """What was read, in one line: layout, classes, images, origin of the split, what was left out."""
+        split = "given by the data" if self.split_origin == "given" else f"drawn with seed {self.split_seed}"
+        line = (
+            f"{self.root}: {_LAYOUT_WORDS.get(self.layout, self.layout)}, {len(self.classes):,} classes, "
+            f"{len(self.train):,} training and {len(self.test):,} test images (split {split})"
+        )
+        left = ", ".join(f"{count:,} {reason}" for reason, count in sorted(self.left_out.items()))
+        return f"{line}; left out: {left}" if left else line
 
     @property
     def train(self) -> tuple[Sample, ...]:

@@ -31,6 +31,7 @@ WHITE = (255, 255, 255)
 """RGB."""
 
 _MAX_BYTES = 1 << 30  # of a file
+_LARGEST_OF_12_BITS = (1 << 12) - 1
 _UNUSABLE_MASK = "unusable mask: "  # begins the reason where the image itself can be read
 
 # An ImageError says what is wrong with a file; OpenCV would print it again on stderr.
@@ -137,11 +138,16 @@ def _mask_pixels(data: bytes, header: Header) -> Bool[np.ndarray, "H W"]:
 
 
 def _pixels(data: bytes, header: Header, background: tuple[int, int, int]) -> UInt8[np.ndarray, "H W 3"]:
-    flags = cv2.IMREAD_UNCHANGED if header.alpha else cv2.IMREAD_COLOR
+    flags = cv2.IMREAD_UNCHANGED if header.alpha else cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     if pixels is None:
         raise UnreadableError("its pixels cannot be decoded")
     if pixels.dtype == np.uint16:
+        largest = int(pixels[..., :3].max() if pixels.ndim == 3 else pixels.max())
+        if 0xFF < largest <= _LARGEST_OF_12_BITS:
+            raise UnreadableError(
+                f"16 bits a value, but none above {largest:,}: it would be black; scale its values to 0 to 65,535"
+            )
         pixels = cv2.convertScaleAbs(pixels, alpha=1 / 257)
     if pixels.dtype != np.uint8:
         raise UnreadableError(f"pixels of type {pixels.dtype}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,9 +24,9 @@ from dagaug.runtime.errors import DataError, UsageError
 
 __all__ = ["LAYOUTS", "read_dataset"]
 
-_READERS = {"cub": read_cub, "imagefolder": read_imagefolder, "csv": read_csv}
+_READERS = {"cub": read_cub, "csv": read_csv}
 
-LAYOUTS = tuple(_READERS)
+LAYOUTS = ("cub", "imagefolder", "csv")
 """Names of the layouts that :func:`read_dataset` can read, without ``auto``."""
 
 
@@ -63,7 +64,11 @@ def read_dataset(
         if not root.exists():
             raise DataError(f"{root}: no such data folder; to make one: dagaug sample-data {root}")
         found = _recognise(root) if layout == "auto" else layout
-        classes, samples, has_split = _READERS[found](root)
+        left_out: Counter[str] = Counter()
+        if found == "imagefolder":
+            classes, samples, has_split = read_imagefolder(root, left_out, sure=layout == found)
+        else:
+            classes, samples, has_split = _READERS[found](root)
     except OSError as error:
         where = error.filename or root
         raise DataError(f"{where}: cannot be read ({error.strerror}); check its permissions") from error
@@ -79,6 +84,7 @@ def read_dataset(
         split_origin="given" if has_split else "drawn",
         split_seed=None if has_split else seed,
         masks=root / SEGMENTATIONS if any(sample.mask for sample in samples) else None,
+        left_out=dict(left_out),
     )
     return dataset.subset(per_class)
 
@@ -90,6 +96,15 @@ def _recognise(root: Path) -> str:
         return "csv"
     if (root / "images.txt").is_file():
         return "cub"
+    inside = [path.parent for path in sorted(root.glob("*/images.txt"))]
+    if len(inside) == 1:
+        masks = f" with masks={root / SEGMENTATIONS}" if (root / SEGMENTATIONS).is_dir() else ""
+        raise DataError(f"{root}: CUB-200-2011's lists are one folder further in; give {inside[0]}{masks}")
+    if (root / "trainA").is_dir() and (root / "trainB").is_dir():
+        raise DataError(
+            f"{root}: holds two domains (trainA and trainB), not classes; choose a preset for translation",
+            remedies={"preset": None},
+        )
     return "csv" if len(tables_in(root)) == 1 else "imagefolder"
 
 

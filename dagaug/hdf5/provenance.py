@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Literal, get_args
 
 __all__ = ["Background", "OutputFrame", "Provenance"]
@@ -20,7 +21,8 @@ class Provenance:
     """The entries of ``/options`` that later commands use. An entry that is missing or of another type has its default.
 
     Attributes:
-        data: path of the data folder, as given to the command; empty if unknown.
+        data: path of the data folder, absolute, or as it was given to an older version; empty if unknown.
+        data_given: the same path as given to the command, relative to the folder where the command ran.
         layout: the layout of the data folder, ``auto`` if unknown.
         split_seed: seed of the split into training and test images; by default the run's seed.
         per_class: limit of training images per class; None without a limit.
@@ -37,6 +39,7 @@ class Provenance:
     """
 
     data: str = ""
+    data_given: str = ""
     layout: str = "auto"
     split_seed: int = 0
     per_class: int | None = None
@@ -64,6 +67,7 @@ class Provenance:
         split_seed = _integer(options, "split_seed")
         return cls(
             data=_text(options, "data"),
+            data_given=_text(options, "data_given"),
             layout=_text(options, "layout") or "auto",
             split_seed=seed if split_seed is None else split_seed,
             per_class=_integer(options, "per_class"),
@@ -77,6 +81,17 @@ class Provenance:
             masks_sha256=_text(options, "masks_sha256"),
             others={name: value for name, value in options.items() if name not in known},
         )
+
+    def data_folder(self, file: Path) -> Path | None:
+        """The data folder, where it is now: at its absolute path, or as it lay to the HDF5 file ``file``.
+
+        A relative path is looked for in the current folder only if an older version wrote the file: another data set
+        may have the same name there. None if the folder is not found.
+        """
+        places = [file.parent / name for name in (self.data, self.data_given) if name]
+        if self.data and not self.data_given:
+            places.append(Path(self.data))
+        return next((place for place in places if place.exists()), None)
 
     @property
     def size(self) -> int | None:

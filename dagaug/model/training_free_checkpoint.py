@@ -21,6 +21,7 @@ from dagaug.model import checkpoint
 from dagaug.model.trained_model import FeatureCard, ModelCard, TrainedModel, load_model, save_model
 from dagaug.model.training_free_statistics import fit_frozen
 from dagaug.runtime.execution_settings import Execution
+from dagaug.runtime.output_marks import mark_output
 from dagaug.runtime.versions import library_versions
 
 __all__ = ["INPUT_SIZE", "feature_card", "fit_training_free", "suitable_size"]
@@ -117,6 +118,7 @@ def fit_training_free(
         masks=patches.masks, execution=execution,
     )  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
+    mark_output(folder, "run")
     save_model(folder / checkpoint.MODEL_FILE, card, translator.dae.reduction.state_dict())
     return load_model(folder)
 

@@ -116,8 +116,9 @@ class CloudSection:
 def candidate_counts(store: Store, morphs: MorphTable, names: Sequence[str]) -> CandidateCounts:
     """Count images and candidates of a file; ``names`` are the class names to show."""
     header, candidates = store.header, store.candidates
-    train = header.files_split == 0
-    facts = [("real training images", int(train.sum())), ("real test images", int((~train).sum()))]
+    real = ~store.images.synthetic
+    train = store.images.split == 0
+    facts = [("real training images", int((real & train).sum())), ("real test images", int((real & ~train).sum()))]
     if len(candidates):
         facts.append(("candidates", len(candidates)))
     facts.append(("synthetic images", len(morphs)))
@@ -155,7 +156,8 @@ def _verdict_rows(store: Store) -> tuple[_VerdictRow, ...]:
 def _class_rows(store: Store, morphs: MorphTable, names: Sequence[str]) -> tuple[_ClassRow, ...]:
     header, candidates, classes = store.header, store.candidates, len(names)
     kept_verdict = header.verdicts.index(KEPT) if KEPT in header.verdicts else -1
-    real = np.bincount(header.files_label[header.files_split == 0], minlength=classes)
+    images = store.images
+    real = np.bincount(images.label[~images.synthetic & (images.split == 0)], minlength=classes)
     asked = np.bincount(candidates.label, minlength=classes)
     kept = np.bincount(candidates.label[candidates.verdict == kept_verdict], minlength=classes)
     made = np.bincount(morphs.label, minlength=classes)

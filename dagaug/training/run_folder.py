@@ -14,6 +14,7 @@ from dagaug.data.mask_files import hash_masks
 from dagaug.model import checkpoint
 from dagaug.runtime.errors import OutputExistsError
 from dagaug.runtime.files import locked, write_atomically
+from dagaug.runtime.output_marks import mark_output
 from dagaug.runtime.progress import SILENT, Progress
 from dagaug.runtime.versions import library_versions
 from dagaug.training.options import TrainOptions
@@ -177,4 +178,5 @@ def truncate_metrics(path: Path, done: int) -> None:
 
 def write_options(run: Path, known: Mapping[str, Any]) -> None:
     """Write the options file, atomically."""
+    mark_output(run, "run")
     write_atomically(run / OPTIONS_FILE, (json.dumps(known, indent=2) + "\n").encode())

@@ -193,3 +193,16 @@ def test_a_jpeg_is_plain_if_every_decoder_shows_the_same_image() -> None:
     assert is_plain_jpeg(plain, decode_bytes(plain, "x"))
     assert not is_plain_jpeg(turned, decode_bytes(turned, "x"))
     assert not is_plain_jpeg(encoded(RGB, "PNG"), RGB)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tiff"])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_12_bits_in_16_are_refused_instead_of_read_as_black(tmp_path: Path, suffix: str, channels: int) -> None:
+    pixels = smooth_image(30, 40, channels).astype(np.uint16) * 16
+    path = tmp_path / f"a{suffix}"
+    assert cv2.imwrite(str(path), pixels if channels > 1 else pixels[..., 0] if pixels.ndim == 3 else pixels)
+    with pytest.raises(ImageError, match=r"16 bits a value, but none above .* scale its values to 0 to 65,535"):
+        decode(path)
+    black = np.zeros((30, 40, 3), np.uint16)
+    assert cv2.imwrite(str(path), black)
+    assert not decode(path).any()
