@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import signal
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,9 @@ def main() -> None:
     from dagaug.runtime.freed_memory import keep_freed_memory
 
     keep_freed_memory()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal in latin-1 or ASCII shows "?" for other characters
     try:
         with _terminating_interrupts():
             from dagaug.cli.app import app
@@ -26,6 +30,16 @@ def main() -> None:
 
         print(f"dagaug: {in_one_line(describe(error, sys.argv[1:]))}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except ImportError as error:
+        if "libGL" not in str(error) and "libgthread" not in str(error):
+            raise
+        print(
+            f"dagaug: OpenCV cannot be loaded ({in_one_line(str(error))}); install the library (Debian: "
+            "apt-get install libgl1 libglib2.0-0) or OpenCV without windows: pip uninstall opencv-python, "
+            "then pip install opencv-python-headless",
+            file=sys.stderr,
+        )
+        sys.exit(1)
     except KeyboardInterrupt:
         _print_interrupted()
         sys.exit(_INTERRUPTED)

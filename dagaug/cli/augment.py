@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dagaug.cli.command_inputs import build_options, with_masks
+from dagaug.cli.command_inputs import build_options, check_early, with_masks
 from dagaug.cli.shared_options import (
     CANDIDATES,
     CLASSIFIER,
@@ -266,6 +266,8 @@ def augment(
     ] = None,
 ) -> None:
     """Morph every image into the poses of random references, keep what a classifier recognises, write HDF5."""
+    given = None if str(checkpoint) == _FROZEN else checkpoint
+    check_early(data=data, device=device, checkpoint=given, weights=weights, feature_weights=feature_weights)
     from dagaug.augment.cost_estimate import estimate
     from dagaug.augment.options import AugmentOptions
     from dagaug.augment.run import augment as run_augment

@@ -2,17 +2,42 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dagaug.runtime.errors import DataError, UsageError
+from dagaug.runtime.errors import CheckpointError, DataError, UsageError
 
 if TYPE_CHECKING:
     from dagaug.data.dataset_records import Dataset
     from dagaug.hdf5.schema import Header
 
-__all__ = ["build_options", "data_folder", "newest_store", "read_stored_dataset", "with_masks"]
+__all__ = ["build_options", "check_early", "data_folder", "newest_store", "read_stored_dataset", "with_masks"]
+
+
+_DEVICE = re.compile(r"(auto|gpu|cpu|cuda|mps|xpu|hpu|mtia|xla|ipu|ve|vulkan|opencl|privateuseone|npu|mlu)(:\d+)?")
+
+
+def check_early(*, data: Path | None = None, device: str = "auto", **files: Path | None) -> None:
+    """Check paths and the device's name before a command's slow imports, so that a slip of the pen is told at once.
+
+    Args:
+        data: the data folder or CSV file; None if it was not given.
+        device: the name of a torch device, or ``auto``; whether the machine has it is checked later.
+        files: files and folders that must exist, by the names of their options; None if not given.
+
+    Raises:
+        DataError, CheckpointError: a path does not exist.
+        UsageError: torch has no device of this name.
+    """
+    if data is not None and not data.exists():
+        raise DataError(f"{data}: no such data folder; to make one: dagaug sample-data {data}")
+    for option, path in files.items():
+        if path is not None and not path.exists():
+            raise CheckpointError("no such file", option=option, value=path)
+    if not _DEVICE.fullmatch(device):
+        raise UsageError("choose auto, cpu, cuda, cuda:N, mps, or another torch device", option="device", value=device)
 
 
 def build_options(build: Any, **values: Any) -> Any:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from dagaug.cli.command_inputs import data_folder, newest_store, read_stored_dataset
+from dagaug.cli.command_inputs import check_early, data_folder, newest_store, read_stored_dataset
 from dagaug.cli.shared_options import (
     CLASSIFIER,
     EXPERIMENT,
@@ -196,6 +196,12 @@ def score(
     ] = None,
 ) -> None:
     """Train the same classifier on real and on real + augmented images, with controls, and test all on unseen ones."""
+    check_early(data=data, device=device, weights=weights, checkpoint=checkpoint)
+    if data is not None and data.suffix in (".h5", ".hdf5") and data.is_file():
+        if file is not None:
+            raise UsageError("give the data folder first, then the HDF5 file", option="file", value=file)
+        data, file = None, data
+    file = file or newest_store()
     import json
 
     from dagaug.classifiers.fit import FitOptions
@@ -211,11 +217,6 @@ def score(
     from dagaug.score.options import QUICK_SEEDS, ScoreOptions
 
     terminal = Terminal(as_json=as_json, quiet=quiet)
-    if data is not None and data.suffix in (".h5", ".hdf5") and data.is_file():
-        if file is not None:
-            raise UsageError("give the data folder first, then the HDF5 file", option="file", value=file)
-        data, file = None, data
-    file = file or newest_store()
     with Store(file) as store:
         header = store.header
     data = data or data_folder(header, file, f"dagaug score DATA {file}")

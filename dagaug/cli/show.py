@@ -8,7 +8,7 @@ import typer
 
 from dagaug.cli.command_inputs import newest_store, read_stored_dataset
 from dagaug.cli.shared_options import Json, Seed, ShowChoice
-from dagaug.runtime.errors import DataError, UsageError
+from dagaug.runtime.errors import DataError, StoreError, UsageError
 
 if TYPE_CHECKING:
     from dagaug.cli.terminal import Terminal
@@ -54,6 +54,8 @@ def show(
 
     terminal = Terminal(as_json=as_json)
     what = what or newest_store()
+    if not what.exists():
+        raise StoreError(f"{what}: no such file")
     if verify:
         _verify(what, terminal)
     elif what.is_dir():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -156,7 +157,8 @@ class Terminal:
     ) -> None:
         """Print a command's result: ``data`` as JSON, or the table, the lines and the next command."""
         if self.as_json:
-            print(json.dumps(_plain(data), ensure_ascii=False, default=str, allow_nan=False))
+            unicode = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+            print(json.dumps(_plain(data), ensure_ascii=not unicode, default=str, allow_nan=False))
             return
         if table is not None:
             self.out.print(table)

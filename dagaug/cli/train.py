@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from dagaug.cli.command_inputs import build_options, with_masks
+from dagaug.cli.command_inputs import build_options, check_early, with_masks
 from dagaug.cli.shared_options import (
     DATA,
     MACHINE,
@@ -237,6 +237,7 @@ def train(
     workers: Workers = 2,
 ) -> None:
     """Train DA-GAN on a folder of labelled images. The same command again resumes a stopped run."""
+    check_early(data=data, device=device, feature_weights=feature_weights)
     from dagaug.cli.terminal import Terminal
     from dagaug.data.domains_layout import read_domains
     from dagaug.data.layouts import read_dataset

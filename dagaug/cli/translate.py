@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from dagaug.cli.command_inputs import check_early
 from dagaug.cli.shared_options import (
     MACHINE,
     STORAGE,
@@ -19,7 +20,7 @@ from dagaug.cli.shared_options import (
     Strict,
     Workers,
 )
-from dagaug.runtime.errors import UsageError
+from dagaug.runtime.errors import DataError, UsageError
 from dagaug.runtime.execution_settings import Execution
 
 __all__ = ["translate"]
@@ -57,6 +58,9 @@ def translate(
     workers: Workers = 2,
 ) -> None:
     """Translate a folder from one domain to another with a model trained on two folders (a preset of Table 4)."""
+    check_early(device=device, checkpoint=checkpoint)
+    if not source.is_dir():
+        raise DataError(f"{source}: no such folder; give a folder of images")
     from dagaug.cli.terminal import Terminal
     from dagaug.model.checkpoint import newest_run
     from dagaug.model.trained_model import load_model

@@ -15,20 +15,38 @@ from dagaug.data.folder_layout import TEST_NAMES, TRAIN_NAMES
 from dagaug.data.safe_paths import SafePaths
 from dagaug.runtime.errors import DataError
 
-__all__ = ["read_csv", "tables_in"]
+__all__ = ["other_tables_in", "read_csv", "tables_in"]
 
 
 def tables_in(folder: Path) -> list[Path]:
     """The CSV files of a folder that are tables of a data set, by their header."""
-    tables = []
+    return [path for path, header in _headers_in(folder) if _is_header(header)]
+
+
+def other_tables_in(folder: Path) -> list[str]:
+    """The other CSV files of a folder, each with the reason why it is no table of a data set."""
+    others = []
+    for path, header in _headers_in(folder):
+        if not _is_header(header):
+            semicolons = _is_header(header.replace(";", ","))
+            reason = "is separated by semicolons, not commas" if semicolons else "is not path,label[,split]"
+            others.append(f"{path.name} (its header, {header[:60]!r}, {reason})")
+    return others
+
+
+def _headers_in(folder: Path) -> list[tuple[Path, str]]:
+    """The CSV files of a folder with their first lines."""
+    found = []
     for path in sorted(folder.glob("*.[cC][sS][vV]")):
-        if path.name.startswith(".") or not path.is_file():
-            continue
-        with path.open(encoding="utf-8-sig", errors="replace", newline="") as stream:
-            names = {name.strip().strip('"').lower() for name in stream.readline(4096).split(",")}
-        if names == {"path", "label"} or names >= {"path", "label", "split"}:
-            tables.append(path)
-    return tables
+        if not path.name.startswith(".") and path.is_file():
+            with path.open(encoding="utf-8-sig", errors="replace", newline="") as stream:
+                found.append((path, stream.readline(4096).strip()))
+    return found
+
+
+def _is_header(line: str) -> bool:
+    names = {name.strip().strip('"').lower() for name in line.split(",")}
+    return names == {"path", "label"} or names >= {"path", "label", "split"}
 
 
 def read_csv(root: Path) -> tuple[list[str], list[Sample], bool]:

@@ -10,13 +10,13 @@ from __future__ import annotations
 import math
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from dagaug.data.csv_layout import read_csv, tables_in
+from dagaug.data.csv_layout import other_tables_in, read_csv, tables_in
 from dagaug.data.cub_layout import SEGMENTATIONS, read_cub
 from dagaug.data.dataset_records import Dataset, Sample
 from dagaug.data.folder_layout import read_imagefolder
@@ -67,13 +67,14 @@ def read_dataset(
         left_out: Counter[str] = Counter()
         if found == "imagefolder":
             classes, samples, has_split = read_imagefolder(root, left_out, sure=layout == found)
+            left_out.update(f"table {told}" for told in other_tables_in(root))
         else:
             classes, samples, has_split = _READERS[found](root)
     except OSError as error:
         where = error.filename or root
         raise DataError(f"{where}: cannot be read ({error.strerror}); check its permissions") from error
     classes, samples = _without_empty_classes(classes, samples)
-    _check(root, classes, samples)
+    _check(root, classes, samples, left_out)
     if not has_split:
         samples = _draw_split(samples, classes, seed, test_fraction)
     dataset = Dataset(
@@ -117,9 +118,12 @@ def _without_empty_classes(classes: Sequence[str], samples: list[Sample]) -> tup
     return [classes[old] for old in used], [replace(sample, label=label_of[sample.label]) for sample in samples]
 
 
-def _check(root: Path, classes: list[str], samples: list[Sample]) -> None:
+def _check(root: Path, classes: list[str], samples: list[Sample], left_out: Mapping[str, int]) -> None:
     if not samples:
-        raise DataError(f"{root}: no images found; expected class folders, a CSV file or CUB-200-2011 lists")
+        there = "; left out: " + ", ".join(f"{count} {reason}" for reason, count in sorted(left_out.items()))
+        raise DataError(
+            f"{root}: no images found; expected class folders, a CSV file or CUB-200-2011 lists{there * bool(left_out)}"
+        )
     if len(classes) < 2:
         raise DataError(f"{root}: all images are of one class ({classes[0][:60]}); at least two are needed")
     for name in classes:

@@ -50,7 +50,7 @@ class PairsTable:
 
 
 def read_pairs_table(path: Path) -> PairsTable:
-    """Read a table of pairs.
+    """Read a table of pairs; case and spaces in the header do not matter.
 
     Raises:
         DataError: the file is missing, no CSV in UTF-8, lacks a required column, or has no rows.
@@ -58,10 +58,14 @@ def read_pairs_table(path: Path) -> PairsTable:
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             reader = csv.DictReader(stream)
-            header = reader.fieldnames or ()
+            header = reader.fieldnames = [(name or "").strip().lower() for name in reader.fieldnames or ()]
             name_of = {own: name for own, names in COLUMNS.items() for name in names[::-1] if name in header}
             if not {"source", "reference"} <= name_of.keys():
-                raise DataError(f"{path}: the header must contain the columns source and reference (or s and t)")
+                found = ", ".join(header)[:80] or "nothing"
+                raise DataError(
+                    f"{path}: the header must contain the columns source and reference (or s and t), separated by "
+                    f"commas; it contains {found}"
+                )
             rows = tuple(
                 PairRow(reader.line_num, {own: (row[name] or "").strip() for own, name in name_of.items()})
                 for row in reader
@@ -89,6 +93,9 @@ class FileIndex:
                 self._rows_of.setdefault("/".join(names[first:]), []).append(row)
 
     def rows(self, text: str) -> list[int]:
-        """The indices of all files that the text may mean; a whole path means its file only."""
-        rows = self._rows_of.get(text, [])
+        """The indices of all files that the text may mean; a whole path means its file only.
+
+        Windows separates names by backslashes, which are tried where a text is not found.
+        """
+        rows = self._rows_of.get(text) or self._rows_of.get(text.replace("\\", "/"), [])
         return [row for row in rows if self._files[row] == text] or rows

@@ -203,7 +203,7 @@ def read_layout(
             raise StoreError(f"{path}: not a dagaug file (HDF5 superblock version {signature[8]}, not 2 or 3)")
         if signature[:8] != _SIGNATURE:
             raise StoreError(f"{path}: not a readable HDF5 file")
-        file = h5py.File(path, "r", locking=False)
+        file = _open(path)
     with file:
         values = {name: _attribute(path, file.id, name, kind) for name, kind in attributes.items()}
         extents: dict[str, Extent] = {}
@@ -213,6 +213,18 @@ def read_layout(
                 extents[name] = extent = _extent(path, file.id, name, kind, size, name in virtual)
             _bind(path, name, extent.shape, dims, lengths)
     return values, extents
+
+
+def _open(path: Path) -> h5py.File:
+    """Open a file without a lock, or as this process has it open already: HDF5 refuses to mix both."""
+    ways = (False, True, "best-effort")
+    for locking in ways:
+        try:
+            return h5py.File(path, "r", locking=locking)
+        except OSError as error:
+            if "flag values don't match" not in str(error) or locking == ways[-1]:
+                raise
+    raise AssertionError("unreachable")
 
 
 def _attribute(path: Path, root: h5g.GroupID, name: str, kind: type) -> str | int:

@@ -73,3 +73,16 @@ def test_a_csv_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     (tmp_path / "list.csv").write_bytes("path,label\n1.png,a\n2.png,grün\n".encode("latin-1"))
     with pytest.raises(DataError, match=r"list\.csv, near line \d+: not a CSV file in UTF-8"):
         read_dataset(tmp_path / "list.csv")
+
+
+def test_a_table_that_is_not_taken_is_named_with_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("path;label\na.png;x\n")
+    with pytest.raises(
+        DataError, match=r"left out: 1 table labels\.csv \(its header, 'path;label', is separated by semi"
+    ):
+        read_dataset(tmp_path)
+    touch(tmp_path, *(f"{name}/{number}.png" for name in "ab" for number in range(3)))
+    (tmp_path / "notes.csv").write_text("file,class\n")
+    left_out = read_dataset(tmp_path).left_out
+    assert set(left_out.values()) == {1}
+    assert [reason.split(" (")[0] for reason in sorted(left_out)] == ["table labels.csv", "table notes.csv"]

@@ -43,3 +43,18 @@ def test_files_are_found_by_their_path_or_its_end() -> None:
     assert index.rows("1.png") == [0]  # a whole path, although two others end in it
     assert index.rows("2.png") == index.rows("") == []
     assert FileIndex(["a/1.png", "b/1.png"]).rows("1.png") == [0, 1]
+
+
+def test_case_spaces_byte_order_marks_and_windows_separators_do_not_matter(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.csv"
+    path.write_text("﻿Source , REFERENCE\na\\1.png,b\\2.png\n", encoding="utf-8")
+    table = read_pairs_table(path)
+    index = FileIndex(["train/a/1.png", "train/b/2.png"])
+    assert [index.rows(table.rows[0].values[name]) for name in ("source", "reference")] == [[0], [1]]
+
+
+def test_a_header_of_other_columns_is_shown(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.csv"
+    path.write_text("source;reference\na;b\n")
+    with pytest.raises(DataError, match="separated by commas; it contains source;reference"):
+        read_pairs_table(path)

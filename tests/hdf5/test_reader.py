@@ -279,3 +279,11 @@ def test_random_damage_gives_success_or_a_store_error(
 def test_reading_needs_no_torch() -> None:
     code = "import sys, dagaug.hdf5.reader, dagaug.hdf5.shard_folder; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
+
+
+@pytest.mark.parametrize("locking", [None, True, False, "best-effort"])
+def test_a_file_that_this_process_has_open_with_any_locking_opens_again(
+    files: dict[str, Path], locking: bool | str | None
+) -> None:
+    with h5py.File(files["png"], "r", locking=locking) as first, Store(files["png"]) as store:
+        assert len(store) == len(first["images/label"])

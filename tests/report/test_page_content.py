@@ -12,11 +12,16 @@ from making_reports import HOSTILE, a_cloud, write_run, write_store
 from making_stores import encode, header
 from reading_pages import Document
 
+from dagaug.augment.options import AugmentOptions
+from dagaug.augment.run import augment
+from dagaug.data.dataset_records import Dataset
 from dagaug.hdf5.reader import Store
 from dagaug.hdf5.schema import Images
 from dagaug.hdf5.shard_folder import open_shard_folder
 from dagaug.hdf5.shards import ShardContent
+from dagaug.model.trained_model import load_model
 from dagaug.report.write import write_report
+from dagaug.runtime.execution_settings import Execution
 
 
 def facts(document: Document) -> dict[str, str]:
@@ -35,6 +40,22 @@ def test_counts_are_those_of_the_file(document: Document) -> None:
         "synthetic images": "18",
         "files skipped": "1",
     }
+
+
+def test_images_that_the_file_does_not_hold_are_not_counted(
+    birds_run: Path, birds: Dataset, birds_judge: Path, tmp_path: Path
+) -> None:
+    """``--per-class`` leaves training images out; they stay in the table of files."""
+    options = AugmentOptions(refs=1, per_class=2, limit=2, weights=birds_judge, classifier="test_resnet")
+    options = options.model_copy(update={"min_confidence": 0.0})
+    made = augment(load_model(birds_run), birds, options, tmp_path / "a.h5", execution=Execution("cpu"))
+    write_report(made.out, tmp_path / "a.html")
+    shown = facts(Document(tmp_path / "a.html"))
+    with Store(made.out) as store:
+        real = store.images.split[~store.images.synthetic]
+        assert len(store.header.files) > len(real)
+    assert int(shown["real training images"]) == (real == 0).sum() == 2 * len(birds.classes)
+    assert int(shown["real test images"]) == (real == 1).sum()
 
 
 def test_kinds_are_counted_if_there_are_several(tmp_path: Path) -> None:
