@@ -203,10 +203,9 @@ def score(
         data, file = None, data
     file = file or newest_store()
     import json
+    from dataclasses import replace
 
-    from dagaug.classifiers.fit import FitOptions
-    from dagaug.classifiers.frozen_stages import suitable_frozen_stages
-    from dagaug.classifiers.recipes import MODE_WORDS, suit_images, suitable_size
+    from dagaug.classifiers.suitable_fit import describe_fit, suitable_fit
     from dagaug.cli.result_text import score_lines, score_table
     from dagaug.cli.terminal import Terminal
     from dagaug.compute.devices import pick_device, pick_devices
@@ -226,25 +225,16 @@ def score(
         if not header.provenance.masks_sha256:
             raise UsageError(f"{file} was made without masks", option="masks", value=masks)
         dataset = find_masks(dataset, masks)
-    patch = header.provenance.size or 64
-    mode, name = suit_images(mode, classifier, patch)
-    on = pick_device(device).type
-    size = size or suitable_size(mode, name, patch, on)
-    frozen = suitable_frozen_stages(mode, name, on) if frozen_stages is None else frozen_stages
-    kept = f", the first {frozen} stages left as they are" if frozen else ""
-    terminal.say(f"Classifier {name}, images of {size} px, {MODE_WORDS[mode]}{kept}")
+    fit = suitable_fit(
+        header.provenance.size or 64, pick_device(device).type, mode=mode, classifier=classifier, size=size,
+        frozen_stages=frozen_stages, batch_size=batch_size, learning_rate=learning_rate,
+        synthetic_share=synthetic_share, weights=weights,
+    )  # fmt: skip
+    terminal.say(describe_fit(fit))
+    if quick and fit.mode == "scratch":
+        steps = steps or _QUICK_STEPS
     options = ScoreOptions(
-        fit=FitOptions(
-            name=name,
-            size=size,
-            mode=mode,
-            steps=steps or (_QUICK_STEPS if quick and mode == "scratch" else None),
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            synthetic_share=synthetic_share,
-            weights=weights,
-            frozen_stages=frozen,
-        ),
+        fit=replace(fit, steps=steps),
         seeds=seeds or (QUICK_SEEDS if quick else 5),
         seed=seed,
         per_class=per_class or header.provenance.per_class,

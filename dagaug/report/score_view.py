@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from dagaug.classifiers.recipes import MODE_WORDS
 from dagaug.report.accuracy_plots import LineData, LinePlot, Tick, line_plot, ticks
 from dagaug.report.palette import ARMS, arm_colours
 from dagaug.report.wording import arm_description, display_names, interval, p_value, percent, signed
@@ -99,6 +100,7 @@ class ScoreView:
         ticks: ticks of the accuracy axis.
         zero: position of the mean of ``real`` on that axis.
         setting: description of the experiment, in a sentence.
+        citation: setting and result in a paragraph, to cite; empty without comparisons.
         compared: comparisons with other baselines than ``real``.
         question: arm whose gain per class is shown.
         classes: gain of each class, largest first.
@@ -119,6 +121,7 @@ class ScoreView:
     ticks: tuple[Tick, ...]
     zero: float | None
     setting: str
+    citation: str
     compared: tuple[CompareRow, ...]
     question: str
     classes: tuple[ClassRow, ...]
@@ -176,6 +179,7 @@ def score_view(score: ScoreResult) -> ScoreView:
         ticks=tuple(Tick(place(share), percent(share, 0)) for share in ticks(low, high, 4)),
         zero=next((place(arm.accuracy.mean) for arm in score.arms if arm.arm == "real"), None),
         setting=_setting(score),
+        citation=_citation(score),
         compared=tuple(_compared(one) for one in score.comparisons if one.baseline != "real"),
         question=first.arm if first else "",
         classes=classes,
@@ -242,6 +246,35 @@ def _setting(score: ScoreResult) -> str:
         f"{network or 'The same classifier'}, {seeds} seeds, {score.steps:,} steps in every arm; "
         f"{score.real:,} real and {score.synthetic:,} synthetic training images, {score.synthetic_share:.0%} of each "
         f"batch synthetic in arms that have any; {score.test:,} test images of {score.classes:,} classes."
+    )
+
+
+def _citation(score: ScoreResult) -> str:
+    """Network, training, data and result in a paragraph."""
+    fit, versions = score.options.get("fit"), score.options.get("versions")
+    if not score.comparisons or not isinstance(fit, dict) or not isinstance(versions, dict):
+        return ""
+    first, accuracy = score.comparisons[0], {arm.arm: arm.accuracy for arm in score.arms}
+    frozen = f", the first {fit['frozen_stages']} stages frozen" if fit.get("frozen_stages") else ""
+    how = next((words for mode, words in MODE_WORDS.items() if mode == fit.get("mode")), MODE_WORDS["scratch"])
+    results = [
+        f"{name}: {percent(accuracy[name].mean)} ({interval(accuracy[name].low, accuracy[name].high)})"
+        for name in (first.baseline, first.arm)
+        if name in accuracy
+    ]
+    rival = score.strongest_rival
+    over = [] if rival is None or rival.baseline == first.baseline else [rival]
+    gains = [
+        f"{one.arm} over {one.baseline}: {signed(one.difference.mean)} points ({_signed_interval(one.difference)})"
+        for one in (first, *over)
+    ]
+    return (
+        f"{fit.get('name')} ({how}{frozen}; images of {fit.get('size')} px, {score.steps:,} steps of "
+        f"{fit.get('batch_size')} images, AdamW with a peak learning rate of {fit.get('learning_rate')}, "
+        f"{len(first.differences)} seeds), {score.real:,} real training images of {score.classes:,} classes, "
+        f"{score.synthetic:,} synthetic images ({score.synthetic_share:.0%} of each batch), {score.test:,} test "
+        f"images. Accuracy with 95% intervals over seeds: {'; '.join(results)}. Paired differences: {'; '.join(gains)}. "
+        f"dagaug {versions.get('dagaug', '')}, torch {versions.get('torch', '')}, timm {versions.get('timm', '')}."
     )
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from dagaug.classifiers.fit import LIBRARIES, FitOptions
+from dagaug.classifiers.suitable_fit import suitable_fit
 from dagaug.compute.devices import pick_device
 from dagaug.data.dataset_records import Dataset
 from dagaug.hdf5.reader import Store
@@ -54,7 +55,7 @@ def score(
     Args:
         dataset: real images with their split.
         store: HDF5 file of ``dagaug augment``; only its synthetic images are used. None if no arm needs one.
-        options: see :class:`ScoreOptions`.
+        options: see :class:`ScoreOptions`; None chooses the classifier by the patches of the HDF5 file and the device.
         checkpoint: the generator's checkpoint, if it is not where the file says; only the controls need it.
         devices: where to train, one training at a time on each; the first one makes the controls. Empty for the device
             of ``execution`` alone.
@@ -70,11 +71,11 @@ def score(
         UsageError: an option does not fit the data.
         TrainingError: a loss is not finite.
     """
-    options = _possible(options or ScoreOptions(), store, checkpoint, execution.progress)
+    devices = tuple(devices) or (pick_device(execution.device),)
+    options = _possible(options or _suitable(store, devices[0].type), store, checkpoint, execution.progress)
     dataset = dataset.subset(options.per_class)
     versions = library_versions(*LIBRARIES)
     log = RunLog(resume, versions, execution.progress)
-    devices = tuple(devices) or (pick_device(execution.device),)
     execution = replace(execution, device=str(devices[0]))
     images = _read_images(dataset, store, options, checkpoint, execution)
     fit = options.fit.resolved(len(images.train))
@@ -106,6 +107,15 @@ def score(
         verdict=comparisons[0].verdict if comparisons else None,
         sentences=tuple(one.sentence for one in comparisons),
     )
+
+
+def _suitable(store: Path | str | None, device: str) -> ScoreOptions:
+    """Options for the patches of an HDF5 file; the usual ones without a file."""
+    if store is None:
+        return ScoreOptions()
+    with Store(store) as opened:
+        patch = opened.header.provenance.size
+    return ScoreOptions() if patch is None else ScoreOptions(fit=suitable_fit(patch, device))
 
 
 def _possible(

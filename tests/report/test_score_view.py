@@ -127,3 +127,23 @@ def test_everything_is_on_the_page_and_nothing_escapes(tmp_path: Path) -> None:
         assert text in page
     assert "<i>a" not in page
     assert page.index("Gain of each class") < page.index('id="h-counts"')
+
+
+def test_the_text_to_cite_has_setting_result_strongest_rival_and_versions() -> None:
+    fit = {
+        "name": "lite0",
+        "mode": "finetune",
+        "size": 160,
+        "batch_size": 32,
+        "learning_rate": 0.002,
+        "frozen_stages": 6,
+    }
+    versions = {"dagaug": "1.2", "torch": "2.9", "timm": "1.0"}
+    view = score_view(a_score(options={"fit": fit, "versions": versions}))
+    for text in (
+        "lite0 (fine-tuned from pretrained weights, the first 6 stages frozen; images of 160 px",
+        "real+dagaug over real: +20.0 points (+10.0 to +30.0); real+dagaug over cutout: −30.0 points",
+        "dagaug 1.2, torch 2.9, timm 1.0.",
+    ):
+        assert text in view.citation
+    assert score_view(a_score(options={})).citation == ""
