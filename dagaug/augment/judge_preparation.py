@@ -16,6 +16,8 @@ from dagaug.classifiers.backbones import network_for
 from dagaug.classifiers.classifier import Classifier, untrained
 from dagaug.classifiers.cross_fit import TRUSTED_ACCURACY, CrossFitted, SyntheticImages, cross_fit, judge_from_weights
 from dagaug.classifiers.fit import FitOptions
+from dagaug.classifiers.pretrained_networks import names_weights
+from dagaug.classifiers.recipes import Mode
 from dagaug.runtime.errors import CheckpointError
 from dagaug.runtime.execution_settings import Execution
 
@@ -160,7 +162,9 @@ def _fit_options(job: Job) -> FitOptions:
     """From scratch for trained networks; for a model without training, a head on the network that it rests on."""
     size, features = job.model.card.framing.size, job.model.card.features
     if features is None or job.options.classifier != "auto":
-        return FitOptions(name=_network(job), size=size, weights=job.options.weights)
+        name = _network(job)
+        mode: Mode = "finetune" if names_weights(name) else "scratch"
+        return FitOptions(name=name, size=size, weights=job.options.weights, mode=mode)
     weights = Path(features.weights) if features.weights else None
     return FitOptions(name=features.name, size=min(size, _HEAD_SIZE), weights=weights, head_only=True)
 

@@ -31,7 +31,7 @@ from dagaug.classifiers.backbones import (
 )
 from dagaug.runtime.errors import CheckpointError, DagaugError, UsageError
 
-__all__ = ["absolute_name", "build_pretrained", "check_name", "create_again", "licence_of"]
+__all__ = ["absolute_name", "build_pretrained", "check_name", "create_again", "licence_of", "names_weights"]
 
 _SOURCES = ("hf-hub:", "local-dir:")
 _FOLDER = "local-dir:"
@@ -113,6 +113,11 @@ def _options_named(names: Mapping[str, str]) -> Iterator[None]:
         error.option = names.get(error.option, error.option)
         error.remedies = {names.get(option, option): value for option, value in error.remedies.items()}
         raise
+
+
+def names_weights(name: str) -> bool:
+    """Whether a name stands for certain weights: a hub's repository, a folder, or a timm name with a tag."""
+    return name.startswith(_SOURCES) or "." in name
 
 
 def check_name(name: str, *, for_features: bool = True) -> None:

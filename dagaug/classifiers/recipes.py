@@ -12,6 +12,7 @@ import timm
 from dagaug.classifiers.augmentation import Augment
 from dagaug.classifiers.backbones import LITE0, network_for
 from dagaug.classifiers.plain_net import PLAIN
+from dagaug.classifiers.pretrained_networks import names_weights
 
 __all__ = ["MODE_WORDS", "RECIPES", "Mode", "Recipe", "suit_images", "suitable_size"]
 
@@ -84,13 +85,15 @@ def suit_images(mode: Mode | Literal["auto"], classifier: str, size: int) -> tup
     """Choose mode and network of a score where the user left them open.
 
     Args:
-        mode: ``auto`` fine-tunes where patches are large enough for pretrained networks, else trains from scratch.
+        mode: ``auto`` fine-tunes where patches are large enough for pretrained networks or the classifier's name stands
+            for certain weights, else trains from scratch.
         classifier: name of a network; ``auto`` stands for ``lite0`` with pretrained weights, and from scratch for what
             :func:`dagaug.classifiers.backbones.network_for` names.
         size: side of the morphs' patches in pixels.
     """
     if mode == "auto":
-        mode = "finetune" if size >= _PHOTOGRAPHS and classifier != PLAIN else "scratch"
+        pretrained = names_weights(classifier) or (size >= _PHOTOGRAPHS and classifier != PLAIN)
+        mode = "finetune" if pretrained else "scratch"
     if mode == "scratch":
         return mode, network_for(classifier, size)
     return mode, LITE0 if classifier == "auto" else classifier

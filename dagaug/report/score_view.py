@@ -273,7 +273,8 @@ def _citation(score: ScoreResult) -> str:
         f"{fit.get('batch_size')} images, AdamW with a peak learning rate of {fit.get('learning_rate')}, "
         f"{len(first.differences)} seeds), {score.real:,} real training images of {score.classes:,} classes, "
         f"{score.synthetic:,} synthetic images ({score.synthetic_share:.0%} of each batch), {score.test:,} test "
-        f"images. Accuracy with 95% intervals over seeds: {'; '.join(results)}. Paired differences: {'; '.join(gains)}. "
+        f"images. Accuracy with 95% intervals over seeds: {'; '.join(results)}. "
+        f"Paired differences: {'; '.join(gains)}. "
         f"dagaug {versions.get('dagaug', '')}, torch {versions.get('torch', '')}, timm {versions.get('timm', '')}."
     )
 

@@ -32,6 +32,7 @@ def test_photographs_are_scored_by_fine_tuning_and_small_images_from_scratch() -
     assert suit_images("auto", "auto", 128) == ("finetune", "lite0")
     assert suit_images("auto", "resnet50.a1_in1k", 128) == ("finetune", "resnet50.a1_in1k")
     assert suit_images("auto", "auto", 64) == suit_images("scratch", "auto", 64) == ("scratch", "plain")
+    assert suit_images("auto", "resnet50.a1_in1k", 64) == ("finetune", "resnet50.a1_in1k")
     assert suit_images("auto", "plain", 256) == ("scratch", "plain")
     assert suit_images("linear-probe", "auto", 64) == ("linear-probe", "lite0")
 
