@@ -76,9 +76,8 @@ def run_demo(
         execution: where to compute, and how to read images; its progress receives counts and notes.
     """
     data, run = folder / "birds", folder / "run"
-    folder.mkdir(parents=True, exist_ok=True)
-    mark_output(folder, "demo")
     write_flock(data, seed=seed, progress=execution.progress)
+    mark_output(folder, "demo")
     dataset = read_dataset(data)
     trained = train(
         TrainOptions(steps=steps or _TRAINING_STEPS, seed=seed),

@@ -35,7 +35,8 @@ def check_early(*, data: Path | None = None, device: str = "auto", **files: Path
         raise DataError(f"{data}: no such data folder; to make one: dagaug sample-data {data}")
     for option, path in files.items():
         if path is not None and not path.exists():
-            raise CheckpointError("no such file", option=option, value=path)
+            kind = "checkpoint" if option == "checkpoint" else "file"
+            raise CheckpointError(f"no such {kind}", option=option, value=path)
     if not _DEVICE.fullmatch(device):
         raise UsageError("choose auto, cpu, cuda, cuda:N, mps, or another torch device", option="device", value=device)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -76,6 +78,6 @@ def test_synthetic_images_take_their_share(pictures: tuple[np.ndarray, np.ndarra
     probe = LinearProbe(OPTIONS)
     train, test = read(probe, pictures, "standard"), read(probe, pictures)
     wrong = Features(train.values, 1 - train.labels)
-    options = FitOptions("test_resnet", 32, steps=60, batch_size=8, synthetic_share=0.875)
+    options = replace(OPTIONS, synthetic_share=0.875)
     found = probe.probabilities(train, wrong, test, 2, options, seed=0)
     assert (found.argmax(1) == 1 - pictures[1]).all()

@@ -55,7 +55,7 @@ print(code, sorted({"torch", "cv2", "timm", "matplotlib"} & set(sys.modules)))
         ("train nowhere", "nowhere: no such data folder"),
         ("augment nowhere", "nowhere: no such data folder"),
         ("augment . --weights nowhere.pth", "--weights nowhere.pth: no such file"),
-        ("augment . --checkpoint nowhere", "--checkpoint nowhere: no such file"),
+        ("augment . --checkpoint nowhere", "--checkpoint nowhere: no such checkpoint"),
         ("augment . --refs 0", ""),
         ("score nowhere", "nowhere: no such data folder"),
         ("score .", "no augmented .h5 file found"),

@@ -19,7 +19,7 @@ from dagaug.runtime.progress import SILENT
 from dagaug.runtime.signals import Interrupted
 from dagaug.training.options import TrainOptions
 
-MADE = {"birds", "run", "augmented.h5", "score.json", "score.jsonl", "morphs.png", "report.html"}
+MADE = {".dagaug-demo", "birds", "run", "augmented.h5", "score.json", "score.jsonl", "morphs.png", "report.html"}
 
 
 @pytest.fixture(scope="module", autouse=True)

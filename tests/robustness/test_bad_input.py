@@ -12,6 +12,7 @@ import pytest
 from making_runs import Output, dagaug, options, quick, tensors_of
 
 from dagaug.birds.dataset import write_flock
+from dagaug.hdf5.provenance import Provenance
 from dagaug.hdf5.reader import Store
 from dagaug.model import checkpoint
 
@@ -198,8 +199,10 @@ def test_no_file_of_morphs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_file_whose_data_set_is_missing(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     shutil.copy(world / "morphs.h5", "morphs.h5")
+    monkeypatch.setattr(Provenance, "data_folder", lambda provenance, file: None)
     line = refused(1, "score", "morphs.h5")
-    assert line == "morphs.h5: its data folder birds was not found; give it: dagaug score DATA morphs.h5"
+    birds = (world / "birds").absolute()
+    assert line == f"morphs.h5: its data folder {birds} was not found; give it: dagaug score DATA morphs.h5"
 
 
 @pytest.mark.usefixtures("world")

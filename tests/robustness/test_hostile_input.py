@@ -150,7 +150,7 @@ def test_a_pickle_is_never_executed(birds_folder: Path, birds_run: Path, tmp_pat
         (tmp_path / f"evil{suffix}").write_bytes(data.read_bytes())
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "model.safetensors").write_bytes(data.read_bytes())
-    augment = ("augment", birds_folder, "--refs", 1, "--out", out, "--device", "cpu")
+    augment = ("augment", birds_folder, "--refs", 1, "--out", out, "--device", "cpu", "--quiet")
     for command in (
         (*augment, "--checkpoint", tmp_path / "run"),
         (*augment, "--checkpoint", tmp_path / "evil.pth"),
