@@ -91,7 +91,7 @@ def images_in(folder: Path, left_out: Counter[str] | None = None) -> tuple[Path,
     paths: list[Path] = []
     counts: Counter[str] = Counter()
     for parent, folders, files in os.walk(folder, onerror=fail if folder.is_dir() else None):
-        if Path(parent) != folder and is_output(Path(parent), files):
+        if Path(parent) != folder and is_output(Path(parent)):
             folders.clear()
             counts[_OUTPUTS] += 1
             continue
@@ -109,7 +109,8 @@ def images_in(folder: Path, left_out: Counter[str] | None = None) -> tuple[Path,
 
 
 def _folders_in(folder: Path, left_out: Counter[str] | None = None) -> list[Path]:
-    found = sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.is_dir())
+    with os.scandir(folder) as entries:  # no look-up for each of many images
+        found = sorted(Path(entry) for entry in entries if not entry.name.startswith(".") and entry.is_dir())
     outputs = [path for path in found if is_output(path)]
     if left_out is not None and outputs:
         left_out[_OUTPUTS] += len(outputs)
@@ -148,7 +149,12 @@ def _without_repetition(folder: Path) -> Path:
 
 def _parents_of_class_folders(root: Path, left_out: Counter[str] | None = None) -> list[tuple[Path, Split]]:
     """The folders of the splits, or the root itself; ``left_out`` counts the images of further splits."""
-    named = {folder.name.lower(): _without_repetition(folder) for folder in _folders_in(root)}
+    splits = (*TRAIN_NAMES, *TEST_NAMES)
+    named = {
+        folder.name.lower(): _without_repetition(folder)
+        for folder in _folders_in(root)
+        if folder.name.lower() in splits
+    }
     # A folder "train" without folders in it is a class of vehicles.
     train = [named[name] for name in TRAIN_NAMES if name in named and _folders_in(named[name])]
     test = [named[name] for name in TEST_NAMES if name in named and _folders_in(named[name])]

@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
+from typing import Literal
 
 __all__ = ["is_output", "mark_output"]
 
-_PREFIX = ".dagaug-"
+_MARK = ".dagaug-"
+_KINDS = ("run", "demo", "export")  # an export has its manifest under this name
 
 
-def mark_output(folder: Path, kind: str) -> None:
-    """Mark a folder, which exists, as written by dagaug; ``kind`` is part of the mark's name, for example ``run``.
+def mark_output(folder: Path, kind: Literal["run", "demo"]) -> None:
+    """Mark a folder, which exists, as written by dagaug.
 
     Raises:
         OSError: the mark cannot be written.
     """
-    mark = folder / f"{_PREFIX}{kind}"
+    mark = folder / f"{_MARK}{kind}"
     if not mark.exists():
         mark.write_text("Written by dagaug. Images in this folder are no training data of the folder above.\n")
 
 
-def is_output(folder: Path, names: Iterable[str] | None = None) -> bool:
-    """Whether dagaug wrote a folder: it holds a mark, or the files of a run of an older version.
+def is_output(folder: Path) -> bool:
+    """Whether a folder is a run, a demo or an export: it holds a mark, or the files of a run of an older version.
 
-    Args:
-        folder: any folder.
-        names: names of its files, if they are known.
-
-    Raises:
-        OSError: the folder cannot be read.
+    Folders of translated images are no such outputs: people train on them.
     """
-    found = set((path.name for path in folder.iterdir()) if names is None else names)
-    return any(name.startswith(_PREFIX) for name in found) or {"options.json", "metrics.jsonl"} <= found
+    if any((folder / f"{_MARK}{kind}").exists() for kind in _KINDS):
+        return True
+    return (folder / "options.json").exists() and (folder / "metrics.jsonl").exists()
