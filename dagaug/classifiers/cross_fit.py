@@ -311,10 +311,12 @@ def judge_from_weights(
 
     Raises:
         CheckpointError: the file is missing, corrupt, for another network, or for other classes.
-        UsageError: the class map is not readable, or lacks a class.
+        UsageError: the class map is not readable, lacks a class, or belongs to no such weights.
     """
     tensors = read_weights(weights)
     if any(key.startswith("0.") for key in tensors):
+        if class_map is not None:
+            raise UsageError(f"{weights} names its classes itself", option="class_map", value=class_map)
         classifier = Classifier.load(weights)
         if classifier.classes != tuple(classes):
             raise CheckpointError("judges other classes than the data set's", option="weights", value=weights)
@@ -325,6 +327,8 @@ def judge_from_weights(
     own = network.model.state_dict()
     head = [key for key, tensor in own.items() if tensor.ndim and tensor.shape[0] == len(names)]
     fits = bool(head) and all(key in tensors and tensors[key].shape == own[key].shape for key in head[-2:])
+    if not fits and class_map is not None:
+        raise UsageError(f"{weights} has no last layer of {len(names)} classes", option="class_map", value=class_map)
     if not fits:
         return None
     if class_map is not None:

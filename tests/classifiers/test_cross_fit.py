@@ -156,6 +156,13 @@ def test_a_class_map_puts_the_logits_of_given_weights_in_the_order_of_the_classe
     assert judge is not None
     own = theirs.probabilities(images)[:, [theirs.classes.index(name) for name in CLASSES]]
     np.testing.assert_allclose(judge.probabilities(images), own / own.sum(1, keepdims=True), rtol=1e-4)
+    theirs.save(tmp_path / "judge.safetensors")
+    for weights, words in (("judge.safetensors", "names its classes itself"), ("headless.pth", "no last layer of 4")):
+        torch.save(theirs.network.without_head().model.state_dict(), tmp_path / "headless.pth")
+        with pytest.raises(UsageError, match=words):
+            judge_from_weights(
+                "test_resnet", CLASSES, size=32, weights=tmp_path / weights, class_map=tmp_path / "classes.txt"
+            )
     (tmp_path / "classes.txt").write_text("\n".join(theirs.classes[:-1]))
     with pytest.raises(UsageError, match=r"class_map=.*classes\.txt: has no line for the class"):
         judge_from_weights(
