@@ -144,7 +144,7 @@ def _pixels(data: bytes, header: Header, background: tuple[int, int, int]) -> UI
         raise UnreadableError("its pixels cannot be decoded")
     if pixels.dtype == np.uint16:
         largest = int(pixels[..., :3].max() if pixels.ndim == 3 else pixels.max())
-        if 0xFF < largest <= _LARGEST_OF_12_BITS:
+        if 0 < largest <= _LARGEST_OF_12_BITS:
             raise UnreadableError(
                 f"16 bits a value, but none above {largest:,}: it would be black; scale its values to 0 to 65,535"
             )
