@@ -11,6 +11,7 @@ from dagaug.cli.shared_options import (
     EXPERIMENT,
     MACHINE,
     TRAINING,
+    AugmentChoice,
     Classifier,
     Device,
     Json,
@@ -136,7 +137,7 @@ def score(
         typer.Option(
             help="Training of the classifier: all weights from random ones (scratch), all from pretrained ones "
             "(finetune), only a linear layer on frozen pretrained features (linear-probe). auto: finetune for patches "
-            "of 96 px or more, else scratch.",
+            "of 96 px or more and for classifiers named with a tag or a source, else scratch.",
             rich_help_panel=CLASSIFIER,
         ),
     ] = "auto",
@@ -174,6 +175,14 @@ def score(
         typer.Option(
             metavar="X",
             help="Peak learning rate of AdamW (default: by network).",
+            rich_help_panel=TRAINING,
+        ),
+    ] = None,
+    augment: Annotated[
+        AugmentChoice | None,
+        typer.Option(
+            help="Augmentation of all training images: flips and shifts (standard), or random resized crops and flips "
+            "(crop) (default: crop for finetune, else standard).",
             rich_help_panel=TRAINING,
         ),
     ] = None,
@@ -228,7 +237,7 @@ def score(
     fit = suitable_fit(
         header.provenance.size or 64, pick_device(device).type, mode=mode, classifier=classifier, size=size,
         frozen_stages=frozen_stages, batch_size=batch_size, learning_rate=learning_rate,
-        synthetic_share=synthetic_share, weights=weights,
+        synthetic_share=synthetic_share, weights=weights, augment=augment,
     )  # fmt: skip
     terminal.say(describe_fit(fit))
     if quick and fit.mode == "scratch":

@@ -18,6 +18,7 @@ __all__ = [
     "SELECTION",
     "STORAGE",
     "TRAINING",
+    "AugmentChoice",
     "BackgroundChoice",
     "Checkpoint",
     "Classifier",
@@ -63,6 +64,7 @@ MACHINE = "Machine"
 
 # ---- choices; the library has the same ones, but importing it would make --help slow
 
+AugmentChoice = Literal["none", "standard", "crop"]
 BackgroundChoice = Literal["reference", "source", "other"]
 CropChoice = Literal["box", "none"]
 EncodingChoice = Literal["jpeg", "png", "raw"]

@@ -82,3 +82,14 @@ def test_the_command_refuses_impossible_options(
     done = dagaug("score", data.root, small[0], *arguments)
     assert done.code == 2
     assert words in done.err
+
+
+def test_the_augmentation_of_the_trainings_can_be_named(
+    data: Dataset, small: tuple[Path, ScoreResult], tmp_path: Path
+) -> None:
+    done = dagaug(
+        "score", data.root, small[0], "--no-controls", "--arms", "real", "--seeds", 2, "--steps", 2, "--batch-size", 8,
+        "--size", 32, "--classifier", "test_resnet", "--augment", "crop", "--out", tmp_path / "s.json", "--json",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert done.json["options"]["fit"]["augment"] == "crop"
