@@ -52,8 +52,8 @@ def score_lines(result: ScoreResult) -> list[str]:
     lines = list(result.sentences)
     rival = result.strongest_rival
     if rival is not None:
-        lines.insert(0, f"Strongest arm without a generator: {rival.baseline}. {rival.sentence}")
-        lines.remove(rival.sentence)
+        others = [sentence for sentence in lines if sentence != rival.sentence]
+        lines = [f"Strongest arm without a generator: {rival.baseline}. {rival.sentence}", *others]
     for point in result.fractions:
         worth = f"; equivalent to {point.worth:.0f} real images alone" if point.worth is not None else ""
         lines.append(

@@ -16,7 +16,8 @@ def keep_freed_memory() -> bool:
 
     By default glibc returns large arrays to the system as soon as they are freed, and the system clears each page that
     it hands out again. A training step allocates the same arrays again and again; on a virtual machine a quarter of its
-    time went into clearing pages (tests/benchmarks/test_speed.py). The largest amount of memory in use stays the same.
+    time went into clearing pages (tests/benchmarks/test_speed.py). In return the process may hold that much more memory
+    than it uses.
 
     Returns:
         Whether the setting was accepted; False on systems without glibc.
