@@ -116,14 +116,14 @@ def _check_given(job: Job, given: Classifier) -> float:
     """Accuracy of a given classifier on the real training images.
 
     Raises:
-        CheckpointError: there are enough images to tell, and it is not above that of always naming the most frequent
-            class.
+        CheckpointError: there are enough images to tell, and it is less than one standard error above that of always
+            naming the most frequent class.
     """
     images, labels = job.patches.images[job.training_rows], job.patches.labels[job.training_rows]
     predicted = given.probabilities(images).argmax(axis=1)
     accuracy = float((predicted == labels).mean())
     guess = float(np.bincount(labels).max() / len(labels))
-    if len(labels) < _ENOUGH_TO_TELL or accuracy > guess + 2 * np.sqrt(guess * (1 - guess) / len(labels)):
+    if len(labels) < _ENOUGH_TO_TELL or accuracy > guess + np.sqrt(guess * (1 - guess) / len(labels)):
         return accuracy
     counts = np.zeros((len(given.classes), len(given.classes)), np.int64)
     np.add.at(counts, (predicted, labels), 1)
