@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from dagaug.cli.augment import augment
+from dagaug.cli.config_file import ConfigurableCommand
 from dagaug.cli.demo import demo
 from dagaug.cli.exchange import export, import_
 from dagaug.cli.metrics import metrics
@@ -51,4 +52,4 @@ def _root(
 
 
 for _command in (sample_data, train, augment, score, show, metrics, export, import_, translate, demo):
-    app.command(_command.__name__.strip("_").replace("_", "-"))(_command)
+    app.command(_command.__name__.strip("_").replace("_", "-"), cls=ConfigurableCommand)(_command)
