@@ -20,6 +20,7 @@ from torch import Tensor
 from dagaug.classifiers.augmentation import BATCH_MIXING, Augment, Mixing, image_augmentation
 from dagaug.classifiers.backbones import Network, build
 from dagaug.classifiers.classifier import Classifier, hash_images
+from dagaug.classifiers.folded_batch_norm import folded_frozen_layers
 from dagaug.classifiers.frozen_stages import freeze_stages
 from dagaug.classifiers.plain_net import PLAIN
 from dagaug.classifiers.pretrained_networks import build_pretrained
@@ -171,7 +172,8 @@ def fit(
         torch.manual_seed(seed)
         network = starting_network(options, len(classes)).to(device).to(memory_format=torch.channels_last)
         freeze_stages(network.train(), options.frozen_stages)
-        _optimise(network, batches, options, execution.progress, title)
+        with folded_frozen_layers(network, options.size):
+            _optimise(network, batches, options, execution.progress, title)
     trained_on = np.concatenate([hash_images(pixels) for pixels, _, _ in sets])
     return Classifier(network.eval(), classes, options.size, trained_on)
 

@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dagaug.classifiers.backbones import LITE0, PLAIN, Network
+from dagaug.classifiers.folded_batch_norm import fold_batch_norm
 from dagaug.classifiers.pretrained_networks import build_pretrained
 from dagaug.runtime.errors import UsageError
 
@@ -31,7 +32,8 @@ class FeatureExtractor(nn.Module):
     """Feature maps of some layers of a frozen network.
 
     Args:
-        network: a timm network; it is put into evaluation mode and its weights are frozen.
+        network: a timm network; it is put into evaluation mode, its weights are frozen, and its batch norms are folded
+            into its convolutions.
         layers: names of the modules whose outputs are read, or numbers of timm's intermediate maps (blocks of a vision
             transformer, stages of other networks).
 
@@ -44,6 +46,8 @@ class FeatureExtractor(nn.Module):
         super().__init__()
         # Channels last was measured on one CPU core: EfficientNet-Lite0 reads 384 px in 84 ms instead of 121.
         self.network = network.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._sha256 = _hash_weights(network.model)
+        fold_batch_norm(self.network, network.input_size)
         self.layers = tuple(layers)
         self._maps: dict[str, Tensor] = {}
         modules = dict(network.model.named_modules())
@@ -66,11 +70,8 @@ class FeatureExtractor(nn.Module):
         return self
 
     def sha256(self) -> str:
-        """Hash (hexadecimal) of the network's weights."""
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self.network.model.state_dict().items()):
-            digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()
+        """Hash (hexadecimal) of the network's weights, as they were given."""
+        return self._sha256
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> list[Float[Tensor, "B _ _ _"]]:
         """The maps of images in [-1, 1], in the order of the layers; each is channels × height × width."""
@@ -82,6 +83,13 @@ class FeatureExtractor(nn.Module):
             return list(model.forward_intermediates(prepared, numbers, norm=norm, intermediates_only=True))
         model.forward_features(prepared)
         return [self._maps.pop(str(name)) for name in self.layers]
+
+
+def _hash_weights(model: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _without_weights(module: nn.Module, tensors: dict[str, Tensor], prefix: str, metadata: object) -> None:

@@ -9,6 +9,7 @@ import torch
 from making_masks import write_mask, write_masks
 
 from dagaug.classifiers.frozen_feature_maps import build_extractor
+from dagaug.classifiers.pretrained_networks import build_pretrained
 from dagaug.compute.tensors import to_tensor
 from dagaug.data.dataset_records import Dataset
 from dagaug.data.mask_files import find_masks
@@ -61,7 +62,7 @@ def test_the_foreground_is_fitted_to_given_masks(birds: Dataset) -> None:
 
 def test_other_masks_make_another_model(birds: Dataset, tmp_path: Path) -> None:
     weights = tmp_path / "weights.pth"
-    torch.save(build_extractor("test_resnet", input_size=64, pretrained=False).network.model.state_dict(), weights)
+    torch.save(build_pretrained("test_resnet", input_size=64, pretrained=False).model.state_dict(), weights)
 
     def fitted(data: Dataset) -> Path:
         runs = tmp_path / "runs"

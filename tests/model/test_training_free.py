@@ -11,6 +11,7 @@ import torch
 
 from dagaug.classifiers.backbones import LITE0
 from dagaug.classifiers.frozen_feature_maps import build_extractor
+from dagaug.classifiers.pretrained_networks import build_pretrained
 from dagaug.compute.tensors import to_tensor
 from dagaug.data.dataset_records import Dataset, Sample
 from dagaug.data.object_patches import Framing, Patches, read_patches
@@ -77,7 +78,7 @@ def test_the_model_is_made_once_and_rests_on_its_weights(
 ) -> None:
     weights = tmp_path / "weights.pth"
     torch.manual_seed(1)
-    torch.save(build_extractor("test_resnet", input_size=64, pretrained=False).network.model.state_dict(), weights)
+    torch.save(build_pretrained("test_resnet", input_size=64, pretrained=False).model.state_dict(), weights)
     made = fit_training_free(birds, tmp_path / "runs", name="birds", features="test_resnet", weights=weights, size=64)
     again = fit_training_free(birds, tmp_path / "runs", name="birds", features="test_resnet", weights=weights, size=64)
     assert made.sha256 == again.sha256
@@ -87,7 +88,7 @@ def test_the_model_is_made_once_and_rests_on_its_weights(
     assert isinstance(first, FrozenTranslator)
     assert isinstance(second, FrozenTranslator)
     assert torch.equal(first.structure(images).keys, second.structure(images).keys)
-    torch.save(build_extractor("test_resnet", input_size=64, pretrained=False).network.model.state_dict(), weights)
+    torch.save(build_pretrained("test_resnet", input_size=64, pretrained=False).model.state_dict(), weights)
     with pytest.raises(CheckpointError, match="other weights"):
         load_model(made.path)
 
