@@ -77,7 +77,7 @@ MODE_WORDS: Mapping[Mode, str] = {
 """How a message names each mode."""
 
 _USUAL = 224  # px
-_LARGEST_ON_CPU = 160  # px; half the time of 224
+_LARGEST_ON_CPU = 128  # px; a third of the time of 224, and the largest patches that train makes on a CPU
 _PHOTOGRAPHS = 96  # px; objects of this size and more are worth a pretrained network
 
 
@@ -103,7 +103,7 @@ def suitable_size(mode: Mode, name: str, patch: int, device: str) -> int:
     """Side of the images of a score in pixels, where the user names none.
 
     Args:
-        mode: pretrained networks see the size that they were trained for, on a CPU 160 px at most; networks from
+        mode: pretrained networks see the size that they were trained for, on a CPU 128 px at most; networks from
             scratch the patches' size.
         name: of the network.
         patch: side of the morphs' patches in pixels.

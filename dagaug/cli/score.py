@@ -157,7 +157,7 @@ def score(
             min=16,
             metavar="N",
             help="Side of the images, in pixels (default: with pretrained weights the network's own input size, on "
-            "a CPU 160 at most; from scratch the patch size of the training).",
+            "a CPU 128 at most; from scratch the patch size of the training).",
             rich_help_panel=CLASSIFIER,
         ),
     ] = None,
