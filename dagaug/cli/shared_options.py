@@ -74,7 +74,10 @@ FitChoice = Literal["letterbox", "crop"]
 ModeChoice = Literal["auto", "scratch", "finetune", "linear-probe"]
 FrameChoice = Literal["whole", "crop"]
 KeepChoice = Literal["per-reference", "per-image", "all"]
-LayoutChoice = Literal["auto", "cub", "imagefolder", "csv"]
+LayoutChoice = Literal[
+    "auto", "cub", "imagefolder", "csv", "nabirds", "aircraft", "cars", "dogs", "pets", "flowers", "voc", "coco",
+    "huggingface",
+]  # fmt: skip
 MergeChoice = Literal["copy", "virtual"]
 PoseBandChoice = Literal["narrow", "mixed", "all"]
 ShowChoice = Literal["page", "png", "pdf"]
@@ -82,7 +85,10 @@ ShowChoice = Literal["page", "png", "pdf"]
 # ---- arguments
 
 Data = Annotated[
-    Path, typer.Argument(metavar="DATA", help="Data folder: CUB-200-2011 layout, class folders, or a CSV file.")
+    Path,
+    typer.Argument(
+        metavar="DATA", help="Data folder: CUB-200-2011 layout, class folders, a published data set, or a CSV file."
+    ),
 ]
 
 OptionalData = Annotated[
@@ -104,8 +110,10 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress ba
 # ---- data
 
 Layout = Annotated[
-    LayoutChoice, typer.Option(metavar="LAYOUT", help="Layout of the data folder: auto, cub, imagefolder or csv.",
-                               rich_help_panel=DATA)
+    LayoutChoice,
+    typer.Option(metavar="LAYOUT", help="Layout of the data folder: auto, cub, imagefolder, csv, or of a published "
+                 "data set: nabirds, aircraft, cars, dogs, pets, flowers, voc, coco, huggingface.",
+                 rich_help_panel=DATA),
 ]  # fmt: skip
 
 PerClass = Annotated[
@@ -117,7 +125,7 @@ PerClass = Annotated[
 Masks = Annotated[
     Path | None,
     typer.Option(metavar="FOLDER", help="Folder with masks of the objects: image files with the images' names, the "
-                 "upper half of the values is the object (default: CUB's segmentations/, else estimated).",
+                 "upper half of the values is the object (default: the data set's own, else estimated).",
                  rich_help_panel=DATA),
 ]  # fmt: skip
 

@@ -16,7 +16,18 @@ from typing import Literal
 from dagaug.runtime.errors import DataError, UsageError
 from dagaug.runtime.files import write_atomically
 
-__all__ = ["IMAGE_SUFFIXES", "Box", "Dataset", "Domains", "Sample", "Split", "class_mismatch", "is_image_name"]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "Box",
+    "Dataset",
+    "Domains",
+    "Listing",
+    "MaskValues",
+    "Sample",
+    "Split",
+    "class_mismatch",
+    "is_image_name",
+]
 
 Box = tuple[float, float, float, float]
 """x, y, width and height of a bounding box, in pixels of the upright image."""
@@ -26,7 +37,23 @@ IMAGE_SUFFIXES = (".bmp", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".ti
 
 Split = Literal["train", "test"]
 
-_LAYOUT_WORDS = {"cub": "CUB-200-2011 lists", "imagefolder": "class folders", "csv": "CSV table"}
+MaskValues = Literal["upper half", "trimap", "blue background"]
+"""What the values of a mask's file say; see :func:`dagaug.data.image_files.decode_mask`."""
+
+_LAYOUT_WORDS = {
+    "cub": "CUB-200-2011 lists",
+    "imagefolder": "class folders",
+    "csv": "CSV table",
+    "nabirds": "NABirds",
+    "aircraft": "FGVC-Aircraft",
+    "cars": "Stanford Cars",
+    "dogs": "Stanford Dogs",
+    "pets": "Oxford-IIIT Pets",
+    "flowers": "Oxford Flowers-102",
+    "voc": "PASCAL VOC",
+    "coco": "COCO",
+    "huggingface": "Hugging Face images",
+}
 
 
 def is_image_name(name: str) -> bool:
@@ -46,6 +73,7 @@ class Sample:
         parts: visible key points as (number, x, y), in pixels of the upright image.
         captions: sentences about the image.
         mask: the file of the object's mask, or None; see :mod:`dagaug.data.mask_files`.
+        mask_values: what the values of that file say.
     """
 
     path: Path
@@ -55,6 +83,28 @@ class Sample:
     parts: tuple[tuple[int, float, float], ...] = ()
     captions: tuple[str, ...] = ()
     mask: Path | None = None
+    mask_values: MaskValues = "upper half"
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What the reader of a layout found in a data folder.
+
+    Attributes:
+        classes: class names; a label is an index into them. Some may have no sample.
+        samples: all samples; without a split, all are training samples.
+        has_split: whether the folder gives a split.
+        masks: the folder of the samples' masks; None without masks.
+        left_out: number of files and objects that are no samples, by reason.
+        extracted: the folder in the data folder to which images were extracted from Parquet files; else None.
+    """
+
+    classes: list[str]
+    samples: list[Sample]
+    has_split: bool
+    masks: Path | None = None
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    extracted: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -69,7 +119,8 @@ class Dataset:
         split_origin: ``given`` by the folder, or ``drawn`` at random.
         split_seed: the seed of a drawn split; None for a given one.
         masks: the folder that the samples' masks come from; None without masks.
-        left_out: number of files in the class folders that are no samples, by reason.
+        left_out: number of files and objects that are no samples, by reason.
+        extracted: the folder to which images were extracted from Parquet files; else None.
     """
 
     root: Path
@@ -80,6 +131,7 @@ class Dataset:
     split_seed: int | None = None
     masks: Path | None = None
     left_out: Mapping[str, int] = field(default_factory=dict, compare=False)
+    extracted: Path | None = None
 
     def describe(self) -> str:
         """What was read, in one line: layout, classes, images, origin of the split, what was left out."""
@@ -88,6 +140,8 @@ class Dataset:
             f"{self.root}: {_LAYOUT_WORDS.get(self.layout, self.layout)}, {len(self.classes):,} classes, "
             f"{len(self.train):,} training and {len(self.test):,} test images (split {split})"
         )
+        if self.extracted is not None:
+            line += f"; images extracted to {self.extracted}"
         left = ", ".join(f"{count:,} {reason}" for reason, count in sorted(self.left_out.items()))
         return f"{line}; left out: {left}" if left else line
 

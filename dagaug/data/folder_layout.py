@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from dagaug.data.dataset_records import Sample, Split, is_image_name
+from dagaug.data.dataset_records import Listing, Sample, Split, is_image_name
 from dagaug.runtime.errors import DataError
 from dagaug.runtime.output_marks import is_output
 
@@ -26,14 +26,11 @@ TEST_NAMES = ("test", "testing", "test_set", "testing_set", "seg_test", "val", "
 _OUTPUTS = "folders written by dagaug"
 
 
-def read_imagefolder(
-    root: Path, left_out: Counter[str] | None = None, *, sure: bool = True
-) -> tuple[list[str], list[Sample], bool]:
-    """Class names, samples, and whether the folder gives a split (else all samples are training samples).
+def read_imagefolder(root: Path, *, sure: bool = True) -> Listing:
+    """List the images of class folders.
 
     Args:
         root: the data folder.
-        left_out: receives the number of files that are no samples, by reason.
         sure: whether the folders are known to be classes.
 
     Raises:
@@ -42,6 +39,7 @@ def read_imagefolder(
     """
     if root.is_file():
         raise DataError(f"{root}: a file; the layout imagefolder needs a folder of class folders")
+    left_out: Counter[str] = Counter()
     parents = _parents_of_class_folders(root, left_out)
     has_split = len({split for _, split in parents}) == 2
     folders = [(folder, split) for parent, split in parents for folder in _folders_in(parent, left_out)]
@@ -53,7 +51,7 @@ def read_imagefolder(
     for folder, split in folders:
         label = label_of[folder.name]
         samples += [Sample(path.relative_to(root), label, split) for path in images_in(folder, left_out)]
-    return classes, samples, has_split
+    return Listing(classes, samples, has_split, left_out=left_out)
 
 
 def class_of(path: str, otherwise: str) -> tuple[str, Split]:

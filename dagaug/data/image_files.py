@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, UInt8
 
+from dagaug.data.dataset_records import MaskValues
 from dagaug.data.image_headers import Header, TooLargeError, UnreadableError, read_header, refuse_large
 from dagaug.runtime.errors import ImageError, UsageError
 
@@ -32,6 +33,7 @@ WHITE = (255, 255, 255)
 
 _MAX_BYTES = 1 << 30  # of a file
 _LARGEST_OF_12_BITS = (1 << 12) - 1
+_BLUE, _BLUE_ERROR = (0, 0, 254), 60  # RGB behind the flowers of Flowers-102, and what JPEG changes of it at edges
 _UNUSABLE_MASK = "unusable mask: "  # begins the reason where the image itself can be read
 
 # An ImageError says what is wrong with a file; OpenCV would print it again on stderr.
@@ -73,16 +75,20 @@ def decode(path: Path | str, *, background: tuple[int, int, int] = WHITE) -> UIn
     return decode_bytes(_file_content(Path(path)), path, background=background)
 
 
-def decode_mask(path: Path | str) -> Bool[np.ndarray, "H W"]:
+def decode_mask(path: Path | str, values: MaskValues = "upper half") -> Bool[np.ndarray, "H W"]:
     """Read an image file as the mask of an object, upright.
 
-    The object is where a value is above half of the file's range. In a file with colours the largest of the three
-    counts; in one with transparency the opacity, if it is not the same everywhere.
+    Args:
+        path: the file.
+        values: what its values say. ``upper half``: the object is where a value is above half of the file's range; in
+            a file with colours the largest of the three counts, in one with transparency the opacity, if it is not
+            the same everywhere. ``trimap``: 1 is the object, 2 is beside it, 3 is the border between them, of which
+            the half that is nearer to the object is taken. ``blue background``: all but pure blue is the object.
 
     Raises:
-        ImageError: as of :func:`decode`.
+        ImageError: as of :func:`decode`; also if a trimap has other values.
     """
-    return _decoded(_file_content(Path(path)), path, _mask_pixels)
+    return _decoded(_file_content(Path(path)), path, _MASK_READERS[values])
 
 
 def _file_content(path: Path) -> bytes:
@@ -135,6 +141,26 @@ def _mask_pixels(data: bytes, header: Header) -> Bool[np.ndarray, "H W"]:
         varies = pixels.shape[2] == 4 and opacity.min() < opacity.max()
         pixels = opacity if varies else pixels[..., :3].max(2)
     return _upright(pixels > half, header.orientation) if header.alpha else pixels > half
+
+
+def _trimap_pixels(data: bytes, header: Header) -> Bool[np.ndarray, "H W"]:
+    grey = _pixels(data, header, WHITE).max(2)
+    if grey.min() < 1 or grey.max() > 3:
+        raise UnreadableError(f"no trimap: its values are {grey.min()} to {grey.max()}, not 1 to 3")
+    distances = [cv2.distanceTransform((grey != value).astype(np.uint8), cv2.DIST_L2, 3) for value in (1, 2)]
+    return (grey == 1) | ((grey == 3) & (distances[0] < distances[1]))
+
+
+def _pixels_beside_blue(data: bytes, header: Header) -> Bool[np.ndarray, "H W"]:
+    pixels = _pixels(data, header, WHITE).astype(np.int16)
+    return np.abs(pixels - _BLUE).max(2) > _BLUE_ERROR
+
+
+_MASK_READERS: dict[MaskValues, Callable[[bytes, Header], np.ndarray]] = {
+    "upper half": _mask_pixels,
+    "trimap": _trimap_pixels,
+    "blue background": _pixels_beside_blue,
+}
 
 
 def _pixels(data: bytes, header: Header, background: tuple[int, int, int]) -> UInt8[np.ndarray, "H W 3"]:

@@ -1,8 +1,8 @@
 """Reading of labelled data sets in any layout: recognition, checks of the lists, and the drawn split.
 
-Each layout has a reader: :mod:`~dagaug.data.cub_layout`, :mod:`~dagaug.data.folder_layout` and
-:mod:`~dagaug.data.csv_layout`. Only names and list files are read; no image is decoded. The order of samples is
-stable. Classes without images are left out.
+Each layout has a reader: :mod:`~dagaug.data.cub_layout`, :mod:`~dagaug.data.folder_layout`,
+:mod:`~dagaug.data.csv_layout`, and one module each in :mod:`dagaug.data.published`. Only names and list files are read;
+no image is decoded. The order of samples is stable. Classes without images are left out.
 """
 
 from __future__ import annotations
@@ -10,23 +10,58 @@ from __future__ import annotations
 import math
 import zlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from dagaug.data.csv_layout import other_tables_in, read_csv, tables_in
-from dagaug.data.cub_layout import SEGMENTATIONS, read_cub
-from dagaug.data.dataset_records import Dataset, Sample
+from dagaug.data.cub_layout import SEGMENTATIONS, is_nabirds, read_cub, read_nabirds
+from dagaug.data.dataset_records import Dataset, Listing, Sample
 from dagaug.data.folder_layout import read_imagefolder
+from dagaug.data.published.aircraft import is_aircraft, read_aircraft
+from dagaug.data.published.cars import is_cars, read_cars
+from dagaug.data.published.coco import is_coco, read_coco
+from dagaug.data.published.dogs import is_dogs, read_dogs
+from dagaug.data.published.flowers import is_flowers, read_flowers
+from dagaug.data.published.huggingface import is_huggingface, read_huggingface
+from dagaug.data.published.pets import is_pets, read_pets
+from dagaug.data.published.voc import is_voc, read_voc
 from dagaug.runtime.errors import DataError, UsageError
 
 __all__ = ["LAYOUTS", "read_dataset"]
 
-_READERS = {"cub": read_cub, "csv": read_csv}
+_READERS: dict[str, Callable[[Path], Listing]] = {
+    "cub": read_cub,
+    "csv": read_csv,
+    "nabirds": read_nabirds,
+    "aircraft": read_aircraft,
+    "cars": read_cars,
+    "dogs": read_dogs,
+    "pets": read_pets,
+    "flowers": read_flowers,
+    "voc": read_voc,
+    "coco": read_coco,
+    "huggingface": read_huggingface,
+}
 
-LAYOUTS = ("cub", "imagefolder", "csv")
+_PUBLISHED: dict[str, Callable[[Path], bool]] = {
+    "nabirds": is_nabirds,
+    "aircraft": is_aircraft,
+    "cars": is_cars,
+    "dogs": is_dogs,
+    "pets": is_pets,
+    "flowers": is_flowers,
+    "voc": is_voc,
+    "coco": is_coco,
+    "huggingface": is_huggingface,
+}
+"""What recognises a folder; the first that does, counts."""
+
+_MOST_FOLDERS = 20  # in which a data set is looked for; class folders are more
+
+LAYOUTS = ("cub", "imagefolder", "csv", *_PUBLISHED)
 """Names of the layouts that :func:`read_dataset` can read, without ``auto``."""
 
 
@@ -66,26 +101,28 @@ def read_dataset(
         found = _recognise(root) if layout == "auto" else layout
         left_out: Counter[str] = Counter()
         if found == "imagefolder":
-            classes, samples, has_split = read_imagefolder(root, left_out, sure=layout == found)
+            listing = read_imagefolder(root, sure=layout == found)
             left_out.update(f"table {told}" for told in other_tables_in(root))
         else:
-            classes, samples, has_split = _READERS[found](root)
+            listing = _READERS[found](root)
     except OSError as error:
         where = error.filename or root
         raise DataError(f"{where}: cannot be read ({error.strerror}); check its permissions") from error
-    classes, samples = _without_empty_classes(classes, samples)
+    left_out.update(listing.left_out)
+    classes, samples = _without_empty_classes(listing.classes, listing.samples)
     _check(root, classes, samples, left_out)
-    if not has_split:
+    if not listing.has_split:
         samples = _draw_split(samples, classes, seed, test_fraction)
     dataset = Dataset(
         root=root.parent if root.is_file() else root,
         layout=found,
         classes=tuple(classes),
         samples=tuple(samples),
-        split_origin="given" if has_split else "drawn",
-        split_seed=None if has_split else seed,
-        masks=root / SEGMENTATIONS if any(sample.mask for sample in samples) else None,
+        split_origin="given" if listing.has_split else "drawn",
+        split_seed=None if listing.has_split else seed,
+        masks=listing.masks if any(sample.mask for sample in samples) else None,
         left_out=dict(left_out),
+        extracted=listing.extracted,
     )
     return dataset.subset(per_class)
 
@@ -96,7 +133,7 @@ def _recognise(root: Path) -> str:
             raise DataError(f"{root}: neither a data folder nor a CSV file")
         return "csv"
     if (root / "images.txt").is_file():
-        return "cub"
+        return "nabirds" if is_nabirds(root) else "cub"
     inside = [path.parent for path in sorted(root.glob("*/images.txt"))]
     if len(inside) == 1:
         masks = f" with masks={root / SEGMENTATIONS}" if (root / SEGMENTATIONS).is_dir() else ""
@@ -106,7 +143,28 @@ def _recognise(root: Path) -> str:
             f"{root}: holds two domains (trainA and trainB), not classes; choose a preset for translation",
             remedies={"preset": None},
         )
-    return "csv" if len(tables_in(root)) == 1 else "imagefolder"
+    if len(tables_in(root)) == 1:
+        return "csv"
+    for name, recognises in _PUBLISHED.items():
+        if recognises(root):
+            return name
+    below = list(_published_below(root))
+    if below:
+        raise DataError(
+            f"{root}: the data set is further in; give {' or '.join(map(str, below))}",
+            remedies={"layout": "imagefolder"},
+        )
+    return "imagefolder"
+
+
+def _published_below(root: Path, depth: int = 2) -> Iterator[Path]:
+    """The folders in a folder, and in these, that hold a published data set, as archives have them."""
+    folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    for folder in folders if len(folders) <= _MOST_FOLDERS else ():
+        if any(recognises(folder) for recognises in _PUBLISHED.values()):
+            yield folder
+        elif depth > 1:
+            yield from _published_below(folder, depth - 1)
 
 
 def _without_empty_classes(classes: Sequence[str], samples: list[Sample]) -> tuple[list[str], list[Sample]]:
@@ -122,7 +180,8 @@ def _check(root: Path, classes: list[str], samples: list[Sample], left_out: Mapp
     if not samples:
         there = "; left out: " + ", ".join(f"{count} {reason}" for reason, count in sorted(left_out.items()))
         raise DataError(
-            f"{root}: no images found; expected class folders, a CSV file or CUB-200-2011 lists{there * bool(left_out)}"
+            f"{root}: no images found; expected class folders, a CSV file, CUB-200-2011 lists or another published "
+            f"data set{there * bool(left_out)}"
         )
     if len(classes) < 2:
         raise DataError(f"{root}: all images are of one class ({classes[0][:60]}); at least two are needed")

@@ -1,8 +1,8 @@
 """Given masks of objects: finding their files, reading them as patches, refusing those that are surely wrong.
 
 Any segmenter may have written them; :func:`dagaug.data.grabcut_and_inpainting.grabcut_masks` estimates the others. A
-mask is an image file of which the values above half of the range are the object
-(:func:`dagaug.data.image_files.decode_mask`).
+mask is an image file of which the values above half of the range are the object; the masks of some published data sets
+have other values (:func:`dagaug.data.image_files.decode_mask`).
 """
 
 from __future__ import annotations
@@ -68,7 +68,10 @@ def find_masks(dataset: Dataset, folder: Path) -> Dataset:
             key = path.relative_to(folder).with_suffix("")
             (twice if key in found else found)[key] = path
     tails = Counter(tail for sample in dataset.samples for tail in _tails(sample.path))
-    samples = [replace(sample, mask=_mask_of(sample, found, twice, tails)) for sample in dataset.samples]
+    samples = [
+        replace(sample, mask=_mask_of(sample, found, twice, tails), mask_values="upper half")
+        for sample in dataset.samples
+    ]
     if not any(sample.mask for sample in samples):
         first = dataset.samples[0].path
         raise DataError(
@@ -112,6 +115,8 @@ def hash_masks(samples: Sequence[Sample]) -> str:
             content = b"unreadable"
         name = sample.path.as_posix().encode("utf-8", "surrogateescape")
         digest.update(hashlib.sha256(name).digest() + hashlib.sha256(content).digest())
+        if sample.mask_values != "upper half":
+            digest.update(sample.mask_values.encode())
     return digest.hexdigest()
 
 
@@ -143,7 +148,7 @@ def read_masks(
         if path is None:
             return None
         try:
-            whole = _fitted(decode_mask(path), sizes[row])
+            whole = _fitted(decode_mask(path, samples[row].mask_values), sizes[row])
         except ImageError as error:
             return WrongMask(f"{path}: {error.reason}")
         if isinstance(whole, str):

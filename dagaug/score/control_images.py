@@ -300,10 +300,15 @@ def _with_stored_masks(path: Path, header: Header, dataset: Dataset) -> Dataset:
     if not made.masks_sha256:
         return dataset
     folder = Path(made.masks)
-    for found in (dataset, find_masks(dataset, folder) if folder.is_dir() else dataset):
+
+    def fits(found: Dataset) -> bool:
         pool = found.samples if made.others.get("pairs") else found.subset(made.per_class).train
-        if hash_masks(pool) == made.masks_sha256:
-            return found
+        return hash_masks(pool) == made.masks_sha256
+
+    if fits(dataset):
+        return dataset
+    if folder.is_dir() and fits(found := find_masks(dataset, folder)):
+        return found
     raise DataError(
         f"{path}: was made with masks from {folder}, which have changed or are gone",
         remedies={"masks": None, "controls": False},

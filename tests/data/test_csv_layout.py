@@ -46,9 +46,29 @@ def test_a_table_with_a_split_may_have_further_columns(tmp_path: Path) -> None:
     assert read_dataset(tmp_path).layout == "imagefolder"
 
 
+def test_a_table_may_have_boxes_masks_and_captions(tmp_path: Path) -> None:
+    lines = [
+        "path,label,box,mask,caption",
+        '1.png,a,"1, 2.5,30,40",masks/x.png,"A bird, blue."',
+        "2.png,b,,,",
+        '3.png,a,"0,0,1,1",more/y.png,',
+        "4.png,b,,,",
+    ]
+    (tmp_path / "list.csv").write_text("\n".join(lines))
+    touch(tmp_path, "masks/x.png")
+    data = read_dataset(tmp_path)
+    first, second = data.samples[:2]
+    assert (first.box, first.mask, first.captions) == ((1, 2.5, 30, 40), tmp_path / "masks/x.png", ("A bird, blue.",))
+    assert (second.box, second.mask, second.captions) == (None, None, ())
+    assert data.masks == tmp_path
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ('path,label,box\n1.png,a,"1,2,3"\n', 'line 2: expected a box as "x,y,width,height"'),
+        ('path,label,box\n1.png,a,"1,2,3,0"\n', "line 2: the box is empty"),
+        ("path,label,mask\n1.png,a,../m.png\n", "line 2: .* leaves the data folder"),
         ("", "line 1: the header must be path,label"),
         ("file,label\n1.png,a\n", "line 1: the header must be path,label"),
         ("path,label\n1.png,a\n2.png\n", "line 3: path or label is empty"),

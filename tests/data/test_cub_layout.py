@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from making_datasets import touch, write_cub
+from making_published import write_nabirds
 
 from dagaug.data.dataset_records import Sample
 from dagaug.data.layouts import read_dataset
@@ -136,6 +137,16 @@ def test_links_that_leave_the_folder_are_refused_and_others_are_not(tmp_path: Pa
     image.symlink_to(tmp_path / "secret.jpg")
     with pytest.raises(DataError, match=r"images\.txt, line 2: .* through a link"):
         read_dataset(root)
+
+
+def test_nabirds_are_numbered_by_uuids_and_names_of_several_classes_get_their_numbers(tmp_path: Path) -> None:
+    data = read_dataset(write_nabirds(tmp_path))
+    assert (data.layout, data.classes) == ("nabirds", ("Blue Jay", "Oak Titmouse"))
+    assert data.samples[0].path == Path("images/0295/0000139e21dc4d0cbfe14cae3c85c800.jpg")
+    assert data.samples[0].parts == ((0, 12.0, 13.0),)
+    classes = tmp_path / "classes.txt"
+    classes.write_text(classes.read_text().replace("Oak Titmouse", "Blue Jay"))
+    assert read_dataset(tmp_path).classes == ("Blue Jay (295)", "Blue Jay (817)")
 
 
 @pytest.mark.skipif(not (SHARED / "aircraft").is_dir(), reason="the aircraft data set is not here")

@@ -26,7 +26,7 @@ def test_folders_that_hold_no_data_set_are_refused(tmp_path: Path) -> None:
 
 def test_arguments_out_of_range_are_usage_errors(tmp_path: Path) -> None:
     write_cub(tmp_path)
-    for options in ({"layout": "coco"}, {"test_fraction": 1.0}, {"seed": -1}, {"per_class": 0}):
+    for options in ({"layout": "imagenet"}, {"test_fraction": 1.0}, {"seed": -1}, {"per_class": 0}):
         with pytest.raises(UsageError):
             read_dataset(tmp_path, **options)
 
