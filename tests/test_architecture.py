@@ -45,6 +45,7 @@ ONLY = {
     "torchmetrics": {"metrics"},
     "ray": {"augment"},
     "sklearn": {"report"},
+    "pyarrow": {"data"},
 }
 """The packages in which each heavy library may be imported."""
 

@@ -15,7 +15,7 @@ from dagaug.data.dataset_records import Listing, Sample, Split, is_image_name
 from dagaug.runtime.errors import DataError
 from dagaug.runtime.output_marks import is_output
 
-__all__ = ["TEST_NAMES", "TRAIN_NAMES", "class_of", "images_in", "read_imagefolder"]
+__all__ = ["TEST_NAMES", "TRAIN_NAMES", "class_of", "folders_in", "images_in", "read_imagefolder"]
 
 TRAIN_NAMES = ("train", "training", "train_set", "training_set", "seg_train")
 """Names of the training split, in lower case."""
@@ -42,7 +42,7 @@ def read_imagefolder(root: Path, *, sure: bool = True) -> Listing:
     left_out: Counter[str] = Counter()
     parents = _parents_of_class_folders(root, left_out)
     has_split = len({split for _, split in parents}) == 2
-    folders = [(folder, split) for parent, split in parents for folder in _folders_in(parent, left_out)]
+    folders = [(folder, split) for parent, split in parents for folder in folders_in(parent, left_out)]
     if not sure:
         _refuse_classes_of_folders(root, [folder for folder, _ in folders])
     classes = sorted({folder.name for folder, _ in folders})
@@ -106,7 +106,16 @@ def images_in(folder: Path, left_out: Counter[str] | None = None) -> tuple[Path,
     return tuple(sorted(paths))
 
 
-def _folders_in(folder: Path, left_out: Counter[str] | None = None) -> list[Path]:
+def folders_in(folder: Path, left_out: Counter[str] | None = None) -> list[Path]:
+    """The folders in a folder, sorted, without hidden ones and those that dagaug wrote.
+
+    Args:
+        folder: where to look.
+        left_out: receives the number of folders that dagaug wrote.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
     with os.scandir(folder) as entries:  # no look-up for each of many images
         found = sorted(Path(entry) for entry in entries if not entry.name.startswith(".") and entry.is_dir())
     outputs = [path for path in found if is_output(path)]
@@ -125,7 +134,7 @@ def _refuse_classes_of_folders(root: Path, folders: Sequence[Path]) -> None:
         return
     names: set[str] | None = None
     for folder in folders:
-        inner = {path.name for path in _folders_in(folder)}
+        inner = {path.name for path in folders_in(folder)}
         if len(inner) < 2 or (names is not None and inner != names):
             return
         if any(is_image_name(path.name) for path in folder.iterdir()):
@@ -141,7 +150,7 @@ def _refuse_classes_of_folders(root: Path, folders: Sequence[Path]) -> None:
 
 def _without_repetition(folder: Path) -> Path:
     """The folder itself, or the only one in it if that has the same name, as some archives repeat it."""
-    inner = _folders_in(folder)
+    inner = folders_in(folder)
     return inner[0] if [path.name for path in inner] == [folder.name] else folder
 
 
@@ -149,13 +158,11 @@ def _parents_of_class_folders(root: Path, left_out: Counter[str] | None = None) 
     """The folders of the splits, or the root itself; ``left_out`` counts the images of further splits."""
     splits = (*TRAIN_NAMES, *TEST_NAMES)
     named = {
-        folder.name.lower(): _without_repetition(folder)
-        for folder in _folders_in(root)
-        if folder.name.lower() in splits
+        folder.name.lower(): _without_repetition(folder) for folder in folders_in(root) if folder.name.lower() in splits
     }
     # A folder "train" without folders in it is a class of vehicles.
-    train = [named[name] for name in TRAIN_NAMES if name in named and _folders_in(named[name])]
-    test = [named[name] for name in TEST_NAMES if name in named and _folders_in(named[name])]
+    train = [named[name] for name in TRAIN_NAMES if name in named and folders_in(named[name])]
+    test = [named[name] for name in TEST_NAMES if name in named and folders_in(named[name])]
     if not train:
         return [(root, "train")]
     if left_out is not None:

@@ -19,7 +19,7 @@ import numpy as np
 from dagaug.data.csv_layout import other_tables_in, read_csv, tables_in
 from dagaug.data.cub_layout import SEGMENTATIONS, is_nabirds, read_cub, read_nabirds
 from dagaug.data.dataset_records import Dataset, Listing, Sample
-from dagaug.data.folder_layout import read_imagefolder
+from dagaug.data.folder_layout import folders_in, read_imagefolder
 from dagaug.data.published.aircraft import is_aircraft, read_aircraft
 from dagaug.data.published.cars import is_cars, read_cars
 from dagaug.data.published.coco import is_coco, read_coco
@@ -137,7 +137,9 @@ def _recognise(root: Path) -> str:
     inside = [path.parent for path in sorted(root.glob("*/images.txt"))]
     if len(inside) == 1:
         masks = f" with masks={root / SEGMENTATIONS}" if (root / SEGMENTATIONS).is_dir() else ""
-        raise DataError(f"{root}: CUB-200-2011's lists are one folder further in; give {inside[0]}{masks}")
+        raise DataError(
+            f"{root}: the lists of CUB-200-2011 or NABirds are one folder further in; give {inside[0]}{masks}"
+        )
     if (root / "trainA").is_dir() and (root / "trainB").is_dir():
         raise DataError(
             f"{root}: holds two domains (trainA and trainB), not classes; choose a preset for translation",
@@ -159,7 +161,7 @@ def _recognise(root: Path) -> str:
 
 def _published_below(root: Path, depth: int = 2) -> Iterator[Path]:
     """The folders in a folder, and in these, that hold a published data set, as archives have them."""
-    folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    folders = folders_in(root)
     for folder in folders if len(folders) <= _MOST_FOLDERS else ():
         if any(recognises(folder) for recognises in _PUBLISHED.values()):
             yield folder

@@ -45,10 +45,14 @@ _Row = dict[str, object]
 
 def is_huggingface(root: Path) -> bool:
     """Whether a folder holds a table with file names and labels, or Parquet files."""
-    for table in _tables(root):
-        where, row = next(_rows(table), ("", {}))
-        return where != "" and "file_name" in row and _label_column(row) is not None
-    return has_split_files(root)
+    tables = _tables(root)
+    if not tables:
+        return has_split_files(root)
+    try:
+        _, row = next(_rows(tables[0]), ("", {}))
+    except DataError:  # some other table of this name
+        return False
+    return "file_name" in row and _label_column(row) is not None
 
 
 def read_huggingface(root: Path) -> Listing:
