@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -128,6 +129,12 @@ def test_cutouts_of_a_file_that_was_made_with_masks_have_these_masks(
             shutil.rmtree(folder)
         with pytest.raises(DataError, match=r"was made with masks from .*, which have changed or are gone; try"):
             Controls(path, birds, size=SIZE)
+    # Published data sets and tables give their masks other names than their images'.
+    folder.mkdir()
+    copies = find_masks(birds, tmp_path / "copy").samples
+    named = [replace(one, mask=Path(shutil.copy(str(one.mask), folder / f"{n}.png"))) for n, one in enumerate(copies)]
+    listed, _ = Controls(path, replace(birds, samples=tuple(named), masks=folder), size=SIZE).make("cutout")
+    np.testing.assert_array_equal(made, listed)
 
 
 def test_a_cutout_stands_in_the_reference_s_whole_frame(
