@@ -31,6 +31,7 @@ from dagaug.runtime.execution_settings import Execution
 if TYPE_CHECKING:
     from dagaug.data.dataset_records import Dataset, Domains
     from dagaug.training.modes import Snapshot
+    from dagaug.training.run_folder import RunOfOtherLength
     from dagaug.training.train import Trained
 
 __all__ = ["train", "write_snapshot"]
@@ -245,6 +246,7 @@ def train(
     from dagaug.model.task_presets import PRESETS
     from dagaug.training.data_dependent_defaults import suit_data
     from dagaug.training.options import TrainOptions
+    from dagaug.training.run_folder import find_run_of_other_length
     from dagaug.training.train import train
 
     terminal = Terminal(as_json=as_json, quiet=quiet)
@@ -292,10 +294,13 @@ def train(
         own_pixels=own_pixels,
     ).resolved()
     execution = Execution(device, workers, strict, terminal)
+    name = data.resolve().name if data.is_dir() else data.stem
+    if out is None and (other := find_run_of_other_length(options, source, name)) is not None:
+        terminal.say(_describe_other_length(other, frozen=options.features is not None))
     done = train(
         options,
         source,
-        name=data.resolve().name if data.is_dir() else data.stem,
+        name=name,
         out=out,
         precision=precision,
         overwrite=overwrite,
@@ -307,6 +312,17 @@ def train(
     if options.mode == "reference" and not done.already:
         lines += _flow_lines(done.run, cast("Dataset", source).subset(per_class), execution)
     terminal.result(asdict(done), lines, next_step=following)
+
+
+def _describe_other_length(other: "RunOfOtherLength", *, frozen: bool) -> str:
+    """One line about a run that this one could be taken to continue."""
+    line = (
+        f"{other.run} is the same training with {other.steps} steps{'' if other.finished else ', unfinished'}. The "
+        "learning rate follows from the number of steps, so this is a new training"
+    )
+    if not other.finished:
+        return f"{line}; the command with the other length resumes that one"
+    return line if frozen else f"{line}; to begin it with the weights of that one: --start {other.run}"
 
 
 def _flow_lines(run: Path, dataset: "Dataset", execution: Execution) -> list[str]:

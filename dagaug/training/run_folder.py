@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,10 @@ __all__ = [
     "LIBRARIES",
     "METRICS_FILE",
     "OPTIONS_FILE",
+    "RunOfOtherLength",
     "append_metrics",
     "claim_run",
+    "find_run_of_other_length",
     "lock_run",
     "remove_if_empty",
     "run_folder",
@@ -41,6 +44,8 @@ OPTIONS_FILE = "options.json"
 
 METRICS_FILE = "metrics.jsonl"
 """Name of the file with the mean loss terms of every few steps, one JSON object a line."""
+
+_LENGTH = frozenset(("steps", "minutes"))
 
 
 def run_identity(options: TrainOptions, data: Dataset | Domains) -> dict[str, Any]:
@@ -75,6 +80,50 @@ def run_folder(options: TrainOptions, data: Dataset | Domains, name: str, root: 
     return root / f"{name}-{options.preset}-{hashlib.sha256(identity.encode()).hexdigest()[:6]}"
 
 
+@dataclass(frozen=True)
+class RunOfOtherLength:
+    """A run that differs from another one in its length only.
+
+    Attributes:
+        run: its folder.
+        steps: number of its optimiser steps.
+        finished: whether it has a model.
+    """
+
+    run: Path
+    steps: int
+    finished: bool
+
+
+def find_run_of_other_length(
+    options: TrainOptions, data: Dataset | Domains, name: str, root: Path = Path("runs")
+) -> RunOfOtherLength | None:
+    """The newest run in ``root`` with these options and data but another length; a finished one comes first.
+
+    None if there is none, or if the run with exactly these options was begun.
+    """
+    own = run_folder(options, data, name, root)
+    if (own / OPTIONS_FILE).exists():
+        return None
+    now = _without_length(_options_and_data(options, data))
+    found = []
+    for path in root.glob(f"*/{OPTIONS_FILE}"):
+        if not path.parent.name.startswith(f"{name}-{options.preset}-"):
+            continue
+        with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):  # not a readable options file
+            known = json.loads(path.read_text(encoding="utf-8"))
+            before = {key: value for key, value in known["identity"].items() if key != "versions"}
+            if _without_length(before) == now:
+                finished = (path.parent / checkpoint.MODEL_FILE).exists()
+                run = RunOfOtherLength(path.parent, int(known["steps"]), finished)
+                found.append((finished, path.stat().st_mtime, run))
+    return max(found, key=lambda one: one[:2])[2] if found else None
+
+
+def _without_length(identity: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in identity.items() if name not in _LENGTH}
+
+
 def claim_run(run: Path, identity: dict[str, Any], overwrite: bool, progress: Progress = SILENT) -> dict[str, Any]:
     """Create the run's folder, or check that it belongs to the same run.
 
@@ -101,7 +150,8 @@ def claim_run(run: Path, identity: dict[str, Any], overwrite: bool, progress: Pr
                 f"{options}: not a readable options file of a run", remedies={"overwrite": True, "out": None}
             ) from error
         now = {name: value for name, value in identity.items() if name != "versions"}
-        _refuse_difference(run, before, now)
+        _refuse_difference(run, _without_length(before), _without_length(now))
+        _refuse_other_length(run, before, now)
         if versions:
             _refuse_difference(run, versions, identity["versions"])
         else:
@@ -121,6 +171,27 @@ def _refuse_difference(run: Path, before: Mapping[str, Any], now: Mapping[str, A
                 f"{run}: holds a run with {name} {before.get(name)}, but now it is {now.get(name)}",
                 remedies={"overwrite": True, "out": None},
             )
+
+
+def _refuse_other_length(run: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Refuse another number of steps: phases and learning rate of a training follow from it."""
+    if all(before.get(name) == now.get(name) for name in _LENGTH):
+        return
+    message = f"{run}: holds a run of {_describe_length(before)}, but now it is {_describe_length(now)}"
+    remedies: dict[str, object] = {"overwrite": True, "out": None}
+    if (run / checkpoint.MODEL_FILE).exists():
+        message += "; the learning rate follows from the number of steps, so a finished run cannot be lengthened"
+        if not now.get("features"):
+            message += ", but a run in another folder can start from its weights"
+            remedies = {"start": run, "overwrite": True}
+    raise OutputExistsError(message, remedies=remedies)
+
+
+def _describe_length(identity: Mapping[str, Any]) -> str:
+    steps, minutes = identity.get("steps"), identity.get("minutes")
+    if minutes is None:
+        return "the default number of steps" if steps is None else f"{steps} steps"
+    return f"{minutes:g} minutes" if steps is None else f"{minutes:g} minutes, at most {steps} steps"
 
 
 @contextmanager

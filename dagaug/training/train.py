@@ -149,6 +149,7 @@ def train(
     _check_data(options, data)
     identity = run_identity(options, data)
     folder = out or run_folder(options, data, name)
+    _check_start(options, folder)
     with lock_run(folder):
         known = claim_run(folder, identity, overwrite, execution.progress)
         watched = None if watch is None else partial(watch, folder)
@@ -163,6 +164,16 @@ def _check_data(options: TrainOptions, data: Dataset | Domains) -> None:
         raise UsageError(f"needs {needs}", option="preset", value=options.preset)
     if options.per_class is not None and not labelled:
         raise UsageError("two folders have no classes; leave it out", option="per_class", value=options.per_class)
+
+
+def _check_start(options: TrainOptions, folder: Path) -> None:
+    if options.start in (None, GENERAL, SCRATCH):
+        return
+    start = Path(str(options.start)).resolve()
+    if start in (folder.resolve(), (folder / checkpoint.MODEL_FILE).resolve()):
+        raise UsageError(
+            "is the folder of this run itself", option="start", value=options.start, remedies={"out": None}
+        )
 
 
 def _train(run: _Run, identity: dict[str, Any], known_steps: int | None) -> Trained:

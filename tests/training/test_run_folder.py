@@ -17,7 +17,15 @@ from dagaug.runtime.errors import LockedError, OutputExistsError
 from dagaug.runtime.files import locked
 from dagaug.training import run_folder
 from dagaug.training.options import TrainOptions
-from dagaug.training.run_folder import claim_run, lock_run, run_identity, truncate_metrics, write_options
+from dagaug.training.run_folder import (
+    RunOfOtherLength,
+    claim_run,
+    find_run_of_other_length,
+    lock_run,
+    run_identity,
+    truncate_metrics,
+    write_options,
+)
 
 
 def test_the_default_folder_names_data_and_preset_and_differs_by_options(birds: Dataset, tmp_path: Path) -> None:
@@ -53,6 +61,49 @@ def test_other_masks_make_another_run(birds: Dataset, tmp_path: Path) -> None:
     write_mask(birds, birds.train[0], folder, np.zeros((64, 64), np.uint8))
     assert run_identity(options(), masked)["masks"] != before["masks"]
     assert len({*names, run_folder.run_folder(options(), masked, "birds")}) == 3
+
+
+# ---- the same training with another length
+
+
+def kept(given: TrainOptions, data: Dataset, root: Path, *, steps: int, finished: bool = True) -> Path:
+    """A run in its default folder."""
+    run = run_folder.run_folder(given, data, "birds", root)
+    run.mkdir()
+    write_options(run, {"identity": run_identity(given, data), "steps": steps})
+    if finished:
+        (run / "model.safetensors").touch()
+    return run
+
+
+def test_the_same_training_of_another_length_is_found_a_finished_one_first(birds: Dataset, tmp_path: Path) -> None:
+    assert find_run_of_other_length(options(), birds, "birds", tmp_path / "none") is None
+    finished = kept(options(steps=2), birds, tmp_path, steps=2)
+    kept(options(steps=3), birds, tmp_path, steps=3, finished=False)
+    kept(options(steps=2, seed=1), birds, tmp_path, steps=2)
+    kept(options(steps=2), birds.subset(3), tmp_path, steps=2)
+    (tmp_path / "birds-pose-broken").mkdir()
+    (tmp_path / "birds-pose-broken" / "options.json").write_text("[]")
+    for length in ({}, {"steps": None}, {"steps": None, "minutes": 3.0}):
+        found = find_run_of_other_length(options(**length), birds, "birds", tmp_path)
+        assert found == RunOfOtherLength(finished, 2, finished=True)
+    assert find_run_of_other_length(options(seed=2), birds, "birds", tmp_path) is None
+
+
+def test_a_run_that_was_begun_is_told_of_no_other(birds: Dataset, tmp_path: Path) -> None:
+    kept(options(steps=2), birds, tmp_path, steps=2)
+    kept(options(), birds, tmp_path, steps=3, finished=False)
+    assert find_run_of_other_length(options(), birds, "birds", tmp_path) is None
+
+
+def test_a_run_on_frozen_features_is_offered_no_start(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    identity = {"features": "lite0", "steps": 2, "minutes": None}
+    write_options(tmp_path / "run", {"identity": identity, "steps": 2})
+    (tmp_path / "run" / "model.safetensors").touch()
+    with pytest.raises(OutputExistsError, match="cannot be lengthened") as caught:
+        claim_run(tmp_path / "run", {**identity, "steps": 4, "versions": {}}, overwrite=False)
+    assert caught.value.remedies == {"overwrite": True, "out": None}
 
 
 # ---- versions of the libraries

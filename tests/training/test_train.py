@@ -198,7 +198,6 @@ def test_a_damaged_state_is_an_error_and_nothing_is_trained(birds: Dataset, tmp_
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"steps": 7}, f"steps {STEPS}, but now it is 7"),
         ({"seed": 5}, "seed 0, but now it is 5"),
         ({"without": ("sym",)}, r"without \[\], but now it is \['sym'\]"),
         ({"symmetry": 3.0}, r"symmetry 2\.0, but now it is 3\.0"),
@@ -211,6 +210,36 @@ def test_other_options_on_the_same_folder_are_refused_with_the_option_and_both_v
     with pytest.raises(OutputExistsError, match=rf"holds a run with {message}; try overwrite=True or another out"):
         train_small(birds, birds_run, **changes)
     assert (birds_run / "options.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "now"), [({"steps": 7}, "7 steps"), ({"steps": None, "minutes": 2.5}, r"2\.5 minutes")]
+)
+def test_a_finished_run_is_not_lengthened_but_can_be_the_start_of_a_longer_one(
+    birds_run: Path, birds: Dataset, changes: dict[str, Any], now: str
+) -> None:
+    before = (birds_run / "options.json").read_bytes()
+    with pytest.raises(OutputExistsError, match=rf"holds a run of {STEPS} steps, but now it is {now}; .*lengthened"):
+        train_small(birds, birds_run, **changes)
+    with pytest.raises(OutputExistsError) as caught:
+        train_small(birds, birds_run, **changes)
+    assert caught.value.remedies == {"start": birds_run, "overwrite": True}
+    assert (birds_run / "options.json").read_bytes() == before
+
+
+def test_an_unfinished_run_of_another_length_offers_no_weights_to_start_from(birds: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        train_small(birds, tmp_path / "run", progress=interrupt_at_step(2))
+    with pytest.raises(OutputExistsError, match=f"holds a run of {STEPS} steps, but now it is 7 steps") as caught:
+        train_small(birds, tmp_path / "run", steps=7)
+    assert caught.value.remedies == {"overwrite": True, "out": None}
+
+
+def test_a_run_never_starts_from_its_own_folder(birds_run: Path, birds: Dataset) -> None:
+    for start in (birds_run, birds_run / checkpoint.MODEL_FILE):
+        with pytest.raises(UsageError, match="is the folder of this run itself; try another out"):
+            train_small(birds, birds_run, start=str(start), overwrite=True)
+    assert (birds_run / checkpoint.MODEL_FILE).exists()
 
 
 def test_other_data_on_the_same_folder_are_refused(birds_run: Path, birds: Dataset) -> None:
