@@ -19,7 +19,7 @@ from dagaug.runtime.errors import ImageError, OutputExistsError
 
 __all__ = ["PreviousFile"]
 
-_NOT_COMPARED = ("checkpoint", "judges", "masks", "data_given", JUDGE_ACCURACY)
+_NOT_COMPARED = ("checkpoint", "checkpoint_given", "judges", "masks", "masks_given", "data_given", JUDGE_ACCURACY)
 
 
 class PreviousFile:

@@ -201,11 +201,16 @@ class Job:
             "layout": self.dataset.layout,
             "split_seed": self.dataset.split_seed,
             "framing": self.model.card.framing.model_dump(mode="json"),
-            "checkpoint": str(self.model.path),
+            "checkpoint": str(self.model.path.absolute()),
+            "checkpoint_given": str(self.model.path),
             "judges": judges_sha256,
         }
         if self.masks_sha256:
-            options |= {"masks": str(self.dataset.masks), "masks_sha256": self.masks_sha256}
+            options |= {
+                "masks": str(self.dataset.masks.absolute()) if self.dataset.masks else "",
+                "masks_given": str(self.dataset.masks or ""),
+                "masks_sha256": self.masks_sha256,
+            }
         if judge_accuracy is not None:
             options[JUDGE_ACCURACY] = judge_accuracy
         return Header(

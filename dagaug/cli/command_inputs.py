@@ -87,18 +87,15 @@ def data_folder(header: Header, file: Path, command: str) -> Path:
     return found
 
 
-def read_stored_dataset(data: Path, header: Header, file: Path) -> Dataset:
+def read_stored_dataset(data: Path, header: Header) -> Dataset:
     """Read a data folder in the layout, and with the split, that an HDF5 file was made with.
 
     Raises:
-        DataError: the folder cannot be read, or its images are not those that the file was made from.
+        DataError: the folder cannot be read.
     """
-    from dagaug.augment.stored_image_check import check_stored_images
     from dagaug.data.layouts import read_dataset
 
-    dataset = read_dataset(data, layout=header.provenance.layout, seed=header.provenance.split_seed)
-    check_stored_images(file, dataset)
-    return dataset
+    return read_dataset(data, layout=header.provenance.layout, seed=header.provenance.split_seed)
 
 
 def with_masks(dataset: Dataset, folder: Path | None, say: Callable[[str], None]) -> Dataset:

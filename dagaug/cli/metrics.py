@@ -147,7 +147,7 @@ def metrics(
         raise UsageError("used only for annotated parts", option="masks", value=masks, remedies={"parts": True})
     with Store(file) as store:
         header = store.header
-    dataset = read_stored_dataset(data or data_folder(header, file, f"dagaug metrics {file} DATA"), header, file)
+    dataset = read_stored_dataset(data or data_folder(header, file, f"dagaug metrics {file} DATA"), header)
     writable = os.access(file.resolve().parent, os.W_OK)  # else the trained classifier is not cached
     if pairs is not None:
         from dagaug.metrics.answer_comparison import evaluate_pairs

@@ -228,7 +228,7 @@ def score(
     with Store(file) as store:
         header = store.header
     data = data or data_folder(header, file, f"dagaug score DATA {file}")
-    dataset = read_stored_dataset(data, header, file)
+    dataset = read_stored_dataset(data, header)
     terminal.say(f"Scoring {file} on the test images of {dataset.describe()}")
     if masks is not None:
         if not header.provenance.masks_sha256:

@@ -94,26 +94,31 @@ class _Inputs:
 
 
 def _inputs_of(store: Path, data: Path | None, terminal: "Terminal") -> _Inputs:
+    from dagaug.augment.stored_image_check import check_stored_images
     from dagaug.hdf5.reader import Store
+    from dagaug.model.checkpoint import find_by_hash
 
+    dataset = None
     with Store(store) as opened:
         header = opened.header
-    known = header.provenance
-    run = Path(known.checkpoint).parent
-    score = store.with_name(store.stem + "-score.json")
-    root = data or known.data_folder(store)
-    folder = root if root is not None and root.is_dir() else None
-    try:
-        dataset = read_stored_dataset(folder, header, store) if folder is not None else None
-    except DataError as error:
-        if data is not None:
-            raise
-        terminal.say(f"{error}; continuing without the data folder")
-        dataset = None
+        score = store.with_name(store.stem + "-score.json")
+        root = data or header.provenance.data_folder(store)
+        folder = root if root is not None and root.is_dir() else None
+        try:
+            if folder is not None:
+                dataset = read_stored_dataset(folder, header)
+                check_stored_images(opened, dataset)
+        except DataError as error:
+            if data is not None:
+                raise
+            terminal.say(f"{error}; continuing without the data folder")
+            dataset = None
+    checkpoint, _ = find_by_hash(header.provenance.checkpoint_places(store), header.checkpoint_sha256)
+    run = checkpoint.parent if checkpoint is not None and (checkpoint.parent / "metrics.jsonl").is_file() else None
     return _Inputs(
-        run=run if (run / "metrics.jsonl").is_file() else None,
+        run=run,
         score=score if score.is_file() else None,
-        data=folder,
+        data=folder if dataset is not None else None,
         dataset=dataset,
     )
 

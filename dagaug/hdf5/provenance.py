@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal, get_args
@@ -30,10 +30,13 @@ class Provenance:
             validated; None if unknown.
         frame: ``whole`` if morphs are stored in the whole image, ``crop`` if only the patch is stored.
         background: the image that gives the morphs' background.
-        checkpoint: path of the generator's weights; empty if unknown.
+        checkpoint: path of the generator's weights, absolute, or as it was given to an older version; empty if unknown.
+        checkpoint_given: the same path as given to the command.
         judges: SHA-256 of the classifiers that selected the morphs, in hexadecimal; empty if unknown.
         batch_size: number of candidates per batch; None if unknown.
-        masks: path of the folder with the given masks of objects; empty without any.
+        masks: path of the folder with the given masks of objects, absolute, or as it was given to an older version;
+            empty without any.
+        masks_given: the same path as given to the command.
         masks_sha256: hash of the masks' content, in hexadecimal; empty without any.
         others: all other entries.
     """
@@ -47,9 +50,11 @@ class Provenance:
     frame: OutputFrame = "whole"
     background: Background = "reference"
     checkpoint: str = ""
+    checkpoint_given: str = ""
     judges: str = ""
     batch_size: int | None = None
     masks: str = ""
+    masks_given: str = ""
     masks_sha256: str = ""
     others: Mapping[str, object] = field(default_factory=dict)
 
@@ -75,9 +80,11 @@ class Provenance:
             frame="crop" if options.get("frame") == "crop" else "whole",
             background=backgrounds.get(background, "reference") if isinstance(background, str) else "reference",
             checkpoint=_text(options, "checkpoint"),
+            checkpoint_given=_text(options, "checkpoint_given"),
             judges=_text(options, "judges"),
             batch_size=batch_size if batch_size and batch_size > 0 else None,
             masks=_text(options, "masks"),
+            masks_given=_text(options, "masks_given"),
             masks_sha256=_text(options, "masks_sha256"),
             others={name: value for name, value in options.items() if name not in known},
         )
@@ -93,10 +100,27 @@ class Provenance:
             places.append(Path(self.data))
         return next((place for place in places if place.exists()), None)
 
+    def checkpoint_places(self, file: Path) -> tuple[Path, ...]:
+        """Where the checkpoint may lie now, the likeliest place first; empty if the HDF5 file ``file`` names none.
+
+        Its hash tells whether a file in one of these places is the checkpoint.
+        """
+        names = [name for name in (self.checkpoint, self.checkpoint_given) if name]
+        return _places(file, names, file.with_name(Path(names[0]).name)) if names else ()
+
+    def mask_places(self, file: Path) -> tuple[Path, ...]:
+        """Where the folder of masks may lie now, the likeliest place first; the masks' hash tells whether it is it."""
+        return _places(file, [name for name in (self.masks, self.masks_given) if name])
+
     @property
     def size(self) -> int | None:
         """Side in pixels of the patches that the networks saw; None if unknown."""
         return _integer(self.framing, "size") if isinstance(self.framing, Mapping) else None
+
+
+def _places(file: Path, names: Sequence[str], *beside: Path) -> tuple[Path, ...]:
+    """Stored paths as they lay to the HDF5 file, then further places, then the paths in the current folder."""
+    return tuple(dict.fromkeys([*(file.parent / name for name in names), *beside, *map(Path, names)]))
 
 
 def _text(options: Mapping[str, object], name: str) -> str:

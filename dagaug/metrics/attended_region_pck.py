@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -16,6 +17,7 @@ from dagaug.data.dataset_records import Dataset
 from dagaug.data.object_patches import Patches, read_patches
 from dagaug.metrics import measure_formulas as measures
 from dagaug.metrics.inputs import batches_of
+from dagaug.model.checkpoint import find_by_hash
 from dagaug.model.frozen_encoder_translator import FeatureEncoder
 from dagaug.model.networks import DeepAttentionEncoder
 from dagaug.model.trained_model import TrainedModel, load_model
@@ -48,12 +50,12 @@ class KeypointAccuracy:
     alpha: float
 
 
-def model_of_file(checkpoint: Path | None, named: str, sha256: str) -> tuple[TrainedModel | None, str]:
+def model_of_file(checkpoint: Path | None, places: Sequence[Path], sha256: str) -> tuple[TrainedModel | None, str]:
     """Load the model that made an HDF5 file.
 
     Args:
         checkpoint: the model to load instead of the one that the file names.
-        named: path of the checkpoint as the file names it; empty if it names none.
+        places: where the checkpoint may lie that the file names; empty if it names none.
         sha256: hash of the checkpoint that made the file.
 
     Returns:
@@ -64,15 +66,13 @@ def model_of_file(checkpoint: Path | None, named: str, sha256: str) -> tuple[Tra
     """
     if checkpoint is not None:
         return load_model(checkpoint), ""
-    if not named:
-        return None, "PCK was not measured: the file names no checkpoint; give the checkpoint."
-    try:
-        model = load_model(Path(named))
-    except CheckpointError as error:
-        return None, f"PCK was not measured ({error.message}); give the checkpoint."
-    if model.sha256 != sha256:
-        return None, f"PCK was not measured: {named} is not the model that made the file; give the checkpoint."
-    return model, ""
+    found, reason = find_by_hash(places, sha256)
+    if found is not None:
+        try:
+            return load_model(found), ""
+        except CheckpointError as error:
+            reason = error.message
+    return None, f"PCK was not measured ({reason}); give the checkpoint."
 
 
 @dataclass(frozen=True)

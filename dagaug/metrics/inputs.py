@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Int64, UInt8
 from pydantic import ValidationError
 
+from dagaug.augment.stored_image_check import check_stored_images
 from dagaug.classifiers.backbones import network_for
 from dagaug.classifiers.classifier import Classifier
 from dagaug.classifiers.cross_fit import cross_fit
@@ -55,10 +56,11 @@ def check_fits(store: Store, dataset: Dataset) -> None:
     """Check that an HDF5 file was made from a data set.
 
     Raises:
-        DataError: the file has other classes, or no synthetic images.
+        DataError: the file has other classes, other images of the same names, or no synthetic images.
     """
     if mismatch := class_mismatch(store.path, store.classes, dataset):
         raise DataError(f"{mismatch}; give the data folder that it was made from")
+    check_stored_images(store, dataset)
     if not store.images.synthetic.any():
         raise DataError(f"{store.path}: no synthetic images in it; make some: dagaug augment {dataset.root}")
 

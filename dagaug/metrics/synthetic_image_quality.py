@@ -178,7 +178,7 @@ def evaluate(
         execution: where the networks run; its progress receives images read and training steps.
 
     Raises:
-        DataError: the file does not fit the data set, or a set has too few images.
+        DataError: the file was not made from the data set, or a set has too few images.
         StoreError: the file cannot be read.
         UsageError, MissingExtraError, CheckpointError: the network of the features cannot be built.
     """
@@ -206,7 +206,9 @@ def evaluate(
     real_test, real_training = reader.real(_TEST, test), reader.real(_TRAINING, train)
     sets = (synthetic, real_test, real_training)
     pairs = ((synthetic, real_test), (synthetic, real_training), (real_training, real_test))
-    model, reason = model_of_file(checkpoint, header.provenance.checkpoint, header.checkpoint_sha256)
+    model, reason = model_of_file(
+        checkpoint, header.provenance.checkpoint_places(Path(store)), header.checkpoint_sha256
+    )
     pck = None
     if model is not None:
         pck, reason = keypoint_accuracy(model, dataset, alpha=options.alpha, execution=execution)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ __all__ = [
     "MODEL_FILE",
     "STATE_FILE",
     "add_prefix",
+    "find_by_hash",
     "load",
     "load_module",
     "newest_run",
@@ -92,6 +93,26 @@ def sha256(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def find_by_hash(places: Sequence[Path], wanted: str) -> tuple[Path | None, str]:
+    """The first of some files that is a certain checkpoint.
+
+    Args:
+        places: where to look; see :meth:`dagaug.hdf5.provenance.Provenance.checkpoint_places`.
+        wanted: its SHA-256, in hexadecimal.
+
+    Returns:
+        the file; or None, and the reason.
+    """
+    found = [place for place in places if place.is_file()]
+    for place in found:
+        if sha256(place) == wanted:
+            return place, ""
+    if found:
+        hashes = f"SHA-256 {sha256(found[0])[:12]}…, not {wanted[:12]}…"
+        return None, f"{found[0]}: not the checkpoint that made the file ({hashes})"
+    return None, f"{places[0]}: not found" if places else "the file names no checkpoint"
 
 
 def newest_run(root: Path = Path("runs")) -> Path:

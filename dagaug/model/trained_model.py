@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -208,15 +208,15 @@ def load_model(path: Path) -> TrainedModel:
     return TrainedModel(card, translator.eval().requires_grad_(False), path, checkpoint.sha256(path))
 
 
-def find_judges(file: Path, checkpoint: str) -> Path | None:
+def find_judges(file: Path, checkpoints: Sequence[Path]) -> Path | None:
     """The file of the judges that selected the morphs of an HDF5 file, in its checkpoint's folder or its own.
 
     Args:
         file: the HDF5 file.
-        checkpoint: path of the checkpoint that the file names; may be empty.
+        checkpoints: where its checkpoint may lie; may be empty.
 
     Returns:
-        None if neither folder has the file.
+        None if no folder has the file.
     """
-    folders = (Path(checkpoint).parent, file.parent)
+    folders = (*(place.parent for place in checkpoints), file.parent)
     return next((folder / JUDGES_FILE for folder in folders if (folder / JUDGES_FILE).is_file()), None)

@@ -156,7 +156,7 @@ def make_data_cloud(
 def _judges_of(path: Path, store: Store, dataset: Dataset) -> tuple[CrossFitted | None, str]:
     """The judges of a file, or None; and the reason if there are none."""
     provenance = store.header.provenance
-    file = find_judges(path, provenance.checkpoint)
+    file = find_judges(path, provenance.checkpoint_places(path))
     if file is None:
         return None, "the judges were not found beside the file or its checkpoint"
     try:

@@ -14,6 +14,7 @@ from jaxtyping import Float, UInt8
 from dagaug.compute.tensors import to_tensor
 from dagaug.data.dataset_records import Dataset
 from dagaug.hdf5.reader import Store
+from dagaug.model.checkpoint import find_by_hash
 from dagaug.model.frozen_encoder_translator import FeatureEncoder
 from dagaug.model.networks import DeepAttentionEncoder
 from dagaug.model.trained_model import TrainedModel, load_model
@@ -76,15 +77,14 @@ def find_attention(
         the region finder, or None; and the reason if there is none.
     """
     with Store(store) as opened:
-        named, sha256 = opened.header.provenance.checkpoint, opened.header.checkpoint_sha256
-    if not named:
-        return None, "the file names no checkpoint"
+        header = opened.header
+    found, reason = find_by_hash(header.provenance.checkpoint_places(store), header.checkpoint_sha256)
+    if found is None:
+        return None, reason
     try:
-        model = load_model(Path(named))
+        model = load_model(found)
     except CheckpointError as error:
         return None, str(error)
-    if model.sha256 != sha256:
-        return None, f"{named} is not the checkpoint that made the file"
     if not model.card.attends:
         return None, "a model without training attends to no regions"
     if dataset is None and model.card.framing.crop == "box":

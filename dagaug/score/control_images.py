@@ -37,7 +37,7 @@ from dagaug.data.object_patches import Patches, read_patches
 from dagaug.data.square_crops import letterboxed
 from dagaug.hdf5.reader import Store
 from dagaug.hdf5.schema import Header, Images
-from dagaug.model.checkpoint import MODEL_FILE, sha256
+from dagaug.model.checkpoint import MODEL_FILE, find_by_hash
 from dagaug.model.mode_translators import PaperTranslator
 from dagaug.model.trained_model import TrainedModel, load_model
 from dagaug.model.training_free_checkpoint import fit_training_free
@@ -53,7 +53,7 @@ _CHUNK = 512  # candidates in memory at a time
 
 
 def find_checkpoint(path: Path, header: Header, given: Path | None = None) -> Path:
-    """Find the checkpoint that made an HDF5 file: the one it names, or else the one beside it.
+    """Find the checkpoint that made an HDF5 file, where the file names it or beside it.
 
     Args:
         path: the HDF5 file.
@@ -64,23 +64,15 @@ def find_checkpoint(path: Path, header: Header, given: Path | None = None) -> Pa
         CheckpointError: there is no checkpoint, or it is not the one that made the file.
     """
     remedies: dict[str, object] = {"checkpoint": None, "controls": False}
-    named = header.provenance.checkpoint
-    if not named and given is None:
+    places = header.provenance.checkpoint_places(path)
+    if not places and given is None:
         raise CheckpointError(f"{path}: names no checkpoint, which the controls need", remedies={"controls": False})
     if given is not None and given.is_dir():
         given = given / MODEL_FILE
-    places = [given] if given is not None else [Path(named), path.with_name(MODEL_FILE)]
-    found = [place for place in places if place.is_file()]
-    for place in found:
-        if sha256(place) == header.checkpoint_sha256:
-            return place
-    if not found:
-        raise CheckpointError(f"{places[0]}: not found; {path} was made with this checkpoint", remedies=remedies)
-    raise CheckpointError(
-        f"{found[0]}: not the checkpoint that {path} was made with (SHA-256 {sha256(found[0])[:12]}…, "
-        f"not {header.checkpoint_sha256[:12]}…)",
-        remedies=remedies,
-    )
+    found, reason = find_by_hash(places if given is None else [given], header.checkpoint_sha256)
+    if found is None:
+        raise CheckpointError(f"{reason}; the controls of {path} need it", remedies=remedies)
+    return found
 
 
 def use_of_features(path: Path, given: Path | None = None) -> Literal["alone", "partly", "none"]:
@@ -299,7 +291,6 @@ def _with_stored_masks(path: Path, header: Header, dataset: Dataset) -> Dataset:
     made = header.provenance
     if not made.masks_sha256:
         return dataset
-    folder = Path(made.masks)
 
     def fits(found: Dataset) -> bool:
         pool = found.samples if made.others.get("pairs") else found.subset(made.per_class).train
@@ -307,10 +298,11 @@ def _with_stored_masks(path: Path, header: Header, dataset: Dataset) -> Dataset:
 
     if fits(dataset):
         return dataset
-    if folder.is_dir() and fits(found := find_masks(dataset, folder)):
-        return found
+    for folder in filter(Path.is_dir, made.mask_places(path)):
+        if fits(found := find_masks(dataset, folder)):
+            return found
     raise DataError(
-        f"{path}: was made with masks from {folder}, which have changed or are gone",
+        f"{path}: was made with masks from {made.masks}, which have changed or are gone",
         remedies={"masks": None, "controls": False},
     )
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from dagaug.augment.stored_image_check import check_stored_images
 from dagaug.classifiers.fit import LIBRARIES, FitOptions
 from dagaug.classifiers.suitable_fit import suitable_fit
 from dagaug.compute.devices import pick_device
@@ -65,13 +66,16 @@ def score(
 
     Raises:
         CheckpointError: a control is asked for, and the checkpoint that made the HDF5 file is not found.
-        DataError: the HDF5 file does not fit the data set, its images were made from test images, or ``resume`` cannot
-            be written.
+        DataError: the HDF5 file was not made from the data set, its images were made from test images, or ``resume``
+            cannot be written.
         StoreError: the HDF5 file cannot be read.
         UsageError: an option does not fit the data.
         TrainingError: a loss is not finite.
     """
     devices = tuple(devices) or (pick_device(execution.device),)
+    if store is not None:
+        with Store(store) as opened:
+            check_stored_images(opened, dataset)
     options = _possible(options or _suitable(store, devices[0].type), store, checkpoint, execution.progress)
     dataset = dataset.subset(options.per_class)
     versions = library_versions(*LIBRARIES)

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Int64, Integer, UInt8
 from pydantic import ValidationError
 
+from dagaug.augment.stored_image_check import check_stored_images
 from dagaug.augment.stored_morph_backgrounds import backgrounds_of
 from dagaug.classifiers.classifier import hash_images
 from dagaug.data import patch_loading as loading
@@ -168,8 +169,14 @@ def load_folder(path: Path, dataset: Dataset, size: int, *, execution: Execution
 
 
 def load_other(path: Path, dataset: Dataset, size: int, *, execution: Execution = Execution()) -> ImageSet:
-    """Read the images of a further arm: an HDF5 file (:func:`load_store`) or a folder (:func:`load_folder`)."""
+    """Read the images of a further arm: an HDF5 file (:func:`load_store`) or a folder (:func:`load_folder`).
+
+    Raises:
+        DataError: see these functions; or the file holds other real images than the data set under the same names.
+    """
     if path.is_file():
+        with Store(path) as store:
+            check_stored_images(store, dataset)
         return load_store(path, dataset, size, execution.progress)
     return load_folder(path, dataset, size, execution=execution)
 

@@ -61,7 +61,7 @@ def check_selector(path: Path, dataset: Dataset, *, execution: Execution = Execu
     """
     with Store(path) as store:
         provenance = store.header.provenance
-    file = find_judges(path, provenance.checkpoint)
+    file = find_judges(path, provenance.checkpoint_places(path))
     if file is None:
         return None
     try:

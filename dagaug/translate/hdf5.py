@@ -208,7 +208,12 @@ class _FileTranslation:
             quality=_JPEG_QUALITY if self._encoding == "jpeg" else 0,
             variants=(),
             verdicts=(),
-            options={**self.options, "framing": framing, "checkpoint": str(model.path)},
+            options={
+                **self.options,
+                "framing": framing,
+                "checkpoint": str(model.path.absolute()),
+                "checkpoint_given": str(model.path),
+            },
             checkpoint_sha256=model.sha256,
             seed=0,
             created_by=f"dagaug {version('dagaug')}",

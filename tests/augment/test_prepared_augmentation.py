@@ -51,6 +51,7 @@ def test_no_source_is_its_own_reference_and_all_are_training_images(store: Store
 def test_the_file_says_from_what_and_how_it_was_made(store: Store, model: TrainedModel, birds: Dataset) -> None:
     header = store.header
     assert (header.classes, header.checkpoint_sha256) == (birds.classes, model.sha256)
+    assert header.options["checkpoint"] == str(model.path)
     assert header.options["data"] == str(birds.root)
     assert header.options["refs"] == REFS
     assert header.options["framing"] == FRAMING.model_dump(mode="json")

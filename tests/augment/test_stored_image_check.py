@@ -21,24 +21,24 @@ def test_the_data_that_a_file_was_made_from_passes_and_is_found_from_any_folder(
     made: Augmented, birds: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    check_stored_images(made.out, birds)
     with Store(made.out) as store:
+        check_stored_images(store, birds)
         assert store.header.provenance.data_folder(made.out) == birds.root.absolute()
 
 
 def test_other_images_under_the_same_names_are_refused_with_the_first_that_differs(
-    made: Augmented, birds: Dataset, tmp_path: Path
+    store: Store, birds: Dataset, tmp_path: Path
 ) -> None:
     shutil.copytree(birds.root, tmp_path / "birds")
     first = birds.samples[0].path
     image = cv2.imread(str(birds.root / first))
     assert cv2.imwrite(str(tmp_path / "birds" / first), 255 - image)
     with pytest.raises(DataError, match=rf"{first.name}: shows another image than .* holds under this name"):
-        check_stored_images(made.out, read_dataset(tmp_path / "birds"))
+        check_stored_images(store, read_dataset(tmp_path / "birds"))
 
 
 def test_a_lossy_copy_is_the_same_image_and_a_missing_one_is_no_difference(
-    made: Augmented, birds: Dataset, tmp_path: Path
+    store: Store, birds: Dataset, tmp_path: Path
 ) -> None:
     shutil.copytree(birds.root, tmp_path / "birds")
     for sample in birds.samples:
@@ -46,4 +46,4 @@ def test_a_lossy_copy_is_the_same_image_and_a_missing_one_is_no_difference(
         blurred = cv2.GaussianBlur(cv2.imread(str(path)), (3, 3), 0)
         assert cv2.imwrite(str(path), np.ascontiguousarray(blurred))
     (tmp_path / "birds" / birds.samples[0].path).unlink()
-    check_stored_images(made.out, read_dataset(tmp_path / "birds"))
+    check_stored_images(store, read_dataset(tmp_path / "birds"))

@@ -20,6 +20,8 @@ from making_runs import Output, dagaug, quick, tensors_of
 from dagaug.__main__ import main
 from dagaug.birds import dataset
 from dagaug.cli.app import app
+from dagaug.cli.show import _inputs_of
+from dagaug.cli.terminal import Terminal
 from dagaug.data.layouts import read_dataset
 from dagaug.hdf5.reader import Store
 from dagaug.hdf5.verify import verify
@@ -96,6 +98,24 @@ def test_the_same_commands_again_do_no_work_twice(session: dict[str, Output]) ->
     assert again.code == 0
 
 
+def test_more_steps_are_a_new_training_that_names_the_finished_run_as_a_start(session: dict[str, Output]) -> None:
+    del session
+    (first,) = Path("runs").glob("cub-pose-*")
+    longer = ("train", "./cub", *TRAIN, "--steps", 4)
+    told = f"{first} is the same training with 3 steps."
+    done = dagaug(*longer)
+    assert done.code == 0, done.err
+    assert told in done.err
+    assert f"to begin it with the weights of that one: --start {first}" in done.err
+    assert "Trained 4 steps" in done.out
+    assert told not in dagaug(*longer).err  # finished, too
+    refused = dagaug(*longer, "--out", first)
+    assert refused.code == 1
+    assert "holds a run of 3 steps, but now it is 4 steps; the learning rate follows" in refused.err
+    assert refused.err.endswith(f"; try --start {first} or --overwrite\n")
+    shutil.rmtree(next(path for path in Path("runs").glob("cub-pose-*") if path != first))
+
+
 def test_a_run_can_be_shown_by_its_folder(session: dict[str, Output]) -> None:
     (run,) = (path for path in Path("runs").iterdir() if path.is_dir())
     shown = dagaug("show", run, "--json")
@@ -155,6 +175,16 @@ def test_json_is_alone_on_stdout_and_holds_the_result(
     output = as_json[command]
     assert output.code == 0, output.err
     assert {name: output.json[name] for name in holds} == holds
+
+
+def test_a_file_finds_its_run_and_data_from_any_folder(
+    as_json: dict[str, Output], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del as_json
+    file, (run,) = Path("json.h5").absolute(), Path("runs").absolute().glob("cub-pose-*")
+    monkeypatch.chdir(tmp_path)
+    found = _inputs_of(file, None, Terminal(quiet=True))
+    assert (found.run, found.data) == (run, file.with_name("cub"))
 
 
 def test_exported_folders_have_the_images_and_their_provenance(as_json: dict[str, Output]) -> None:

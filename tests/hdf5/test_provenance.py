@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from old_files import EXPECTED, old_file
 
@@ -41,6 +43,20 @@ def test_unknown_entries_are_kept() -> None:
 def test_the_patch_size_stands_in_the_framing() -> None:
     assert Provenance.read({"framing": {"size": 96}}).size == 96
     assert [Provenance.read({"framing": other}).size for other in (None, [], {}, {"size": "large"})] == [None] * 4
+
+
+def test_a_checkpoint_is_looked_for_where_it_was_then_beside_the_file_and_last_in_the_current_folder() -> None:
+    file = Path("/there/out/birds.h5")
+    assert Provenance().checkpoint_places(file) == ()
+    known = Provenance(checkpoint="/here/runs/x/model.safetensors", checkpoint_given="runs/x/model.safetensors")
+    assert list(map(str, known.checkpoint_places(file))) == [
+        "/here/runs/x/model.safetensors", "/there/out/runs/x/model.safetensors", "/there/out/model.safetensors",
+        "runs/x/model.safetensors",
+    ]  # fmt: skip
+    old = Provenance(checkpoint="runs/x/model.safetensors")
+    assert old.checkpoint_places(file) == known.checkpoint_places(file)[1:]
+    masked = Provenance(masks="/here/masks", masks_given="masks")
+    assert list(map(str, masked.mask_places(file))) == ["/here/masks", "/there/out/masks", "masks"]
 
 
 @pytest.mark.parametrize("name", EXPECTED)

@@ -258,7 +258,7 @@ def test_another_checkpoint_is_refused_naming_both(
         header = store.header
         assert find_checkpoint(path, header) == model
         model.write_bytes(b"another")
-        with pytest.raises(CheckpointError, match=r"run/model\.safetensors: not .*/a\.h5 was made with \(SHA-256"):
+        with pytest.raises(CheckpointError, match=r"run/model\.safetensors: not the .*SHA-256.*; .*/a\.h5 need"):
             Controls(path, birds, size=SIZE)
         assert find_checkpoint(path, header, birds_run) == birds_run / "model.safetensors"
         model.unlink()
@@ -266,6 +266,16 @@ def test_another_checkpoint_is_refused_naming_both(
             Controls(path, birds, size=SIZE)
         shutil.copy(birds_run / "model.safetensors", tmp_path)  # beside the file, as augment writes it by default
         assert find_checkpoint(path, header) == tmp_path / "model.safetensors"
+
+
+def test_a_checkpoint_that_was_named_by_a_relative_path_is_found_from_any_folder(
+    birds: Dataset, birds_run: Path, birds_judge: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(birds_run.parent)
+    path = make(birds, Path(birds_run.name), birds_judge, tmp_path / "a.h5", limit=2, real=False)
+    monkeypatch.chdir(tmp_path)
+    with Store(path) as store:
+        assert find_checkpoint(path, store.header) == birds_run / "model.safetensors"
 
 
 def test_a_data_folder_without_a_source_is_an_error(birds: Dataset, stores: dict[str, Path]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from making_score_data import OPTIONS, folder_of, write_store
+from making_score_data import OPTIONS, folder_of, write_impostors, write_store
 
 from dagaug.data.dataset_records import Dataset
 from dagaug.data.object_patches import Framing, read_patches
@@ -22,6 +22,14 @@ def test_a_folder_of_unknown_classes_is_refused_by_name(data: Dataset, tmp_path:
         score(data, None, options)
     with pytest.raises(DataError, match=r"nowhere: neither an HDF5 file nor a folder"):
         score(data, None, replace(options, others=(("x", tmp_path / "nowhere"),)))
+
+
+def test_data_with_other_images_under_the_names_in_the_file_are_refused(data: Dataset, tmp_path: Path) -> None:
+    path, other = write_store(tmp_path / "s.h5", data, synthetic=False), write_impostors(tmp_path / "other")
+    with pytest.raises(DataError, match=r"other/train/blue/0\.png: shows another image than .*s\.h5 holds"):
+        score(other, path, replace(OPTIONS, arms=("real",)))
+    with pytest.raises(DataError, match="shows another image than"):
+        score(other, None, replace(OPTIONS, arms=("real",), others=(("theirs", path),)))
 
 
 def test_a_morph_of_a_test_image_is_refused_by_name(data: Dataset, tmp_path: Path) -> None:

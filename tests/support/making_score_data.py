@@ -37,6 +37,15 @@ def write_data(root: Path) -> Dataset:
     return read_dataset(root)
 
 
+def write_impostors(root: Path) -> Dataset:
+    """The same names with other images."""
+    other = write_data(root)
+    for sample in other.samples:
+        image = cv2.imread(str(other.file(sample)))
+        cv2.imwrite(str(other.file(sample)), 255 - image)
+    return other
+
+
 def write_store(
     path: Path,
     dataset: Dataset,
@@ -48,7 +57,9 @@ def write_store(
     stray: str | None = None,
     **options: object,
 ) -> Path:
-    """A store of four morphs; ``source`` is the row (training images first) that the first one was made from.
+    """A store of four morphs, or with ``synthetic=False`` of four real images.
+
+    ``source`` is the row (training images first) that the first one was made from.
 
     ``options`` are recorded in the file.
     """
@@ -78,6 +89,7 @@ def write_store(
     )
     candidates = Candidates(rows, reference, variant, labels, labels, confidence, np.zeros(4, np.uint8), count)
     if not synthetic:
+        images = [cv2.imread(str(dataset.file(samples[row])))[..., ::-1] for row in rows]
         table = Images.real(table.height, table.width, labels, table.split, rows)
         candidates = Candidates.none()
     header = Header(
