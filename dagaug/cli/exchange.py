@@ -2,11 +2,14 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dagaug.cli.shared_options import ExportChoice, Json, Overwrite, Quiet, StoreFile
+
+if TYPE_CHECKING:
+    from dagaug.exchange.reimport import Imported
 
 __all__ = ["export", "import_"]
 
@@ -55,17 +58,35 @@ def import_(
     ],
     out: Annotated[Path, typer.Option(metavar="FILE", help="HDF5 file to write.")],
     overwrite: Overwrite = False,
-    strict: Annotated[bool, typer.Option("--strict", help="Stop if an exported image is missing.")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Stop if an exported image is missing, or a file cannot be taken in.")
+    ] = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Rebuild the HDF5 file of an exported folder, without the images deleted from the folder."""
+    """Rebuild the HDF5 file of an exported folder, with the images that were deleted, moved or added by hand."""
     from dagaug.cli.terminal import Terminal
     from dagaug.exchange.reimport import reimport
 
     terminal = Terminal(as_json=as_json, quiet=quiet)
     done = reimport(folder, out, overwrite=overwrite, strict=strict, progress=terminal)
     lines = [f"{done.images} images ({done.real} real, {done.synthetic} synthetic) in {done.out}"]
-    if done.removed:
-        lines.append(f"{done.removed} exported images are missing from {folder}; they are left out")
-    terminal.result(asdict(done), lines, next_step=f"dagaug score DATA {out}")
+    terminal.result(asdict(done), [*lines, *_change_lines(done, folder)], next_step=f"dagaug score DATA {out}")
+
+
+def _change_lines(done: "Imported", folder: Path) -> list[str]:
+    """What was changed in the folder by hand, a line each."""
+    told = [
+        (done.removed, f"exported images are missing from {folder}; they are left out"),
+        (done.relabelled, "images were moved to other classes and have their labels now"),
+        (done.resplit, "images were moved to the other split"),
+        (done.added, "images are new: taken in as real images of unknown origin"),
+        (done.outdated, "synthetic images keep the class that their source had before it was moved"),
+    ]
+    lines = [f"{count} {text}" for count, text in told if count]
+    if done.left_out:
+        first = done.left_out[0]
+        lines.append(f"{len(done.left_out)} left out; the first: {first.path}: {first.reason}")
+    if done.changed_real or done.added:
+        lines.append("dagaug score and metrics read real images and labels from DATA; make these changes there, too")
+    return lines

@@ -114,8 +114,8 @@ def read_manifest(folder: Path) -> Manifest:
     stamp = columns.pop("content_sha256").tobytes()
     if digest(attributes, _hashes(columns), extents) != stamp:
         raise StoreError(f"{path}: was changed or damaged; export again")
-    images, candidates = len(columns["images/label"]), len(columns["candidates/image"])
-    for name, count in (("images/candidate", candidates), ("candidates/image", images)):
+    images, candidates, files = (len(columns[name]) for name in ("images/label", "candidates/image", "files"))
+    for name, count in (("images/candidate", candidates), ("candidates/image", images), ("images/source", files)):
         rows = columns[name]
         if len(rows) and (rows.min() < -1 or rows.max() >= count):
             raise StoreError(f"{path}: /{name} has values outside -1 to {count - 1}")

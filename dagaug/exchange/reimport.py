@@ -1,7 +1,9 @@
 """Import of an export: restores the HDF5 file that :mod:`dagaug.exchange.export` wrote to a folder.
 
-A complete export gives the same file, byte for byte. Images that were deleted from the folder are left out, so images
-can be selected by hand. Images that were changed are refused, because the file's statements about them would be wrong.
+A complete export gives the same file, byte for byte. The folder can be corrected by hand
+(:mod:`dagaug.exchange.folder_changes`): deleted images are left out, images in another class folder get its label, and
+new images are taken in as real ones of unknown origin. Images whose content was changed are refused, because the file's
+statements about them would be wrong.
 """
 
 from __future__ import annotations
@@ -14,11 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Int64, UInt8
+from jaxtyping import Int64, UInt8
 
-from dagaug.data.image_files import decode_bytes
-from dagaug.data.safe_paths import SafePaths
-from dagaug.exchange.non_image_content import MANIFEST, Manifest, read_manifest, select_images
+from dagaug.data.image_files import Skipped, decode_bytes
+from dagaug.exchange.changed_content import change_content
+from dagaug.exchange.folder_changes import FolderChanges, find_changes, read_added
+from dagaug.exchange.non_image_content import MANIFEST, Columns, Manifest, read_manifest
 from dagaug.hdf5.raw_dataset_bytes import ByteReader, ByteWriter, create_file
 from dagaug.hdf5.reader import Store
 from dagaug.hdf5.schema import ATTRIBUTES, FORMAT, MAX_PIXELS, SCHEMA, VERSION, digest
@@ -27,10 +30,7 @@ from dagaug.runtime.files import atomic_replace, explain_write_errors, locked
 from dagaug.runtime.progress import SILENT, Progress
 from dagaug.runtime.signals import Interrupted, Stop, stop_on_signals
 
-__all__ = ["REMOVED", "Imported", "reimport"]
-
-REMOVED = "removed from the export"
-"""Verdict of candidates whose images were deleted from the folder."""
+__all__ = ["Imported", "reimport"]
 
 _OPEN_FILES = 64  # kept open, because a tar has many images
 
@@ -42,7 +42,13 @@ class Imported:
     Attributes:
         out: the HDF5 file.
         real, synthetic: numbers of real and synthetic images.
-        removed: number of exported images that are missing in the folder.
+        removed: number of exported images that are missing in the folder, or in the table of a ``csv``.
+        relabelled: number of exported images with another class.
+        resplit: number of exported images in the other split.
+        changed_real: number of real ones of both.
+        outdated: number of synthetic images that keep the former class of their relabelled source.
+        added: number of new images, which are real ones of unknown origin.
+        left_out: files in the folder that are not taken in, with reasons.
         seconds: duration.
     """
 
@@ -50,6 +56,12 @@ class Imported:
     real: int
     synthetic: int
     removed: int
+    relabelled: int
+    resplit: int
+    changed_real: int
+    outdated: int
+    added: int
+    left_out: tuple[Skipped, ...]
     seconds: float
 
     @property
@@ -67,25 +79,27 @@ def reimport(
         folder: an export in any format.
         out: file to write; missing parent folders are created.
         overwrite: replace an existing file.
-        strict: raise an error if an exported image is missing; otherwise it is left out.
+        strict: raise an error if an exported image is missing or a file cannot be taken in; otherwise it is left out.
         progress: reports the imported images.
 
     Raises:
         StoreError: the folder is not an export, or ``out`` cannot be written.
-        DataError: an image was changed since the export, all images are missing, or (``strict``) one is missing.
+        DataError: the content of an image was changed since the export, all images are missing, the table of a ``csv``
+            is malformed, or (``strict``) an image is missing or not taken in.
         OutputExistsError: ``out`` exists.
         LockedError: another process writes to ``out``.
         Interrupted: stopped by a signal; nothing was imported.
     """
     started = time.monotonic()
     manifest = read_manifest(folder)
-    present = _present(folder, manifest)
-    if not present.all() and strict:
-        name = os.fsdecode(manifest.columns["images/path"][int(np.argmin(present))])
-        raise DataError(f"{folder / name}: exported image not found; export again", remedies={"strict": False})
+    changes = find_changes(folder, manifest)
+    present = changes.present
+    if strict:
+        _refuse_left_out(folder, changes)
     if not present.any():
         raise DataError(f"{folder}: all {len(manifest)} exported images are missing; export again")
-    columns = manifest.columns if present.all() else _with_present(manifest, present)
+    changed = change_content(manifest, changes)
+    content = Manifest(manifest.attributes, changed.columns, manifest.sha256)
     target = Path(os.path.realpath(out))
     with explain_write_errors(out, "nothing was imported"):
         _refuse_existing(out, target, overwrite)
@@ -93,10 +107,30 @@ def reimport(
         with locked(target.parent / f".{target.name}.dagaug-lock", out), stop_on_signals() as stop:
             _refuse_existing(out, target, overwrite)
             with atomic_replace(target, target.with_name(f".{target.name}.dagaug-import")) as temporary:
-                _write(temporary, folder, Manifest(manifest.attributes, columns, manifest.sha256), stop, progress)
-    synthetic = int(columns["images/synthetic"].sum())
-    images = len(columns["images/label"])
-    return Imported(out, images - synthetic, synthetic, len(present) - images, time.monotonic() - started)
+                _write(temporary, folder, content, len(changes.added), stop, progress)
+    synthetic = int(changed.columns["images/synthetic"].sum())
+    return Imported(
+        out=out,
+        real=len(content) - synthetic,
+        synthetic=synthetic,
+        removed=int((~present).sum()) - changes.refused,
+        relabelled=changed.relabelled,
+        resplit=changed.resplit,
+        changed_real=changed.changed_real,
+        outdated=changed.outdated,
+        added=len(changes.added),
+        left_out=changes.left_out,
+        seconds=time.monotonic() - started,
+    )
+
+
+def _refuse_left_out(folder: Path, changes: FolderChanges) -> None:
+    for skip in changes.left_out[:1]:
+        raise DataError(f"{skip.path}: {skip.reason}", remedies={"strict": False})
+    for row in np.flatnonzero(~changes.present)[:1]:
+        raise DataError(
+            f"{folder / changes.paths[row]}: exported image not found; export again", remedies={"strict": False}
+        )
 
 
 def _refuse_existing(out: Path, target: Path, overwrite: bool) -> None:
@@ -106,32 +140,9 @@ def _refuse_existing(out: Path, target: Path, overwrite: bool) -> None:
         raise OutputExistsError(f"{out} exists", remedies={"overwrite": True, "out": None})
 
 
-def _present(folder: Path, manifest: Manifest) -> Bool[np.ndarray, " N"]:
-    """For each image, whether its file (or tar) is in the folder."""
-    paths = SafePaths(folder)
-    where = str(folder / MANIFEST)
-    names, file_of = np.unique(manifest.columns["images/path"], return_inverse=True)
-    found = np.array([(folder / paths.checked(os.fsdecode(name), where)).is_file() for name in names.tolist()], bool)
-    return found[file_of]
-
-
-def _with_present(manifest: Manifest, present: Bool[np.ndarray, " N"]) -> dict[str, np.ndarray]:
-    """The columns without the missing images; their candidates get the verdict :data:`REMOVED`."""
-    columns = select_images(manifest.columns, present)
-    missing = (manifest.columns["candidates/image"] >= 0) & (columns["candidates/image"] < 0)
-    if missing.any():
-        names = columns["verdicts"].tolist()
-        if REMOVED.encode() not in names:
-            names.append(REMOVED.encode())
-        verdict = columns["candidates/verdict"].copy()
-        verdict[missing] = names.index(REMOVED.encode())
-        columns |= {"verdicts": np.array(names), "candidates/verdict": verdict}
-    return columns
-
-
-def _write(path: Path, folder: Path, manifest: Manifest, stop: Stop, progress: Progress) -> None:
+def _write(path: Path, folder: Path, manifest: Manifest, added: int, stop: Stop, progress: Progress) -> None:
+    """Write the HDF5 file; the last ``added`` images are new."""
     columns = manifest.columns
-    raw = manifest.attributes["encoding"] == "raw"
     lengths = _lengths(folder, manifest)
     columns["images/offset"] = np.concatenate([np.zeros(1, "<i8"), np.cumsum(lengths)]).astype("<i8")
     attributes = {name: manifest.attributes.get(name, 0) for name in ATTRIBUTES}
@@ -142,7 +153,7 @@ def _write(path: Path, folder: Path, manifest: Manifest, stop: Stop, progress: P
     hashes = {}
     with ByteWriter(path) as writer, progress.task("Importing", len(lengths), "images") as task:
         at = extents["images/data"].start
-        for data in _images(folder, columns, raw):
+        for data in _images(folder, manifest, added):
             writer.write(at, data)
             at += len(data)
             task.advance()
@@ -168,13 +179,20 @@ def _lengths(folder: Path, manifest: Manifest) -> Int64[np.ndarray, " N"]:
     return height * width * 3 if manifest.attributes["encoding"] == "raw" else size
 
 
-def _images(folder: Path, columns: dict[str, np.ndarray], raw: bool) -> Iterator[UInt8[np.ndarray, " _"]]:
+def _images(folder: Path, manifest: Manifest, added: int) -> Iterator[UInt8[np.ndarray, " _"]]:
     """Bytes of each image as the HDF5 file stores them, after a check of the hash."""
+    columns, encoding, quality = manifest.columns, str(manifest.attributes["encoding"]), manifest.attributes["quality"]
+    first_added = len(manifest) - added
     opened: dict[bytes, ByteReader] = {}
     names = zip(*(columns[f"images/{name}"].tolist() for name in ("path", "start", "size")), strict=True)
     try:
         for row, (name, start, size) in enumerate(names):
             path = folder / os.fsdecode(name)
+            if row >= first_added:
+                data = np.frombuffer(read_added(path, encoding, int(quality))[0], np.uint8)
+                _check_hash(data, columns, row, path)
+                yield data
+                continue
             if name not in opened:
                 if len(opened) >= _OPEN_FILES:
                     opened.pop(next(iter(opened))).close()
@@ -183,14 +201,18 @@ def _images(folder: Path, columns: dict[str, np.ndarray], raw: bool) -> Iterator
             if start < 0 or start + size > source.size:
                 raise _changed(path)
             data = source.read(start, size)
-            if raw:
+            if encoding == "raw":
                 data = _pixels(data, path, int(columns["images/height"][row]), int(columns["images/width"][row]))
-            if hashlib.sha256(data.data).digest()[:16] != columns["images/sha256"][row].tobytes():
-                raise _changed(path)
+            _check_hash(data, columns, row, path)
             yield data
     finally:
         for source in opened.values():
             source.close()
+
+
+def _check_hash(data: UInt8[np.ndarray, " _"], columns: Columns, row: int, path: Path) -> None:
+    if hashlib.sha256(data.data).digest()[:16] != columns["images/sha256"][row].tobytes():
+        raise _changed(path)
 
 
 def _pixels(data: UInt8[np.ndarray, " _"], path: Path, height: int, width: int) -> UInt8[np.ndarray, " _"]:

@@ -49,7 +49,7 @@ name                        type          content
 /images/source              int64 [N]     row of /files; the source of a real image is the image itself
 /images/reference           int64 [N]     row of /files, -1 if there is none; -1 for real images
 /images/variant             uint8 [N]     row of /variants; 0 for real images
-/images/confidence          float32 [N]   the classifier's p(label), in [0, 1]; NaN for real images
+/images/confidence          float32 [N]   the classifier's p(label), in [0, 1]; NaN if unknown and for real images
 /images/predicted           int32 [N]     the classifier's top-1 class; -1 for real images
 /images/candidate           int64 [N]     row of /candidates; -1 for real images
 /images/sha256              uint8 [N, 16] first 16 bytes of the SHA-256 of the image's bytes

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from making_stores import MORPHS, REAL, Encoding, write
 
+from dagaug.exchange.changed_content import REMOVED
 from dagaug.exchange.export import Format, export
 from dagaug.exchange.format_writers import FORMAT_WRITERS
 from dagaug.exchange.non_image_content import MANIFEST, read_manifest, select_images, write_manifest
-from dagaug.exchange.reimport import REMOVED, reimport
+from dagaug.exchange.reimport import reimport
 from dagaug.hdf5 import raw_dataset_bytes as byte_positions
 from dagaug.hdf5.reader import Store
 from dagaug.hdf5.schema import Images
