@@ -25,6 +25,7 @@ from dagaug.compute.devices import pick_device
 from dagaug.data.dataset_records import Dataset, Sample
 from dagaug.data.mask_files import hash_masks
 from dagaug.data.object_patches import Patches, read_patches
+from dagaug.data.patch_loading import say_transparent
 from dagaug.hdf5.schema import Header
 from dagaug.model.mode_translators import ReferenceTranslator
 from dagaug.model.trained_model import TrainedModel
@@ -114,6 +115,7 @@ class Job:
         pool = dataset.samples if options.pairs else train
         self.patches: Patches = read_patches(dataset, pool, framing, masks=True, execution=execution)
         samples = self.patches.samples
+        say_transparent(self.patches.transparent, len(pool), execution.progress)
         self.skipped = [*self.patches.skipped, *self.patches.unmasked]
         self.masks_sha256 = hash_masks(pool)
         plan = self._random_plan(pool) if options.pairs is None else pairs_from_csv(options.pairs, samples)

@@ -23,7 +23,18 @@ from dagaug.data.dataset_records import MaskValues
 from dagaug.data.image_headers import Header, TooLargeError, UnreadableError, read_header, refuse_large
 from dagaug.runtime.errors import ImageError, UsageError
 
-__all__ = ["ENCODINGS", "WHITE", "Skipped", "decode", "decode_bytes", "decode_mask", "encode", "is_plain_jpeg"]
+__all__ = [
+    "ENCODINGS",
+    "WHITE",
+    "Skipped",
+    "decode",
+    "decode_bytes",
+    "decode_mask",
+    "decode_rgba",
+    "decode_with_alpha",
+    "encode",
+    "is_plain_jpeg",
+]
 
 ENCODINGS = ("jpeg", "png")
 """Formats that :func:`encode` writes."""
@@ -73,6 +84,28 @@ def decode(path: Path | str, *, background: tuple[int, int, int] = WHITE) -> UIn
             :data:`dagaug.data.image_headers.MAX_PIXELS`.
     """
     return decode_bytes(_file_content(Path(path)), path, background=background)
+
+
+def decode_with_alpha(
+    path: Path | str, *, background: tuple[int, int, int] = WHITE
+) -> tuple[UInt8[np.ndarray, "H W 3"], UInt8[np.ndarray, "H W"] | None]:
+    """Read an image file as :func:`decode` does, and its opacity (255: opaque); None if the file has none.
+
+    Raises:
+        ImageError: as of :func:`decode`.
+    """
+    rgba = _decoded(_file_content(Path(path)), path, lambda data, header: _pixels(data, header, background, True))
+    return (rgba, None) if rgba.shape[2] == 3 else (np.ascontiguousarray(rgba[..., :3]), rgba[..., 3])
+
+
+def decode_rgba(path: Path | str) -> UInt8[np.ndarray, "H W 4"]:
+    """Read an image file as RGBA, upright; colours are not multiplied by the opacity.
+
+    Raises:
+        ImageError: as of :func:`decode`.
+    """
+    rgba = _decoded(_file_content(Path(path)), path, lambda data, header: _pixels(data, header, None, True))
+    return rgba if rgba.shape[2] == 4 else np.dstack([rgba, np.full(rgba.shape[:2], 255, np.uint8)])
 
 
 def decode_mask(path: Path | str, values: MaskValues = "upper half") -> Bool[np.ndarray, "H W"]:
@@ -163,7 +196,10 @@ _MASK_READERS: dict[MaskValues, Callable[[bytes, Header], np.ndarray]] = {
 }
 
 
-def _pixels(data: bytes, header: Header, background: tuple[int, int, int]) -> UInt8[np.ndarray, "H W 3"]:
+def _pixels(
+    data: bytes, header: Header, background: tuple[int, int, int] | None, keep_alpha: bool = False
+) -> UInt8[np.ndarray, "H W C"]:
+    """RGB over a background; with ``keep_alpha`` RGBA, if the file has opacity. Without a background, unblended."""
     flags = cv2.IMREAD_UNCHANGED if header.alpha else cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     if pixels is None:
@@ -180,8 +216,14 @@ def _pixels(data: bytes, header: Header, background: tuple[int, int, int]) -> UI
     if pixels.ndim == 2:
         return cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)
     if pixels.shape[2] == 4:
-        pixels = _over(pixels, background, header.premultiplied)
-    pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+        opacity = pixels[..., 3]
+        if background is not None:
+            pixels = _over(pixels, background, header.premultiplied)
+        elif header.premultiplied:
+            pixels = _unmultiplied(pixels)
+        if keep_alpha:
+            pixels = np.dstack([pixels[..., :3], opacity])
+    pixels = cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGBA if pixels.shape[2] == 4 else cv2.COLOR_BGR2RGB)
     return _upright(pixels, header.orientation) if header.alpha else pixels
 
 
@@ -201,6 +243,13 @@ def _over(
     return result
 
 
+def _unmultiplied(pixels: UInt8[np.ndarray, "H W 4"]) -> UInt8[np.ndarray, "H W 4"]:
+    """BGRA pixels whose colours were multiplied by their opacity, divided by it."""
+    alpha = np.maximum(pixels[..., 3:].astype(np.uint32), 1)
+    colours = np.minimum((pixels[..., :3].astype(np.uint32) * 255 + alpha // 2) // alpha, 255)
+    return np.dstack([colours.astype(np.uint8), pixels[..., 3]])
+
+
 def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
     """Apply an EXIF orientation (1 to 8)."""
     if orientation >= 5:
@@ -212,11 +261,11 @@ def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
     return np.ascontiguousarray(pixels)
 
 
-def encode(image: UInt8[np.ndarray, "H W 3"], encoding: str, quality: int = 95) -> bytes:
-    """Encode an RGB image as ``jpeg`` or ``png``.
+def encode(image: UInt8[np.ndarray, "H W 3"] | UInt8[np.ndarray, "H W 4"], encoding: str, quality: int = 95) -> bytes:
+    """Encode an RGB image as ``jpeg`` or ``png``, an RGBA image as ``png``.
 
     Args:
-        image: RGB in [0, 255].
+        image: RGB or RGBA in [0, 255]; colours are not multiplied by the opacity.
         encoding: one of :data:`ENCODINGS`.
         quality: JPEG quality, 1 to 100.
 
@@ -234,7 +283,10 @@ def encode(image: UInt8[np.ndarray, "H W 3"], encoding: str, quality: int = 95) 
             # The default halves the colour resolution, which is visible in small images.
             options += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
     suffix = ".jpg" if encoding == "jpeg" else ".png"
-    written, data = cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
+    if image.shape[2] == 4 and encoding == "jpeg":
+        raise ValueError("JPEG has no opacity")
+    order = cv2.COLOR_RGBA2BGRA if image.shape[2] == 4 else cv2.COLOR_RGB2BGR
+    written, data = cv2.imencode(suffix, cv2.cvtColor(image, order), options)
     if not written:
         raise ValueError(f"OpenCV could not encode an image of shape {image.shape} as {encoding}")
     return data.tobytes()

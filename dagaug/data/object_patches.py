@@ -62,6 +62,7 @@ class Patches:
         skipped: the files that could not be read, with reasons.
         masks: the given mask of each patch's object, or None; all None if masks were not read.
         unmasked: the images that were left out because their masks are unusable, with reasons.
+        transparent: number of images that were read and have pixels that are not opaque.
     """
 
     images: UInt8[np.ndarray, "N S S 3"]
@@ -70,6 +71,7 @@ class Patches:
     skipped: tuple[Skipped, ...]
     masks: tuple[PatchMask | None, ...]
     unmasked: tuple[Skipped, ...] = ()
+    transparent: int = 0
 
     @property
     def labels(self) -> np.ndarray:
@@ -93,13 +95,13 @@ class Patches:
         if not unusable:
             return self
         rows = [row for row in range(len(self.samples)) if row not in unusable]
-        return Patches(
-            self.images[rows],
-            tuple(self.samples[row] for row in rows),
-            tuple(self.regions[row] for row in rows),
-            self.skipped,
-            tuple(self.masks[row] for row in rows),
-            (*self.unmasked, *unusable.values()),
+        return replace(
+            self,
+            images=self.images[rows],
+            samples=tuple(self.samples[row] for row in rows),
+            regions=tuple(self.regions[row] for row in rows),
+            masks=tuple(self.masks[row] for row in rows),
+            unmasked=(*self.unmasked, *unusable.values()),
         )
 
 
@@ -133,7 +135,9 @@ def read_patches(
         execution=execution,
     )
     kept = tuple(samples[row] for row in loaded.kept)
-    patches = Patches(loaded.images, kept, loaded.regions, loaded.skipped, (None,) * len(kept))
+    patches = Patches(
+        loaded.images, kept, loaded.regions, loaded.skipped, (None,) * len(kept), transparent=loaded.transparent
+    )
     if not masks or not any(sample.mask for sample in kept):
         return patches
     return _with_masks(dataset, patches, loaded.sizes, execution)

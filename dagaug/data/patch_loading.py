@@ -12,13 +12,14 @@ import numpy as np
 from jaxtyping import Int64, UInt8
 
 from dagaug.data.dataset_records import Box
-from dagaug.data.image_files import WHITE, Skipped, decode
+from dagaug.data.image_files import WHITE, Skipped, decode_with_alpha
 from dagaug.data.square_crops import Fit, Region, cut, region_of
 from dagaug.runtime.errors import DataError, ImageError, UsageError
 from dagaug.runtime.execution_settings import Execution
 from dagaug.runtime.prefetch import map_ahead
+from dagaug.runtime.progress import Progress
 
-__all__ = ["Loaded", "load"]
+__all__ = ["Loaded", "load", "say_transparent"]
 
 _NAMED_SKIPS = 10  # printed one by one; the others are only counted
 
@@ -33,6 +34,7 @@ class Loaded:
         regions: the region of each patch in its whole image.
         sizes: height and width of each whole image, upright, in pixels.
         skipped: the files that could not be read.
+        transparent: number of patches from images with pixels that are not opaque.
     """
 
     images: UInt8[np.ndarray, "N S S 3"]
@@ -40,6 +42,13 @@ class Loaded:
     regions: tuple[Region, ...]
     sizes: tuple[tuple[int, int], ...]
     skipped: tuple[Skipped, ...]
+    transparent: int = 0
+
+
+def say_transparent(transparent: int, total: int, progress: Progress) -> None:
+    """Say in one line how many of the images have pixels that are not opaque, if there are any."""
+    if transparent:
+        progress.say(f"{transparent:,} of {total:,} images have transparent pixels, which are laid over white")
 
 
 def load(
@@ -73,20 +82,22 @@ def load(
     if boxes is not None and len(boxes) != len(paths):
         raise ValueError(f"{len(boxes)} boxes for {len(paths)} paths; give one, or None, for each")
 
-    def read(row: int) -> tuple[UInt8[np.ndarray, "S S 3"], Region, tuple[int, int]] | ImageError:
+    def read(row: int) -> tuple[UInt8[np.ndarray, "S S 3"], Region, tuple[int, int], bool] | ImageError:
         try:
-            image = decode(paths[row], background=background)
+            image, opacity = decode_with_alpha(paths[row], background=background)
         except ImageError as error:
             return error
         box = None if boxes is None else boxes[row]
         region = region_of(*image.shape[:2], box=box, margin=margin, fit=fit)
-        return cut(image, region, size), region, (image.shape[0], image.shape[1])
+        transparent = opacity is not None and int(opacity.min()) < 255
+        return cut(image, region, size), region, (image.shape[0], image.shape[1]), transparent
 
     images = np.empty((len(paths), size, size, 3), np.uint8)
     kept: list[int] = []
     regions: list[Region] = []
     sizes: list[tuple[int, int]] = []
     skipped: list[Skipped] = []
+    transparent = 0
     threads, progress = execution.threads, execution.progress
     with ThreadPoolExecutor(threads) as pool, progress.task("Reading", len(paths), "images") as task:
         rows = range(len(paths))
@@ -99,7 +110,8 @@ def load(
                     if len(skipped) <= _NAMED_SKIPS:
                         progress.say(f"{result}; skipped, {len(skipped)} of {len(paths)} so far")
                 else:
-                    images[len(kept)], region, whole = result
+                    images[len(kept)], region, whole, seen_through = result
+                    transparent += seen_through
                     kept.append(row)
                     regions.append(region)
                     sizes.append(whole)
@@ -108,4 +120,6 @@ def load(
         progress.say(f"{len(skipped)} of {len(paths)} images skipped; the first {_NAMED_SKIPS} are named above")
     if skipped and not kept:
         raise DataError(f"none of {len(paths)} images can be read; the first: {paths[0]}: {skipped[0].reason}")
-    return Loaded(images[: len(kept)], np.array(kept, np.int64), tuple(regions), tuple(sizes), tuple(skipped))
+    return Loaded(
+        images[: len(kept)], np.array(kept, np.int64), tuple(regions), tuple(sizes), tuple(skipped), transparent
+    )

@@ -22,6 +22,7 @@ from dagaug.compute.devices import pick_device
 from dagaug.compute.tensors import to_tensor
 from dagaug.data.dataset_records import Dataset
 from dagaug.data.object_patches import Patches, read_patches
+from dagaug.data.patch_loading import say_transparent
 from dagaug.hdf5.reader import Store
 from dagaug.metrics import measure_formulas as measures
 from dagaug.metrics.attended_region_pck import KeypointAccuracy, keypoint_accuracy, model_of_file
@@ -192,6 +193,7 @@ def evaluate(
         train, test = (
             read_patches(dataset, samples, framing, execution=execution) for samples in (dataset.train, dataset.test)
         )
+        say_transparent(train.transparent + test.transparent, len(dataset.samples), execution.progress)
         _check_counts(opened.path, {_SYNTHETIC: len(rows), _TEST: len(test.images), _TRAINING: len(train.images)})
         network = _feature_network(options, framing.size)
         weights = options.lpips or find_weights()

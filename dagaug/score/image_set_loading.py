@@ -90,6 +90,7 @@ def load_real(
         DataError: there are no training or no test images.
     """
     sets, skipped = [], []
+    transparent = 0
     cut = framing or Framing(crop="none", fit="letterbox")
     for name, samples in (("training", dataset.train), ("test", dataset.test)):
         if not samples:
@@ -101,6 +102,8 @@ def load_real(
         origins = tuple((samples[row].path.as_posix(),) for row in loaded.kept)
         sets.append(TracedImageSet(loaded.images, labels, origins))
         skipped += [(str(one.path), one.reason) for one in loaded.skipped]
+        transparent += loaded.transparent
+    loading.say_transparent(transparent, sum(map(len, sets)), execution.progress)
     return sets[0], sets[1], tuple(skipped)
 
 

@@ -19,6 +19,7 @@ from dagaug.data.dataset_records import Dataset
 from dagaug.data.grabcut_and_inpainting import backgrounds
 from dagaug.data.mask_files import mask_fault
 from dagaug.data.object_patches import Framing, Patches, leave_out, read_patches
+from dagaug.data.patch_loading import say_transparent
 from dagaug.model.frozen_encoder_translator import FeatureTranslator
 from dagaug.model.given_masks import with_given_masks
 from dagaug.model.task_presets import AttentionSettings
@@ -80,6 +81,7 @@ class FeatureMode:
         execution: Execution = Execution(),
     ) -> None:
         patches = read_patches(dataset, dataset.train, framing, masks=True, execution=execution)
+        say_transparent(patches.transparent, len(dataset.train), execution.progress)
         if len(set(patches.labels.tolist())) < 2:
             raise DataError(f"{dataset.root}: training needs readable images of at least two classes")
         frozen = fit_frozen(

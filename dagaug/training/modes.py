@@ -21,7 +21,7 @@ from dagaug.data.grabcut_and_inpainting import backgrounds, grabcut_masks
 from dagaug.data.image_files import Skipped
 from dagaug.data.mask_files import mask_fault
 from dagaug.data.object_patches import Framing, Patches, leave_out, read_patches
-from dagaug.data.patch_loading import load
+from dagaug.data.patch_loading import load, say_transparent
 from dagaug.model.mode_translators import PaperTranslator, ReferenceTranslator, composite
 from dagaug.model.networks import Structure
 from dagaug.runtime.errors import DataError
@@ -148,6 +148,7 @@ class ReferenceMode:
     ) -> None:
         d = make_distance(distance, translator.dae.channels, len(dataset.classes), size=framing.size, weights=weights)
         patches = read_patches(dataset, dataset.train, framing, masks=True, execution=execution)
+        say_transparent(patches.transparent, len(dataset.train), execution.progress)
         patches, masks = _with_objects(dataset, patches, execution)
         labels = patches.labels
         if len(set(labels.tolist())) < 2:
@@ -268,6 +269,7 @@ class PaperMode:
             load(paths, size=framing.size, fit=framing.fit, execution=execution)
             for paths in (domains.source, domains.target)
         ]
+        say_transparent(sum(one.transparent for one in read), sum(len(one.images) for one in read), execution.progress)
         self.skipped = read[0].skipped + read[1].skipped
         self.domain = [torch.from_numpy(loaded.images.transpose(0, 3, 1, 2).copy()) for loaded in read]
         folders = [

@@ -81,6 +81,7 @@ class FolderReader:
 
     Attributes:
         skipped: files that could not be used.
+        transparent: number of images so far with pixels that are not opaque.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class FolderReader:
     ) -> None:
         self.folder, self.total = folder, total
         self.skipped: list[Skipped] = []
+        self.transparent = 0
         self._batch_size, self._ahead, self._execution = batch_size, ahead, execution
 
     def batches(
@@ -107,6 +109,7 @@ class FolderReader:
             if isinstance(image, Skipped):
                 self.skip(image, task)
                 continue
+            self.transparent += image.transparent
             batch.append((item, image))
             if len(batch) == self._batch_size:
                 yield batch

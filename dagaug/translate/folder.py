@@ -73,8 +73,9 @@ def translate(
     """Translate every image below a folder, or continue a run that was stopped.
 
     ``a/b.jpg`` becomes ``a/b.png``. If a folder holds several files named ``b``, it becomes ``a/b.jpg.png``. Hidden
-    files are left out and linked folders are not entered. Files that an earlier call wrote with the same model, source
-    and size are kept. Another batch size may change the last bit of a result.
+    files are left out and linked folders are not entered. An image with transparency keeps it; the network sees it over
+    white. Files that an earlier call wrote with the same model, source and size are kept. Another batch size may change
+    the last bit of a result.
 
     Args:
         model: a trained model of ``paper`` mode.
@@ -284,7 +285,7 @@ class _FolderTranslation:
     def _write(self, result: Path, image: SourceImage, patch: UInt8[np.ndarray, "S S 3"]) -> Skipped | None:
         path = self._out / result
         try:
-            whole = self.reader.folder.restore_size(image, patch) if self._keep_size else patch
+            whole = self._finished(image, patch)
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, encode(whole, "png"), durable=False)
         except ImageError as error:
@@ -294,6 +295,14 @@ class _FolderTranslation:
                 raise
             return _name_too_long(self._source / image.name)
         return None
+
+    def _finished(
+        self, image: SourceImage, patch: UInt8[np.ndarray, "S S 3"]
+    ) -> UInt8[np.ndarray, "H W 3"] | UInt8[np.ndarray, "H W 4"]:
+        """The image to write: RGBA if the source has opacity."""
+        if image.opacity is not None:
+            return self.reader.folder.with_opacity(image, patch, keep_size=self._keep_size)
+        return self.reader.folder.restore_size(image, patch) if self._keep_size else patch
 
 
 def _name_too_long(path: Path) -> Skipped:

@@ -23,6 +23,7 @@ from jaxtyping import UInt8
 from dagaug.compute.devices import pick_device
 from dagaug.data.folder_layout import class_of
 from dagaug.data.image_files import Skipped, encode
+from dagaug.data.patch_loading import say_transparent
 from dagaug.hdf5.reader import Store
 from dagaug.hdf5.schema import Header, Images
 from dagaug.hdf5.shard_folder import ShardFolder, first_difference, open_shard_folder, remove_leftovers
@@ -59,6 +60,8 @@ def translate_to_file(
     execution: Execution = Execution(),
 ) -> Translated:
     """Translate every image below a folder into one HDF5 file, or continue a run that was stopped.
+
+    The file has no transparency: images are laid over white.
 
     Args:
         model: a trained model of ``paper`` mode.
@@ -112,6 +115,7 @@ def translate_to_file(
                 _raise_if_stopped(stop, folder)
         done = sum(folder.image_count(index) for index in range(len(parts))) - found
         job.reader.check_any_read(done + found)
+        say_transparent(job.reader.transparent, done, progress)
         folder.merge(job.header(model), len(parts), progress=progress)
     return Translated(out, done, found, tuple(job.reader.skipped), time.monotonic() - started)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -14,8 +15,9 @@ from making_augmentations import (
     morphs_of,
     run,
 )
+from making_images import make_transparent
 from making_masks import write_mask, write_masks
-from making_runs import FRAMING, SPECIES, TRAINING_IMAGES
+from making_runs import FRAMING, SPECIES, TRAINING_IMAGES, Listener
 
 from dagaug.augment.morph_plan import DEFAULT_VARIANTS, VARIANTS
 from dagaug.augment.options import AugmentOptions
@@ -23,11 +25,13 @@ from dagaug.augment.prepared_augmentation import Job
 from dagaug.augment.run import Augmented, skipped_log
 from dagaug.augment.selection import VERDICTS
 from dagaug.data.dataset_records import Dataset
+from dagaug.data.layouts import read_dataset
 from dagaug.data.mask_files import find_masks, hash_masks
 from dagaug.hdf5.reader import Store
 from dagaug.hdf5.shard_folder import first_difference
 from dagaug.model.trained_model import TrainedModel
 from dagaug.runtime.errors import UsageError
+from dagaug.runtime.execution_settings import Execution
 
 
 def test_there_are_sources_times_references_times_variants_candidates(made: Augmented, store: Store) -> None:
@@ -197,3 +201,15 @@ def test_candidates_whose_source_or_reference_has_a_wrong_mask_are_rejected(
             (rejected == (candidates.source == row) | (candidates.reference == row)).all()
             for row in np.unique([candidates.source[rejected], candidates.reference[rejected]]).tolist()
         )
+
+
+def test_images_with_transparent_pixels_are_told_once(
+    model: TrainedModel, birds: Dataset, judged: AugmentOptions, tmp_path: Path
+) -> None:
+    shutil.copytree(birds.root, tmp_path / "birds")
+    data, listener = read_dataset(tmp_path / "birds"), Listener()
+    for sample in data.train[:2]:
+        make_transparent(data.file(sample))
+    Job(model, data, judged, execution=Execution("cpu", progress=listener))
+    told = f"2 of {TRAINING_IMAGES} images have transparent pixels, which are laid over white"
+    assert listener.lines == [told]

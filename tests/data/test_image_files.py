@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from making_images import RGB, RGBA, encoded, reason_of, smooth_image
 from PIL import Image, ImageOps
 
-from dagaug.data.image_files import decode, decode_bytes, encode, is_plain_jpeg
+from dagaug.data.image_files import decode, decode_bytes, decode_rgba, decode_with_alpha, encode, is_plain_jpeg
 from dagaug.runtime.errors import ImageError, UsageError
 
 SOUND = [
@@ -94,6 +94,38 @@ def test_transparent_pixels_lie_over_the_background(
 ) -> None:
     # libtiff rounds once when it multiplies by alpha, we round once more.
     assert difference(encoded(RGBA, kind, **options), over(background), background=background) <= 1.5
+
+
+@pytest.mark.parametrize(("kind", "options"), [("PNG", {}), ("WEBP", {"lossless": True, "exact": True}), ("TIFF", {})])
+def test_opacity_and_unblended_colours_are_read_where_they_are_asked_for(
+    tmp_path: Path, kind: str, options: dict[str, object]
+) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(encoded(RGBA, kind, **options))
+    pixels, opacity = decode_with_alpha(path)
+    np.testing.assert_array_equal(pixels, decode(path))
+    assert opacity is not None
+    np.testing.assert_array_equal(opacity, RGBA[..., 3])
+    straight = decode_rgba(path)
+    np.testing.assert_array_equal(straight[..., 3], RGBA[..., 3])
+    seen = RGBA[..., 3] > 100  # libtiff multiplies colours by the opacity, which loses those of thin pixels
+    assert np.abs(straight.astype(int) - RGBA)[seen].max() <= (2 if kind == "TIFF" else 0)
+    np.testing.assert_array_equal(
+        decode_bytes(encode(straight, "png"), "x"), decode_bytes(encoded(straight, "PNG"), "x")
+    )
+
+
+def test_an_image_without_opacity_is_opaque(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(encoded(RGB, "PNG"))
+    assert decode_with_alpha(tmp_path / "x")[1] is None
+    np.testing.assert_array_equal(decode_rgba(tmp_path / "x"), np.dstack([RGB, np.full((30, 40), 255, np.uint8)]))
+
+
+def test_opacity_is_turned_upright_with_the_colours(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[274] = 6
+    (tmp_path / "x").write_bytes(encoded(RGBA, "PNG", exif=exif))
+    np.testing.assert_array_equal(decode_rgba(tmp_path / "x"), np.rot90(RGBA, -1))
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tiff"])

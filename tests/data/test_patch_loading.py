@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from making_images import RGB, encoded
+from making_images import RGB, RGBA, encoded
 
-from dagaug.data.patch_loading import load
+from dagaug.data.patch_loading import load, say_transparent
 from dagaug.data.square_crops import Region, cut
 from dagaug.runtime.errors import DataError, ImageError
 from dagaug.runtime.execution_settings import Execution
@@ -81,3 +81,16 @@ def test_load_of_only_unreadable_files_is_an_error_and_names_ten(tmp_path: Path)
 
 def test_load_of_nothing_is_empty() -> None:
     assert load([], size=4).images.shape == (0, 4, 4, 3)
+
+
+def test_images_with_transparent_pixels_are_counted_and_told_in_one_line(tmp_path: Path) -> None:
+    paths = folder_of(tmp_path, 3)
+    opaque = RGBA.copy()
+    opaque[..., 3] = 255
+    paths[0].write_bytes(encoded(RGBA, "PNG"))
+    paths[1].write_bytes(encoded(opaque, "PNG"))
+    loaded, listener = load(paths, size=8), Listener()
+    assert loaded.transparent == 1
+    say_transparent(loaded.transparent, len(paths), listener)
+    say_transparent(0, len(paths), listener)
+    assert listener.lines == ["1 of 3 images have transparent pixels, which are laid over white"]

@@ -7,11 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from making_score_data import OPTIONS, folder_of, write_impostors, write_store
+from making_images import make_transparent
+from making_runs import Listener
+from making_score_data import OPTIONS, folder_of, write_data, write_impostors, write_store
 
 from dagaug.data.dataset_records import Dataset
 from dagaug.data.object_patches import Framing, read_patches
 from dagaug.runtime.errors import DataError
+from dagaug.runtime.execution_settings import Execution
 from dagaug.score.experiment import score
 from dagaug.score.image_set_loading import framing_of, load_real
 
@@ -87,3 +90,12 @@ def test_files_of_patches_say_how_they_were_cut_and_real_images_are_cut_alike(bi
     np.testing.assert_array_equal(train.images, read_patches(birds, birds.train, framing).images)
     assert len(test) == len(birds.test)
     assert (load_real(birds, 32)[0].images != train.images).any()
+
+
+def test_images_with_transparent_pixels_are_told_once_for_both_splits(tmp_path: Path) -> None:
+    data = write_data(tmp_path / "data")
+    for sample in (data.train[0], data.test[0]):
+        make_transparent(data.file(sample))
+    listener = Listener()
+    load_real(data, 32, None, execution=Execution(progress=listener))
+    assert listener.lines == ["2 of 14 images have transparent pixels, which are laid over white"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -29,6 +30,12 @@ def encoded(image: np.ndarray | Image.Image, kind: str, mode: str | None = None,
 
 RGB = smooth_image(30, 40)
 RGBA = np.concatenate([RGB, smooth_image(30, 40, 1, seed=1)], axis=2)
+
+
+def make_transparent(path: Path) -> None:
+    """Give an image file, whatever its format is, pixels that are not opaque."""
+    image = decode_bytes(path.read_bytes(), path)
+    path.write_bytes(encoded(np.dstack([image, image[..., 0] // 2]), "PNG"))
 
 
 def reason_of(data: bytes) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,12 +12,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from making_images import make_transparent
 from making_masks import write_mask, write_masks
-from making_runs import FRAMING, SIZE, TRAINING_IMAGES
+from making_runs import FRAMING, SIZE, TRAINING_IMAGES, Listener
 
 from dagaug.compute.tensors import to_pixels
 from dagaug.data.dataset_records import Dataset, Domains
 from dagaug.data.domains_layout import read_domains
+from dagaug.data.layouts import read_dataset
 from dagaug.data.mask_files import find_masks
 from dagaug.data.object_patches import read_patches
 from dagaug.model.mode_translators import PaperTranslator, ReferenceTranslator
@@ -25,13 +28,14 @@ from dagaug.model.trained_model import build_translator
 from dagaug.report.contact_sheets import contact_sheet
 from dagaug.runtime.errors import DataError
 from dagaug.runtime.execution_settings import Execution
+from dagaug.runtime.progress import SILENT, Progress
 from dagaug.training import modes
 from dagaug.training.modes import PaperMode, ReferenceMode, TrainingMode
 
 pytestmark = pytest.mark.usefixtures("quickly")
 
 
-def reference_mode(data: Dataset, *, seed: int = 0) -> ReferenceMode:
+def reference_mode(data: Dataset, *, seed: int = 0, progress: Progress = SILENT) -> ReferenceMode:
     torch.manual_seed(0)
     translator = build_translator("reference", AttentionSettings(3, 0.3))
     assert isinstance(translator, ReferenceTranslator)
@@ -43,11 +47,11 @@ def reference_mode(data: Dataset, *, seed: int = 0) -> ReferenceMode:
         weights=None,
         without=frozenset(),
         seed=seed,
-        execution=Execution(workers=1),
+        execution=Execution(workers=1, progress=progress),
     )
 
 
-def paper_mode(domains: Domains, *, seed: int = 0) -> PaperMode:
+def paper_mode(domains: Domains, *, seed: int = 0, progress: Progress = SILENT) -> PaperMode:
     torch.manual_seed(0)
     translator = build_translator("paper", AttentionSettings(1, 0.9))
     assert isinstance(translator, PaperTranslator)
@@ -59,7 +63,7 @@ def paper_mode(domains: Domains, *, seed: int = 0) -> PaperMode:
         weights=None,
         without=frozenset(),
         seed=seed,
-        execution=Execution(workers=1),
+        execution=Execution(workers=1, progress=progress),
     )
 
 
@@ -237,3 +241,20 @@ def test_unreadable_images_of_a_domain_are_skipped_and_listed(tmp_path: Path) ->
     mode = paper_mode(read_domains(tmp_path))
     assert mode.image_count == 8
     assert [skip.path.name for skip in mode.skipped] == ["bad.png"]
+
+
+def test_images_with_transparent_pixels_are_told_once(birds: Dataset, tmp_path: Path) -> None:
+    shutil.copytree(birds.root, tmp_path / "birds")
+    data = read_dataset(tmp_path / "birds")
+    make_transparent(data.file(data.train[0]))
+    make_transparent(data.file(data.test[0]))  # not trained on
+    for name in ("trainA", "trainB"):
+        for number, sample in enumerate(data.train[:3]):
+            (tmp_path / "two" / name).mkdir(parents=True, exist_ok=True)
+            shutil.copy(data.file(sample), tmp_path / "two" / name / f"{number}.png")
+    told = "images have transparent pixels, which are laid over white"
+    first, second = Listener(), Listener()
+    reference_mode(data, progress=first)
+    assert [line for line in first.lines if "transparent" in line] == [f"1 of {TRAINING_IMAGES} {told}"]
+    paper_mode(read_domains(tmp_path / "two"), progress=second)
+    assert second.lines == [f"2 of 6 {told}"]

@@ -17,7 +17,7 @@ from making_translators import SIZE, Copier, Watching, made, picture, put
 from torch import Tensor
 
 from dagaug.compute.tensors import to_pixels, to_tensor
-from dagaug.data.image_files import decode
+from dagaug.data.image_files import decode, decode_rgba, decode_with_alpha, encode
 from dagaug.data.object_patches import Framing
 from dagaug.data.square_crops import cut, region_of
 from dagaug.model.trained_model import TrainedModel
@@ -109,6 +109,36 @@ def test_outside_a_cropped_square_the_source_image_is_unchanged(model: TrainedMo
     np.testing.assert_array_equal(before[:, :15], after[:, :15])
     np.testing.assert_array_equal(before[:, 35:], after[:, 35:])
     assert (before[:, 15:35] != after[:, 15:35]).any()
+
+
+def put_rgba(path: Path, height: int, width: int) -> np.ndarray:
+    """A picture whose opacity grows from left to right."""
+    opacity = np.broadcast_to(np.linspace(0, 255, width).round().astype(np.uint8), (height, width))
+    rgba = np.dstack([picture(4, height, width), opacity])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(encode(rgba, "png"))
+    return rgba
+
+
+@pytest.mark.parametrize("fit", ["letterbox", "crop"])
+@pytest.mark.parametrize("keep_size", [True, False])
+def test_transparency_is_kept(copier: TrainedModel, tmp_path: Path, fit: str, keep_size: bool) -> None:
+    card = copier.card.model_copy(update={"framing": Framing(size=SIZE, fit=fit)})  # type: ignore[arg-type]
+    rgba = put_rgba(tmp_path / "in" / "x.png", SIZE, 50)
+    put(tmp_path / "in" / "plain.png")
+    translate(replace(copier, card=card), tmp_path / "in", tmp_path / "out", keep_size=keep_size)
+    assert decode_with_alpha(tmp_path / "out" / "plain.png")[1] is None
+    result = decode_rgba(tmp_path / "out" / "x.png")
+    region = region_of(SIZE, 50, fit=fit)  # type: ignore[arg-type]
+    over_white = cut(decode(tmp_path / "in" / "x.png"), region, SIZE)
+    if not keep_size:
+        np.testing.assert_array_equal(result[..., :3], over_white)
+        np.testing.assert_array_equal(result[..., 3], cut(np.dstack([rgba[..., 3]] * 3), region, SIZE)[..., 0])
+        return
+    np.testing.assert_array_equal(result[..., 3], rgba[..., 3])
+    if fit == "crop":  # the square in the middle is translated, as it looks over white
+        np.testing.assert_array_equal(result[:, :9], rgba[:, :9])
+        np.testing.assert_array_equal(result[:, 9:41, :3], over_white)
 
 
 def test_equal_stems_get_different_names(copier: TrainedModel, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import torch
 from making_translators import SIZE, Copier, Watching, made, put
 from torch import Tensor
 
-from dagaug.data.image_files import decode
+from dagaug.data.image_files import decode, encode
 from dagaug.hdf5.reader import Store
 from dagaug.hdf5.shard_folder import ShardFolder
 from dagaug.hdf5.torch_dataset import AugmentedDataset
@@ -184,3 +184,17 @@ def test_unusable_input_is_one_line_and_leaves_no_file(copier: TrainedModel, tmp
     with pytest.raises(DataError, match="none of 1 images can be read"):
         translate_to_file(copier, tmp_path / "in", tmp_path / "x.h5")
     assert not (tmp_path / "x.h5").exists()
+
+
+def test_transparency_is_laid_over_white_and_told_once(copier: TrainedModel, tmp_path: Path) -> None:
+    path = put(tmp_path / "in" / "a" / "x.png")
+    put(tmp_path / "in" / "b" / "y.png")
+    rgba = np.dstack([decode(path), np.full((SIZE, SIZE), 9, np.uint8)])
+    path.write_bytes(encode(rgba, "png"))
+    watching = Watching()
+    translate_to_file(copier, tmp_path / "in", tmp_path / "x.h5", execution=Execution(progress=watching))
+    assert [line for line in watching.said if "transparent" in line] == [
+        "1 of 2 images have transparent pixels, which are laid over white"
+    ]
+    with Store(tmp_path / "x.h5") as store:
+        np.testing.assert_array_equal(store.image(0), decode(path))
