@@ -267,34 +267,14 @@ def augment(
 ) -> None:
     """Morph every image into the poses of random references, keep what a classifier recognises, write HDF5."""
     given = None if str(checkpoint) == _FROZEN else checkpoint
-    check_early(data=data, device=device, checkpoint=given, weights=weights, feature_weights=feature_weights)
-    from dagaug.augment.cost_estimate import estimate
+    check_early(
+        data=data, device=device, checkpoint=given, weights=weights, feature_weights=feature_weights, masks=masks,
+        class_map=class_map, pairs=pairs,
+    )  # fmt: skip
     from dagaug.augment.options import AugmentOptions
-    from dagaug.augment.run import augment as run_augment
     from dagaug.cli.terminal import Terminal
-    from dagaug.model.checkpoint import newest_run
-    from dagaug.model.trained_model import JUDGES_FILE, load_model
+    from dagaug.model.run_folders import newest_run
 
-    terminal = Terminal(as_json=as_json, quiet=quiet)
-    execution = Execution(device, workers, strict, terminal)
-    if checkpoint is not None and str(checkpoint) == _FROZEN:
-        model, dataset = _fit_frozen(data, layout, seed, per_class, masks, size, features, feature_weights, execution)
-    else:
-        other_features = None if features == "lite0" else features
-        for option, value in (("size", size), ("features", other_features), ("feature_weights", feature_weights)):
-            if value is not None:
-                raise UsageError(
-                    "used only for morphs without training",
-                    option=option,
-                    value=value,
-                    remedies={"checkpoint": "frozen"},
-                )
-        model = load_model(checkpoint or newest_run())
-        dataset = with_masks(_read_as_trained(data, layout, seed, model), masks, terminal.say)
-    terminal.say(dataset.describe())
-    if per_class is None and model.card.per_class is not None:
-        per_class = model.card.per_class
-        terminal.say(f"Using the first {per_class} training images of each class, as in training (--per-class)")
     options = build_options(
         AugmentOptions,
         refs=refs,
@@ -319,6 +299,32 @@ def augment(
         seed=seed,
         batch_size=batch_size,
     )
+    named = newest_run() if checkpoint is None else checkpoint
+    from dagaug.augment.cost_estimate import estimate
+    from dagaug.augment.run import augment as run_augment
+    from dagaug.model.trained_model import JUDGES_FILE, load_model
+
+    terminal = Terminal(as_json=as_json, quiet=quiet)
+    execution = Execution(device, workers, strict, terminal)
+    if checkpoint is not None and str(checkpoint) == _FROZEN:
+        model, dataset = _fit_frozen(data, layout, seed, per_class, masks, size, features, feature_weights, execution)
+    else:
+        other_features = None if features == "lite0" else features
+        for option, value in (("size", size), ("features", other_features), ("feature_weights", feature_weights)):
+            if value is not None:
+                raise UsageError(
+                    "used only for morphs without training",
+                    option=option,
+                    value=value,
+                    remedies={"checkpoint": "frozen"},
+                )
+        model = load_model(named)
+        dataset = with_masks(_read_as_trained(data, layout, seed, model), masks, terminal.say)
+    terminal.say(dataset.describe())
+    if per_class is None and model.card.per_class is not None:
+        options = options.model_copy(update={"per_class": model.card.per_class})
+        told = f"Using the first {options.per_class} training images of each class, as in training (--per-class)"
+        terminal.say(told)
     run = model.path.parent
     name = f"{data.resolve().name or 'data'}-{f'pairs-{pairs.stem}' if pairs else f'refs{refs}'}.h5"
     out = out or run / name

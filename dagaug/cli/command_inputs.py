@@ -18,27 +18,42 @@ __all__ = ["build_options", "check_early", "data_folder", "newest_store", "read_
 
 _DEVICE = re.compile(r"(auto|gpu|cpu|cuda|mps|xpu|hpu|mtia|xla|ipu|ve|vulkan|opencl|privateuseone|npu|mlu)(:\d+)?")
 
+_FOLDERS = {"masks": "folder of masks", "oracle_data": "data folder", "start": "run folder or checkpoint"}
+"""Options that name folders, and what they name."""
 
-def check_early(*, data: Path | None = None, device: str = "auto", **files: Path | None) -> None:
-    """Check paths and the device's name before a command's slow imports, so that a slip of the pen is told at once.
+
+def check_early(
+    *, data: Path | None = None, device: str = "auto", devices: str | None = None, **files: Path | None
+) -> None:
+    """Check paths and devices before a command's slow imports, so that a slip of the pen is told at once.
 
     Args:
         data: the data folder or CSV file; None if it was not given.
-        device: the name of a torch device, or ``auto``; whether the machine has it is checked later.
+        device: the name of a torch device, or ``auto``.
+        devices: names of several devices, separated by commas.
         files: files and folders that must exist, by the names of their options; None if not given.
 
     Raises:
         DataError, CheckpointError: a path does not exist.
-        UsageError: torch has no device of this name.
+        UsageError: an option's folder does not exist, torch has no device of a name, or this machine has it not.
     """
     if data is not None and not data.exists():
         raise DataError(f"{data}: no such data folder; to make one: dagaug sample-data {data}")
     for option, path in files.items():
         if path is not None and not path.exists():
+            if option in _FOLDERS:
+                raise UsageError(f"no such {_FOLDERS[option]}", option=option, value=path)
             kind = "checkpoint" if option == "checkpoint" else "file"
             raise CheckpointError(f"no such {kind}", option=option, value=path)
-    if not _DEVICE.fullmatch(device):
-        raise UsageError("choose auto, cpu, cuda, cuda:N, mps, or another torch device", option="device", value=device)
+    for option, names in (("device", device), ("devices", devices or "")):
+        for name in names.split(",") if names else ():
+            if not _DEVICE.fullmatch(name.strip()):
+                choices = "choose auto, cpu, cuda, cuda:N, mps, or another torch device"
+                raise UsageError(choices, option=option, value=name)
+            if name.strip() not in ("auto", "cpu"):  # torch alone loads sooner than all that a command needs
+                from dagaug.compute.devices import pick_device
+
+                pick_device(name.strip(), option=option)
 
 
 def build_options(build: Any, **values: Any) -> Any:

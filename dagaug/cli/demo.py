@@ -5,8 +5,10 @@ from typing import Annotated
 
 import typer
 
+from dagaug.cli.command_inputs import check_early
 from dagaug.cli.shared_options import Device, Json, Quiet, Seed
 from dagaug.cli.train import write_snapshot
+from dagaug.runtime.errors import OutputExistsError
 from dagaug.runtime.execution_settings import Execution
 
 __all__ = ["demo"]
@@ -34,6 +36,9 @@ def demo(
     device: Device = "auto",
 ) -> None:
     """Run everything on the built-in birds: data, train, augment, score, report. About 11 minutes on two cores."""
+    check_early(device=device)
+    if out.exists() and not out.is_dir():
+        raise OutputExistsError(f"{out} is a file, but the demo writes a folder", remedies={"out": None})
     import json
 
     from dagaug.cli.result_text import score_lines, score_table

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dagaug.cli.command_inputs import data_folder, read_stored_dataset, with_masks
+from dagaug.cli.command_inputs import check_early, data_folder, read_stored_dataset, with_masks
 from dagaug.cli.shared_options import (
     CLASSIFIER,
     Classifier,
@@ -19,7 +19,7 @@ from dagaug.cli.shared_options import (
     Seed,
     Workers,
 )
-from dagaug.runtime.errors import UsageError
+from dagaug.runtime.errors import StoreError, UsageError
 from dagaug.runtime.execution_settings import Execution
 
 if TYPE_CHECKING:
@@ -132,6 +132,17 @@ def metrics(
     workers: Workers = 2,
 ) -> None:
     """Measure how realistic, diverse and recognisable synthetic images are, or how correct morphs of known pairs."""
+    check_early(
+        data=data, device=device, weights=weights, lpips=lpips, checkpoint=checkpoint, masks=masks, pairs=pairs,
+        oracle=oracle, oracle_data=oracle_data,
+    )  # fmt: skip
+    if parts and data is None:
+        raise UsageError("needs the data folder: dagaug metrics RUN DATA --parts", option="parts", value=True)
+    if not file.exists():
+        raise StoreError(f"{file}: no such {'run' if parts else 'file'}")
+    for option, value in (("oracle", oracle), ("oracle_data", oracle_data)):
+        if value is not None and pairs is None:
+            raise UsageError("used only with known pairs", option=option, value=value, remedies={"pairs": "PATH"})
     import os
 
     from dagaug.cli.result_text import metrics_lines, metrics_table, pairs_lines, pairs_table
@@ -140,7 +151,7 @@ def metrics(
 
     terminal = Terminal(as_json=as_json, quiet=quiet)
     execution = Execution(device, workers, progress=terminal)
-    if parts:
+    if parts and data is not None:
         _measure_parts(file, data, masks, seed, terminal, execution)
         return
     if masks is not None:
@@ -159,9 +170,6 @@ def metrics(
         )  # fmt: skip
         terminal.result(asdict(compared), pairs_lines(compared), table=pairs_table(compared))
         return
-    for option, value in (("oracle", oracle), ("oracle_data", oracle_data)):
-        if value is not None:
-            raise UsageError("used only with known pairs", option=option, value=value, remedies={"pairs": "PATH"})
     from dagaug.metrics.synthetic_image_quality import EvaluateOptions, evaluate
 
     options = EvaluateOptions(
@@ -177,7 +185,7 @@ def metrics(
 
 
 def _measure_parts(
-    run: Path, data: Path | None, masks: Path | None, seed: int, terminal: "Terminal", execution: Execution
+    run: Path, data: Path, masks: Path | None, seed: int, terminal: "Terminal", execution: Execution
 ) -> None:
     """PCK of a model's flow, and how many parts its masks hold."""
     from dagaug.cli.result_text import flow_lines
@@ -185,8 +193,6 @@ def _measure_parts(
     from dagaug.metrics.flow_pck import measure_flow
     from dagaug.model.trained_model import load_model
 
-    if data is None:
-        raise UsageError("needs the data folder: dagaug metrics RUN DATA --parts", option="parts", value=True)
     model = load_model(run)
     drawn = model.card.split_seed
     dataset = with_masks(read_dataset(data, seed=seed if drawn is None else drawn), masks, terminal.say)

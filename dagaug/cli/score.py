@@ -205,24 +205,26 @@ def score(
     ] = None,
 ) -> None:
     """Train the same classifier on real and on real + augmented images, with controls, and test all on unseen ones."""
-    check_early(data=data, device=device, weights=weights, checkpoint=checkpoint)
+    check_early(
+        data=data, device=device, devices=devices, weights=weights, checkpoint=checkpoint, masks=masks
+    )  # fmt: skip
     if data is not None and data.suffix in (".h5", ".hdf5") and data.is_file():
         if file is not None:
             raise UsageError("give the data folder first, then the HDF5 file", option="file", value=file)
         data, file = None, data
     file = file or newest_store()
+    from dagaug.score.arms import QUICK_SEEDS, check_arms, check_shares
+
+    chosen, others = _chosen_arms(arms, quick=quick, controls=controls), tuple(_named_path(text) for text in arm or ())
+    shares = _numbers("fractions", fractions), _numbers("ratio", ratio)
+    check_arms(chosen, [name for name, _ in others])
+    check_shares(*shares, validation)
     import json
     from dataclasses import replace
 
-    from dagaug.classifiers.suitable_fit import describe_fit, suitable_fit
-    from dagaug.cli.result_text import score_lines, score_table
     from dagaug.cli.terminal import Terminal
-    from dagaug.compute.devices import pick_device, pick_devices
     from dagaug.data.mask_files import find_masks
     from dagaug.hdf5.reader import Store
-    from dagaug.runtime.files import write_atomically
-    from dagaug.score.experiment import score
-    from dagaug.score.options import QUICK_SEEDS, ScoreOptions
 
     terminal = Terminal(as_json=as_json, quiet=quiet)
     with Store(file) as store:
@@ -234,6 +236,13 @@ def score(
         if not header.provenance.masks_sha256:
             raise UsageError(f"{file} was made without masks", option="masks", value=masks)
         dataset = find_masks(dataset, masks)
+    from dagaug.classifiers.suitable_fit import describe_fit, suitable_fit
+    from dagaug.cli.result_text import score_lines, score_table
+    from dagaug.compute.devices import pick_device, pick_devices
+    from dagaug.runtime.files import write_atomically
+    from dagaug.score.experiment import score
+    from dagaug.score.options import ScoreOptions
+
     fit = suitable_fit(
         header.provenance.size or 64, pick_device(device).type, mode=mode, classifier=classifier, size=size,
         frozen_stages=frozen_stages, batch_size=batch_size, learning_rate=learning_rate,
@@ -247,10 +256,10 @@ def score(
         seeds=seeds or (QUICK_SEEDS if quick else 5),
         seed=seed,
         per_class=per_class or header.provenance.per_class,
-        arms=_chosen_arms(arms, quick=quick, controls=controls),
-        others=tuple(_named_path(text) for text in arm or ()),
-        fractions=_numbers("fractions", fractions),
-        ratios=_numbers("ratio", ratio),
+        arms=chosen,
+        others=others,
+        fractions=shares[0],
+        ratios=shares[1],
         validation=validation,
     )
     out = out or file.with_name(file.stem + "-score.json")
@@ -278,7 +287,7 @@ def score(
 
 
 def _chosen_arms(text: str | None, *, quick: bool, controls: bool) -> tuple[str, ...]:
-    from dagaug.score.options import DEFAULT_ARMS, QUICK, arm_names
+    from dagaug.score.arms import DEFAULT_ARMS, QUICK, arm_names
 
     named = arm_names() if text == "all" else tuple(name.strip() for name in text.split(",")) if text else ()
     chosen = named or (QUICK if quick else DEFAULT_ARMS)
@@ -290,6 +299,8 @@ def _named_path(text: str) -> tuple[str, Path]:
     name, equals, path = text.partition("=")
     if not equals or not path:
         raise UsageError("write NAME=PATH", option="arm", value=text)
+    if not Path(path).exists():
+        raise UsageError("no such HDF5 file or folder", option="arm", value=text)
     return name, Path(path)
 
 

@@ -41,6 +41,7 @@ __all__ = [
     "Overwrite",
     "PerClass",
     "PoseBandChoice",
+    "PrecisionChoice",
     "Quiet",
     "Seed",
     "ShowChoice",
@@ -80,6 +81,7 @@ LayoutChoice = Literal[
 ]  # fmt: skip
 MergeChoice = Literal["copy", "virtual"]
 PoseBandChoice = Literal["narrow", "mixed", "all"]
+PrecisionChoice = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
 ShowChoice = Literal["page", "png", "pdf"]
 
 # ---- arguments

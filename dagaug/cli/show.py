@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dagaug.cli.command_inputs import newest_store, read_stored_dataset
+from dagaug.cli.command_inputs import check_early, newest_store, read_stored_dataset
 from dagaug.cli.shared_options import Json, Seed, ShowChoice
 from dagaug.runtime.errors import DataError, StoreError, UsageError
 
@@ -56,6 +56,7 @@ def show(
     what = what or newest_store()
     if not what.exists():
         raise StoreError(f"{what}: no such file")
+    check_early(data=data)
     if verify:
         _verify(what, terminal)
     elif what.is_dir():
@@ -96,7 +97,6 @@ class _Inputs:
 def _inputs_of(store: Path, data: Path | None, terminal: "Terminal") -> _Inputs:
     from dagaug.augment.stored_image_check import check_stored_images
     from dagaug.hdf5.reader import Store
-    from dagaug.model.checkpoint import find_by_hash
 
     dataset = None
     with Store(store) as opened:
@@ -113,6 +113,8 @@ def _inputs_of(store: Path, data: Path | None, terminal: "Terminal") -> _Inputs:
                 raise
             terminal.say(f"{error}; continuing without the data folder")
             dataset = None
+    from dagaug.model.checkpoint import find_by_hash
+
     checkpoint, _ = find_by_hash(header.provenance.checkpoint_places(store), header.checkpoint_sha256)
     run = checkpoint.parent if checkpoint is not None and (checkpoint.parent / "metrics.jsonl").is_file() else None
     return _Inputs(
@@ -124,12 +126,13 @@ def _inputs_of(store: Path, data: Path | None, terminal: "Terminal") -> _Inputs:
 
 
 def _show_page(store: Path, out: Path | None, data: Path | None, rows: int, seed: int, terminal: "Terminal") -> None:
+    inputs = _inputs_of(store, data, terminal)
     from dagaug.compute.devices import pick_device
     from dagaug.report.data_cloud import make_data_cloud
     from dagaug.report.regions_in_pixels import find_attention
     from dagaug.report.write import sheet_of_store, write_report
 
-    inputs, device = _inputs_of(store, data, terminal), pick_device("auto")
+    device = pick_device("auto")
     cloud, cloud_missing = make_data_cloud(store, inputs.dataset, seed=seed, device=device)
     page = out or store.with_suffix(".html")
     sheet = page.with_suffix(".png")
@@ -145,11 +148,11 @@ def _show_page(store: Path, out: Path | None, data: Path | None, rows: int, seed
 def _show_figures(
     store: Path, out: Path | None, form: ShowChoice, data: Path | None, rows: int, seed: int, terminal: "Terminal"
 ) -> None:
+    inputs = _inputs_of(store, data, terminal)
     from dagaug.compute.devices import pick_device
     from dagaug.report.data_cloud import make_data_cloud
     from dagaug.report.write import write_figures
 
-    inputs = _inputs_of(store, data, terminal)
     cloud, cloud_missing = make_data_cloud(store, inputs.dataset, seed=seed, device=pick_device("auto"))
     folder = out or store.with_name(store.stem + "-figures")
     files = write_figures(

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -20,6 +20,7 @@ from dagaug.cli.shared_options import (
     Masks,
     Overwrite,
     PerClass,
+    PrecisionChoice,
     Quiet,
     Seed,
     Strict,
@@ -31,6 +32,7 @@ from dagaug.runtime.execution_settings import Execution
 if TYPE_CHECKING:
     from dagaug.data.dataset_records import Dataset, Domains
     from dagaug.training.modes import Snapshot
+    from dagaug.training.options import TrainOptions
     from dagaug.training.run_folder import RunOfOtherLength
     from dagaug.training.train import Trained
 
@@ -232,23 +234,32 @@ def train(
     seed: Seed = 0,
     device: Device = "auto",
     precision: Annotated[
-        str,
+        PrecisionChoice,
         typer.Option(metavar="NAME", help="Precision: auto, 32-true, bf16-mixed or 16-mixed.", rich_help_panel=MACHINE),
     ] = "auto",
     workers: Workers = 2,
 ) -> None:
     """Train DA-GAN on a folder of labelled images. The same command again resumes a stopped run."""
-    check_early(data=data, device=device, feature_weights=feature_weights)
+    from dagaug.model.task_presets import GENERAL, PRESETS, SCRATCH
+
+    begun = None if start in (None, GENERAL, SCRATCH) else Path(start)
+    check_early(
+        data=data, device=device, feature_weights=feature_weights, weights=weights, masks=masks, start=begun
+    )  # fmt: skip
     from dagaug.cli.terminal import Terminal
     from dagaug.data.domains_layout import read_domains
     from dagaug.data.layouts import read_dataset
     from dagaug.data.object_patches import Framing
-    from dagaug.model.task_presets import PRESETS
-    from dagaug.training.data_dependent_defaults import suit_data
     from dagaug.training.options import TrainOptions
-    from dagaug.training.run_folder import find_run_of_other_length
-    from dagaug.training.train import train
 
+    framing = build_options(Framing, size=size or 64, crop=crop, margin=margin, fit=fit)
+    given = {
+        "per_class": per_class, "steps": steps, "minutes": minutes, "start": start, "batch_size": batch_size,
+        "learning_rate": learning_rate, "seed": seed, "without": tuple(without or ()), "regions": regions,
+        "half_size": half_size, "sharpness": sharpness, "distance": distance, "weights": weights,
+        "consistency": consistency, "symmetry": symmetry, "adversarial": adversarial, "own_pixels": own_pixels,
+    }  # fmt: skip
+    _check_options(TrainOptions, preset, features, feature_weights, given)
     terminal = Terminal(as_json=as_json, quiet=quiet)
     if data is None:
         from dagaug.birds.dataset import write_flock
@@ -264,7 +275,8 @@ def train(
     else:
         source = with_masks(read_dataset(data, layout=layout, seed=seed), masks, terminal.say)
         terminal.say(source.describe())
-        framing = build_options(Framing, size=size or 64, crop=crop, margin=margin, fit=fit)
+        from dagaug.training.data_dependent_defaults import suit_data
+
         preset, features, chosen_size, reason = suit_data(
             source, framing, preset=preset, features=features, size=size, device=device
         )
@@ -274,25 +286,12 @@ def train(
         preset=preset,
         features=features,
         feature_weights=feature_weights,
-        framing=build_options(Framing, size=chosen_size, crop=crop, margin=margin, fit=fit),
-        per_class=per_class,
-        steps=steps,
-        minutes=minutes,
-        start=start,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        seed=seed,
-        without=tuple(without or ()),
-        regions=regions,
-        half_size=half_size,
-        sharpness=sharpness,
-        distance=distance,
-        weights=weights,
-        consistency=consistency,
-        symmetry=symmetry,
-        adversarial=adversarial,
-        own_pixels=own_pixels,
+        framing=framing.with_size(chosen_size),
+        **given,
     ).resolved()
+    from dagaug.training.run_folder import find_run_of_other_length
+    from dagaug.training.train import train
+
     execution = Execution(device, workers, strict, terminal)
     name = data.resolve().name if data.is_dir() else data.stem
     if out is None and (other := find_run_of_other_length(options, source, name)) is not None:
@@ -312,6 +311,16 @@ def train(
     if options.mode == "reference" and not done.already:
         lines += _flow_lines(done.run, cast("Dataset", source).subset(per_class), execution)
     terminal.result(asdict(done), lines, next_step=following)
+
+
+def _check_options(
+    build: "type[TrainOptions]", preset: str, features: str | None, feature_weights: Path | None, given: dict[str, Any]
+) -> None:
+    """Refuse what is wrong about the options, whatever the data are, before the slow imports."""
+    frozen = (features or feature_weights) and features != "none"
+    stand_in = ("photos" if frozen else "pose") if preset == "auto" else preset
+    named = None if features == "none" else features
+    build_options(build, preset=stand_in, features=named, feature_weights=feature_weights, **given).resolved()
 
 
 def _describe_other_length(other: "RunOfOtherLength", *, frozen: bool) -> str:

@@ -61,22 +61,24 @@ def translate(
     check_early(device=device, checkpoint=checkpoint)
     if not source.is_dir():
         raise DataError(f"{source}: no such folder; give a folder of images")
-    from dagaug.cli.terminal import Terminal
-    from dagaug.model.checkpoint import newest_run
-    from dagaug.model.trained_model import load_model
-    from dagaug.translate.folder import translate
-    from dagaug.translate.hdf5 import translate_to_file
-
-    terminal = Terminal(as_json=as_json, quiet=quiet)
     to_file = out.suffix.lower() in (".h5", ".hdf5")
     if encoding not in (None, "png") and not to_file:
         raise UsageError(
             "only for an HDF5 file; folders get PNG files",
             option="encoding", value=encoding, remedies={"out": "FILE.h5"},
         )  # fmt: skip
+    from dagaug.model.run_folders import newest_run
+
+    named = checkpoint or newest_run()
+    from dagaug.cli.terminal import Terminal
+    from dagaug.model.trained_model import load_model
+    from dagaug.translate.folder import translate
+    from dagaug.translate.hdf5 import translate_to_file
+
+    terminal = Terminal(as_json=as_json, quiet=quiet)
     run = partial(translate_to_file, encoding=encoding or "png") if to_file else translate
     done = run(
-        load_model(checkpoint or newest_run()),
+        load_model(named),
         source,
         out,
         batch_size=batch_size,

@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from dagaug.model.run_folders import FROZEN, MODEL_FILE, STATE_FILE
 from dagaug.runtime.errors import CheckpointError
 from dagaug.runtime.files import atomic_replace
 
@@ -27,22 +28,12 @@ __all__ = [
     "find_by_hash",
     "load",
     "load_module",
-    "newest_run",
     "optimizer_tensors",
     "restore_optimizer",
     "save",
     "sha256",
     "strip_prefix",
 ]
-
-MODEL_FILE = "model.safetensors"
-"""Name of the file with the networks of a finished training, in its run folder."""
-
-FROZEN = "frozen"
-"""In place of a checkpoint: morphs without training. The names of their folders contain it."""
-
-STATE_FILE = "state.safetensors"
-"""Name of the file from which an unfinished training resumes."""
 
 _HEADER = "dagaug"
 
@@ -113,24 +104,6 @@ def find_by_hash(places: Sequence[Path], wanted: str) -> tuple[Path | None, str]
         hashes = f"SHA-256 {sha256(found[0])[:12]}…, not {wanted[:12]}…"
         return None, f"{found[0]}: not the checkpoint that made the file ({hashes})"
     return None, f"{places[0]}: not found" if places else "the file names no checkpoint"
-
-
-def newest_run(root: Path = Path("runs")) -> Path:
-    """The most recently finished run folder in ``root``; folders of models without training do not count.
-
-    Raises:
-        CheckpointError: there is no finished run; the message names an unfinished one.
-    """
-    found = sorted(root.glob(f"*/{MODEL_FILE}"), key=lambda path: path.stat().st_mtime)
-    finished = [path for path in found if f"-{FROZEN}-" not in path.parent.name]
-    if finished:
-        return finished[-1].parent
-    unfinished = sorted(root.glob(f"*/{STATE_FILE}"))
-    if unfinished:
-        raise CheckpointError(
-            f"{unfinished[-1].parent}: the training is not finished; run the same dagaug train command again"
-        )
-    raise CheckpointError(f"no checkpoint found under {root}/; train one first: dagaug train DATA")
 
 
 def add_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -5,10 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["PRESETS", "AttentionSettings", "Mode", "TaskPreset"]
+__all__ = ["GENERAL", "PRESETS", "SCRATCH", "Ablation", "AttentionSettings", "Mode", "TaskPreset"]
 
 Mode = Literal["reference", "paper"]
 """``reference``: identity from the source s, pose from the reference t; ``paper``: s′ = G(DAE(s))."""
+
+Ablation = Literal["dae", "cst", "sym", "d2"]
+"""Parts that can be switched off (Table 1a)."""
+
+GENERAL = "general"
+"""Start of a training: the networks that come with the package."""
+
+SCRATCH = "scratch"
+"""Start of a training: random weights."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from dagaug.data.object_patches import Framing
 from dagaug.model import checkpoint
 from dagaug.model.frozen_encoder_translator import FeatureTranslator
 from dagaug.model.mode_translators import PaperTranslator, ReferenceTranslator
-from dagaug.model.task_presets import AttentionSettings, Mode
+from dagaug.model.task_presets import GENERAL, SCRATCH, AttentionSettings, Mode
 from dagaug.model.training_free import FrozenTranslator, Reduction
 from dagaug.runtime.errors import CheckpointError
 
@@ -35,12 +35,6 @@ __all__ = [
 ]
 
 Translator = ReferenceTranslator | FrozenTranslator | PaperTranslator
-
-GENERAL = "general"
-"""Start of a training: the networks that come with the package."""
-
-SCRATCH = "scratch"
-"""Start of a training: random weights."""
 
 GENERAL_FILE = Path(__file__).with_name("general.safetensors")
 """Networks trained only on :mod:`dagaug.training.creature_pairs` (``examples/pretrain.py``), in 16 bits."""

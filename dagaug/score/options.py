@@ -4,14 +4,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
 
-from dagaug.classifiers.augmentation import Mixing
 from dagaug.classifiers.backbones import LITE0
 from dagaug.classifiers.fit import FitOptions
 from dagaug.classifiers.plain_net import PLAIN
 from dagaug.classifiers.pretrained_networks import check_name
 from dagaug.runtime.errors import UsageError
+from dagaug.score.arms import (
+    CONTROLS,
+    DEFAULT_ARMS,
+    MIXED,
+    PROTOCOL_ARMS,
+    QUICK,
+    QUICK_SEEDS,
+    Arm,
+    Control,
+    arm_names,
+    check_arms,
+    check_shares,
+)
 
 __all__ = [
     "CONTROLS",
@@ -25,64 +36,6 @@ __all__ = [
     "ScoreOptions",
     "arm_names",
 ]
-
-Control = Literal["cutout", "cutwarp", "random", "frozen"]
-"""A control: synthetic images that lack one ingredient of the morphs (:mod:`dagaug.score.control_images`)."""
-
-CONTROLS: tuple[Control, ...] = ("cutout", "cutwarp", "random", "frozen")
-
-MIXED = "cutout+dagaug"
-"""The synthetic images of the HDF5 file, a random half of them replaced by cut-outs."""
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One way to train.
-
-    Attributes:
-        name: name in the table.
-        images: its synthetic images: those of the HDF5 file (``dagaug``), of a control, half of each (:data:`MIXED`),
-            or of another file or folder by the arm's name; "" for none.
-        against: names of its baselines.
-        mixing: how the images of a batch are mixed.
-        trivialaugment: whether TrivialAugment follows the usual augmentation.
-    """
-
-    name: str
-    images: str = ""
-    against: tuple[str, ...] = ("real",)
-    mixing: Mixing = "none"
-    trivialaugment: bool = False
-
-
-PROTOCOL_ARMS: tuple[Arm, ...] = (
-    Arm("real", against=()),
-    Arm("cutmix", mixing="cutmix"),
-    Arm("mixup", mixing="mixup"),
-    Arm("trivialaugment", trivialaugment=True),
-    Arm("real+dagaug", "dagaug", against=("real", "cutmix", "mixup", "trivialaugment", *CONTROLS)),
-    Arm("dagaug+cutmix", "dagaug", against=("real", "cutmix", "real+dagaug"), mixing="cutmix"),
-    Arm("cutout", "cutout"),
-    Arm("cutwarp", "cutwarp"),
-    Arm("random", "random"),
-    Arm("frozen", "frozen"),
-    Arm(MIXED, MIXED, against=("real", "real+dagaug", "cutout")),
-)
-"""All arms of the protocol, in the order of the table."""
-
-DEFAULT_ARMS = ("real", "cutmix", "real+dagaug", "cutout", "cutwarp", "frozen")
-"""Arms of a score where none are named: the question, its strongest rivals, and what the GAN's training adds."""
-
-QUICK = ("real", "real+dagaug", "cutout")
-"""Arms of a quick score."""
-
-QUICK_SEEDS = 3
-"""Trainings of each arm of a quick score; two would give intervals too wide to be useful."""
-
-
-def arm_names(*, controls: bool = True) -> tuple[str, ...]:
-    """Names of all arms; with ``controls=False`` of those that need no checkpoint."""
-    return tuple(arm.name for arm in PROTOCOL_ARMS if controls or arm.images not in (*CONTROLS, MIXED))
 
 
 @dataclass(frozen=True)
@@ -120,16 +73,8 @@ class ScoreOptions:
             raise UsageError("give at least 2; one training has no interval", option="seeds", value=self.seeds)
         if self.seed < 0:
             raise UsageError("give at least 0", option="seed", value=self.seed)
-        self._check_arms()
-        for share in self.fractions:
-            if not 0 < share <= 1:
-                raise UsageError("give shares above 0 and up to 1", option="fractions", value=f"{share:g}")
-        for share in self.ratios:
-            if not 0 < share < 1:
-                raise UsageError("give shares between 0 and 1", option="ratios", value=f"{share:g}")
-        if self.validation is not None and not 0 < self.validation <= 0.5:
-            value = f"{self.validation:g}"
-            raise UsageError("give a share above 0 and up to 0.5, such as 0.25", option="validation", value=value)
+        check_arms(self.arms, [name for name, _ in self.others])
+        check_shares(self.fractions, self.ratios, self.validation)
         check_name(self.fit.name, for_features=False)
         mode = self.fit.mode
         if self.fit.frozen_stages and mode != "finetune":
@@ -146,19 +91,6 @@ class ScoreOptions:
                 value=mode,
                 remedies={"weights": None, "classifier": LITE0},
             )
-
-    def _check_arms(self) -> None:
-        known = arm_names()
-        for name in self.arms:
-            if name not in known:
-                raise UsageError(f"no such arm; choose among {', '.join(known)}", option="arms", value=name)
-        if "real" not in self.arms:
-            value = ",".join(self.arms)
-            raise UsageError("add real; all arms are compared with it", option="arms", value=value)
-        names = [name for name, _ in self.others]
-        for name in names:
-            if not name or name in known or names.count(name) > 1:
-                raise UsageError("give each arm a different name", option="others", value=name)
 
     def table(self) -> tuple[Arm, ...]:
         """The arms to train, each with those of its baselines that are trained too."""

@@ -13,6 +13,7 @@ from dagaug.classifiers.backbones import build
 from dagaug.model.networks import ResidualClassifier
 from dagaug.runtime.errors import UsageError
 from dagaug.training import losses
+from dagaug.training.options import check_distance
 
 __all__ = ["BackboneDistance", "Distance", "ResidualDistance", "SquaredDistance", "make_distance"]
 
@@ -106,25 +107,20 @@ def make_distance(name: str, channels: int, classes: int, *, size: int, weights:
     Raises:
         UsageError: the name is unknown, weights are given without a timm network, or the network cannot take this size.
     """
-    if weights is not None and not name.startswith("timm:"):
-        raise UsageError(
-            "only a timm network takes weights", option="weights", value=weights, remedies={"distance": "timm:NAME"}
-        )
+    check_distance(name, weights)
     if name == "resblock":
         return ResidualDistance(channels, classes)
     if name == "l2":
         return SquaredDistance(channels, classes)
-    if name.startswith("timm:"):
-        try:
-            backbone = build(name.removeprefix("timm:"), 0, size=size, weights=weights)
-        except UsageError as error:
-            raise UsageError(error.message, option="distance", value=name) from error
-        try:
-            with torch.no_grad():
-                features = backbone(torch.zeros(1, 3, size, size)).shape[1]
-        except RuntimeError as error:
-            raise UsageError(
-                f"cannot take images of {size} px", option="distance", value=name, remedies={"size": None}
-            ) from error
-        return BackboneDistance(backbone, features, classes)
-    raise UsageError("choose resblock, l2 or timm:NAME", option="distance", value=name)
+    try:
+        backbone = build(name.removeprefix("timm:"), 0, size=size, weights=weights)
+    except UsageError as error:
+        raise UsageError(error.message, option="distance", value=name) from error
+    try:
+        with torch.no_grad():
+            features = backbone(torch.zeros(1, 3, size, size)).shape[1]
+    except RuntimeError as error:
+        raise UsageError(
+            f"cannot take images of {size} px", option="distance", value=name, remedies={"size": None}
+        ) from error
+    return BackboneDistance(backbone, features, classes)

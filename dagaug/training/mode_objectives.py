@@ -18,14 +18,12 @@ from torch.nn import functional as F
 from dagaug.model.known_warps import jitter_colours
 from dagaug.model.mode_translators import PaperTranslator, ReferenceTranslator, composite
 from dagaug.model.networks import Appearance, Structure
+from dagaug.model.task_presets import Ablation
 from dagaug.training import losses
 from dagaug.training.consistency_distances import Distance
 from dagaug.training.pairs import PairBatch
 
 __all__ = ["Ablation", "Fakes", "PaperObjective", "Phase", "ReferenceObjective", "frozen"]
-
-Ablation = Literal["dae", "cst", "sym", "d2"]
-"""Parts that can be switched off (Table 1a)."""
 
 Phase = Literal["structure", "pairs", "full"]
 """``structure``: only the structure encoder, on exact pairs; ``pairs``: class and exact pairs; ``full``: all pairs."""

@@ -8,12 +8,10 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from dagaug.data.object_patches import Framing
-from dagaug.model.task_presets import PRESETS, AttentionSettings, Mode
-from dagaug.model.trained_model import GENERAL, SCRATCH
+from dagaug.model.task_presets import GENERAL, PRESETS, SCRATCH, Ablation, AttentionSettings, Mode
 from dagaug.runtime.errors import UsageError
-from dagaug.training.mode_objectives import Ablation
 
-__all__ = ["TrainOptions"]
+__all__ = ["TrainOptions", "check_distance"]
 
 # Weights of the terms that the paper does not have (examples/method.md, "How the networks learn").
 _EXACT_WEIGHTS = {
@@ -30,6 +28,20 @@ _EXACT_WEIGHTS = {
     "detail": 2.0,
     "taught": 0.3,
 }
+
+
+def check_distance(name: str, weights: Path | None) -> None:
+    """Check the name of d of Table 4, and whether it takes weights.
+
+    Raises:
+        UsageError: the name is unknown, or weights are given without a timm network.
+    """
+    if weights is not None and not name.startswith("timm:"):
+        raise UsageError(
+            "only a timm network takes weights", option="weights", value=weights, remedies={"distance": "timm:NAME"}
+        )
+    if name not in ("resblock", "l2") and not name.startswith("timm:"):
+        raise UsageError("choose resblock, l2 or timm:NAME", option="distance", value=name)
 
 
 class TrainOptions(BaseModel):
@@ -110,6 +122,7 @@ class TrainOptions(BaseModel):
             raise UsageError(f"has no effect with {self.preset}", option=name, value=getattr(self, name))
         if preset.features is not None and self.start not in (None, SCRATCH):
             raise UsageError("a training on frozen features starts from them", option="start", value=self.start)
+        check_distance(self.distance or preset.distance, self.weights)
         general = preset.mode == "reference" and preset.features is None
         start = self.start or (GENERAL if general else SCRATCH)
         defaults: dict[str, Any] = {

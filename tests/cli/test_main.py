@@ -61,7 +61,21 @@ print(code, sorted({"torch", "cv2", "timm", "matplotlib"} & set(sys.modules)))
         ("score .", "no augmented .h5 file found"),
         ("translate nowhere --out x", "nowhere: no such folder"),
         ("show nowhere.h5", "nowhere.h5: no such file"),
+        ("show . --data nowhere", "nowhere: no such data folder"),
         ("train . --device abacus", "--device abacus: choose auto, cpu, cuda"),
+        ("train . --start nowhere", "--start nowhere: no such run folder or checkpoint"),
+        ("train . --masks nowhere", "--masks nowhere: no such folder of masks"),
+        ("train . --precision 8", ""),
+        ("augment . --pairs nowhere.csv", "--pairs nowhere.csv: no such file"),
+        ("score . x.h5 --arms real,best", "--arms best: no such arm"),
+        ("score . x.h5 --arm theirs=nowhere", "--arm theirs=nowhere: no such HDF5 file or folder"),
+        ("score . x.h5 --ratio 2", "--ratio 2: give shares between 0 and 1"),
+        ("metrics nowhere.h5", "nowhere.h5: no such file"),
+        ("metrics . --lpips nowhere.pth", "--lpips nowhere.pth: no such file"),
+        ("metrics . --oracle .", "--oracle .: used only with known pairs"),
+        ("translate . --out x --encoding raw", "--encoding raw: only for an HDF5 file"),
+        ("translate . --out x", "no checkpoint found under runs/"),
+        ("demo --device abacus", "--device abacus: choose auto, cpu, cuda"),
     ],
 )
 def test_a_slip_of_the_pen_is_told_before_the_slow_imports(arguments: str, message: str, tmp_path: Path) -> None:
@@ -70,3 +84,32 @@ def test_a_slip_of_the_pen_is_told_before_the_slow_imports(arguments: str, messa
     )
     assert message in done.stderr
     assert done.stdout.split(maxsplit=1)[1] == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("train data --preset poze", "--preset poze: choose one of"),
+        ("train data --without dea", "--without dea: input should be 'dae'"),
+        ("train data --size 33", "--size 33: input should be a multiple of 16"),
+        ("train data --distance l3", "--distance l3: choose resblock, l2 or timm:NAME"),
+        ("train data --learning-rate -1", "--learning-rate -1.0: input should be greater than 0"),
+        ("train empty", "empty: no images found"),
+        ("augment data --variants morf", "input should be 'morph', 'mirror' or 'cutout'"),
+        ("score data file", "file: "),
+        ("metrics file data", "file: "),
+        ("show file", "file: "),
+    ],
+)
+def test_a_wrong_value_or_input_is_told_without_torch(arguments: str, message: str, tmp_path: Path) -> None:
+    """These need numpy or OpenCV, which load in a fraction of a second."""
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("x")
+    for name in ("wren", "owl"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        (tmp_path / "data" / name / "x.png").touch()
+    done = subprocess.run(
+        [sys.executable, "-c", HEAVY, *arguments.split()], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert message in done.stderr
+    assert not {"torch", "timm", "matplotlib"} & set(done.stdout.split("'"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -137,36 +136,6 @@ def test_safetensors_of_other_programs_are_refused(
     path = tmp_path / "x.safetensors"
     save_file({"weight": torch.zeros(2)}, path, metadata=metadata)
     assert message in refused(path)
-
-
-# ---- runs
-
-
-def run(root: Path, name: str, file: str, time: int) -> Path:
-    folder = root / name
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / file).touch()
-    os.utime(folder / file, (time, time))
-    return folder
-
-
-def test_the_newest_finished_run_is_found_by_time_and_not_by_name(tmp_path: Path) -> None:
-    run(tmp_path, "zebra", checkpoint.MODEL_FILE, 100)
-    newest = run(tmp_path, "ant", checkpoint.MODEL_FILE, 200)
-    run(tmp_path, "unfinished", checkpoint.STATE_FILE, 300)
-    assert checkpoint.newest_run(tmp_path) == newest
-
-
-def test_an_unfinished_run_is_named_where_none_is_finished(tmp_path: Path) -> None:
-    folder = run(tmp_path, "birds", checkpoint.STATE_FILE, 100)
-    with pytest.raises(CheckpointError, match="not finished") as caught:
-        checkpoint.newest_run(tmp_path)
-    assert str(folder) in str(caught.value)
-
-
-def test_without_any_run_the_next_step_is_named(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="dagaug train"):
-        checkpoint.newest_run(tmp_path / "runs")
 
 
 # ---- names
