@@ -81,12 +81,13 @@ def _change_lines(done: "Imported", folder: Path) -> list[str]:
         (done.relabelled, "images were moved to other classes and have their labels now"),
         (done.resplit, "images were moved to the other split"),
         (done.added, "images are new: taken in as real images of unknown origin"),
+        (done.transparent, "of them have transparent pixels, which are laid over white"),
         (done.outdated, "synthetic images keep the class that their source had before it was moved"),
     ]
     lines = [f"{count} {text}" for count, text in told if count]
     if done.left_out:
         first = done.left_out[0]
-        lines.append(f"{len(done.left_out)} left out; the first: {first.path}: {first.reason}")
+        lines.append(f"{len(done.left_out)} files are left out; the first: {first.path}: {first.reason}")
     if done.changed_real or done.added:
         lines.append("dagaug score and metrics read real images and labels from DATA; make these changes there, too")
     return lines

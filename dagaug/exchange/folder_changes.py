@@ -18,7 +18,7 @@ from jaxtyping import Bool, Int32, UInt8
 
 from dagaug.data.csv_layout import read_csv
 from dagaug.data.folder_layout import images_in
-from dagaug.data.image_files import Skipped, decode_bytes, encode, is_plain_jpeg
+from dagaug.data.image_files import Skipped, decode_bytes, decode_with_alpha, encode, is_plain_jpeg
 from dagaug.data.safe_paths import SafePaths
 from dagaug.exchange.export import Format
 from dagaug.exchange.format_writers import TABLE_FILE, ExportPlan
@@ -41,6 +41,7 @@ class AddedImage:
         height, width: in pixels.
         size: number of the stored bytes.
         sha256: first 16 bytes of their hash.
+        transparent: whether it has pixels that are not opaque; they are laid over white.
     """
 
     path: str
@@ -50,6 +51,7 @@ class AddedImage:
     width: int
     size: int
     sha256: bytes
+    transparent: bool
 
 
 @dataclass(frozen=True)
@@ -97,8 +99,8 @@ def find_changes(folder: Path, manifest: Manifest) -> FolderChanges:
         ) from error
 
 
-def read_added(path: Path, encoding: str, quality: int) -> tuple[bytes, tuple[int, int]]:
-    """The bytes of a new image as the HDF5 file stores them, and its height and width.
+def read_added(path: Path, encoding: str, quality: int) -> tuple[bytes, tuple[int, int], bool]:
+    """The bytes of a new image as the HDF5 file stores them, its height and width, and whether it is transparent.
 
     Args:
         path: the image file, of any format that can be read.
@@ -108,14 +110,14 @@ def read_added(path: Path, encoding: str, quality: int) -> tuple[bytes, tuple[in
     Raises:
         ImageError: the file cannot be read.
     """
-    data = _content(path)
-    image = decode_bytes(data, path)
-    size = (image.shape[0], image.shape[1])
+    image, opacity = decode_with_alpha(path)
+    size, transparent = (image.shape[0], image.shape[1]), opacity is not None and int(opacity.min()) < 255
     if encoding == "raw":
-        return image.tobytes(), size
+        return image.tobytes(), size, transparent
     if encoding == "jpeg":
-        return data if is_plain_jpeg(data, image) else encode(image, encoding, quality), size
-    return encode(image, encoding), size
+        data = _content(path)
+        return data if is_plain_jpeg(data, image) else encode(image, encoding, quality), size, transparent
+    return encode(image, encoding), size, transparent
 
 
 class _Comparison:
@@ -274,12 +276,12 @@ class _Comparison:
             self._leave_out(name, given)
             return None
         try:
-            data, (height, width) = read_added(self.folder / name, self.encoding, self.quality)
+            data, (height, width), transparent = read_added(self.folder / name, self.encoding, self.quality)
         except ImageError as error:
             self._leave_out(name, error.reason)
             return None
         sha256 = hashlib.sha256(data).digest()[:16]
-        return AddedImage(name, given.label, given.split or 0, height, width, len(data), sha256)
+        return AddedImage(name, given.label, given.split or 0, height, width, len(data), sha256, transparent)
 
 
 def _form(paths: Sequence[str]) -> Format:

@@ -48,6 +48,7 @@ class Imported:
         changed_real: number of real ones of both.
         outdated: number of synthetic images that keep the former class of their relabelled source.
         added: number of new images, which are real ones of unknown origin.
+        transparent: number of those with pixels that are not opaque; they are laid over white.
         left_out: files in the folder that are not taken in, with reasons.
         seconds: duration.
     """
@@ -61,6 +62,7 @@ class Imported:
     changed_real: int
     outdated: int
     added: int
+    transparent: int
     left_out: tuple[Skipped, ...]
     seconds: float
 
@@ -119,6 +121,7 @@ def reimport(
         changed_real=changed.changed_real,
         outdated=changed.outdated,
         added=len(changes.added),
+        transparent=sum(image.transparent for image in changes.added),
         left_out=changes.left_out,
         seconds=time.monotonic() - started,
     )

@@ -10,8 +10,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from making_images import make_transparent
 from making_stores import MORPHS, REAL, Encoding, picture, write
 
+from dagaug.data.image_files import decode
 from dagaug.exchange.changed_content import REMOVED
 from dagaug.exchange.export import Format, SplitChoice, export
 from dagaug.exchange.folder_changes import find_changes
@@ -180,6 +182,16 @@ def test_a_new_image_becomes_a_real_one_of_its_class(tmp_path: Path, form: Forma
         assert np.abs(after.image(row).astype(int) - image).mean() < 8
     assert after.header.files_label[REAL:].tolist() == [1, 1, 1]
     assert (after.encoded(TOTAL + 1) == (folder / "b.jpg").read_bytes()) == (encoding == "jpeg")
+
+
+def test_transparent_pixels_of_a_new_image_are_laid_over_white_and_counted(tmp_path: Path) -> None:
+    made = Export(tmp_path)
+    put(made.out / "train" / "owl" / "plain.png", 1)
+    path = made.out / "train" / "owl" / "seen-through.png"
+    put(path, 2)
+    make_transparent(path)
+    assert (made.back().added, made.back().transparent) == (2, 1)
+    np.testing.assert_array_equal(made.stores()[1].image(TOTAL + 1), decode(path))
 
 
 def test_a_new_image_takes_the_split_of_its_folder_or_of_the_export(tmp_path: Path) -> None:
