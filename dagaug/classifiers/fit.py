@@ -47,8 +47,7 @@ class FitOptions:
         size: side of the training images in pixels, at least 8.
         steps: optimiser steps.
         batch_size: images a step, at least 2.
-        learning_rate: peak learning rate of AdamW, reached after a tenth of the steps and followed by half a cosine
-            to zero.
+        learning_rate: peak learning rate of AdamW; the mode's recipe has its schedule.
         layer_decay: factor of the learning rate from each layer to the one before it, in (0, 1].
         weight_decay: of AdamW; biases and norms have none.
         label_smoothing: share of each label that is spread over all classes, in [0, 1).
@@ -255,7 +254,8 @@ def _optimise(network: Network, batches: _Batches, options: FitOptions, progress
     )
     for group in optimiser.param_groups:
         group["lr"] = peak * group.get("lr_scale", 1.0)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, steps))
+    recipe = RECIPES[options.mode]
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: recipe.rate_factor(step, steps))
     with progress.task(title, steps, "steps") as task:
         for step in range(steps):
             x, y = batches.next()
@@ -278,14 +278,6 @@ def _optimise(network: Network, batches: _Batches, options: FitOptions, progress
                     )
                 note = f"loss {value:.3f}"
             task.advance(1, note)
-
-
-def _rate(step: int, steps: int) -> float:
-    """Factor of the learning rate: linear warm-up over a tenth of the steps, then half a cosine to zero."""
-    warm = max(steps // 10, 1)
-    if step < warm:
-        return (step + 1) / warm
-    return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(steps - warm, 1)))
 
 
 def fit_identity(

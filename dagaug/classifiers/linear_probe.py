@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from dagaug.classifiers.augmentation import Augment, augment_images
 from dagaug.classifiers.fit import FitOptions, starting_network
+from dagaug.classifiers.recipes import RECIPES
 from dagaug.compute.devices import pick_device
 from dagaug.compute.tensors import to_tensor
 from dagaug.runtime.execution_settings import Execution
@@ -121,7 +122,8 @@ class LinearProbe:
             head.weight.copy_(torch.from_numpy(streams[2].normal(0, 0.01, tuple(head.weight.shape))))
             head.bias.zero_()
         optimiser = torch.optim.AdamW(head.parameters(), lr=rate, weight_decay=options.weight_decay)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+        recipe = RECIPES["linear-probe"]
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: recipe.rate_factor(step, steps))
         extra = 0 if synthetic is None else options.synthetic_count()
         copies = streams[2].permutation(len(train.values))[: max(1, len(train.values) // 2)]
         sets = [(Features(train.values[copies], train.labels), options.batch_size - extra, streams[0])]

@@ -1,4 +1,4 @@
-"""Recipes: default learning rate, augmentation, frozen stages and steps of each way to train a classifier."""
+"""Recipes: default learning rate and its schedule, augmentation and steps of each way to train a classifier."""
 
 from __future__ import annotations
 
@@ -23,12 +23,13 @@ pretrained features."""
 
 @dataclass(frozen=True)
 class Recipe:
-    """Defaults of one way to train. All use AdamW with warm-up over a tenth of the steps, then half a cosine to zero.
+    """Defaults of one way to train. All use AdamW, whose learning rate follows half a cosine to zero after its warm-up.
 
     Attributes:
         learning_rate: peak learning rate.
         layer_decay: factor of the learning rate from each layer to the one before it (timm's groups of layers); None
             for the same rate in all layers.
+        warmup: share of the steps over which the learning rate rises linearly to its peak, in [0, 1).
         augment: augmentation of the training images.
         epochs: passes over the real images that the number of steps amounts to.
         fewest_steps: lower bound of the number of steps.
@@ -38,6 +39,7 @@ class Recipe:
 
     learning_rate: float
     layer_decay: float | None
+    warmup: float
     augment: Augment
     epochs: int
     fewest_steps: int
@@ -48,6 +50,13 @@ class Recipe:
         """Default number of steps for a number of real images."""
         return min(max(math.ceil(self.epochs * images / batch_size), self.fewest_steps), self.most_steps)
 
+    def rate_factor(self, step: int, steps: int) -> float:
+        """Factor of the peak learning rate in a step, counted from 0, of a training of ``steps`` steps."""
+        warm = max(int(self.warmup * steps), 1) if self.warmup else 0
+        if step < warm:
+            return (step + 1) / warm
+        return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(steps - warm, 1)))
+
     def rate_for(self, name: str) -> float:
         """Default peak learning rate of a network."""
         return self.rates.get(name, self.learning_rate)
@@ -55,15 +64,15 @@ class Recipe:
 
 RECIPES: Mapping[Mode, Recipe] = {
     "scratch": Recipe(
-        learning_rate=2e-3, layer_decay=None, augment="standard",
+        learning_rate=2e-3, layer_decay=None, warmup=0.1, augment="standard",
         epochs=160, fewest_steps=1_200, most_steps=20_000, rates={PLAIN: 3e-3, "test_resnet": 1e-2},
     ),
     "finetune": Recipe(
-        learning_rate=2e-3, layer_decay=None, augment="crop",
+        learning_rate=2e-3, layer_decay=None, warmup=0.1, augment="crop",
         epochs=20, fewest_steps=200, most_steps=10_000, rates={},
     ),
     "linear-probe": Recipe(
-        learning_rate=3e-3, layer_decay=None, augment="standard",
+        learning_rate=3e-3, layer_decay=None, warmup=0.0, augment="standard",
         epochs=160, fewest_steps=1_200, most_steps=20_000, rates={},
     ),
 }  # fmt: skip
