@@ -24,10 +24,13 @@ def score_table(result: ScoreResult) -> Table:
 
     from dagaug.report.wording import p_value
 
+    chosen = bool(result.validated)
     title = f"Accuracy on {result.test:,} test images, {result.classes} classes, per cent ± 95% interval"
     table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("arm", overflow="fold", min_width=13)
     for name in ("synthetic", "accuracy", "difference\nfrom real", "p", "ECE"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name in ("chosen\nsteps", "share") if chosen else ():
         table.add_column(name, justify="right", no_wrap=True)
     compared = {comparison.arm: comparison for comparison in result.comparisons if comparison.baseline == "real"}
     for arm in result.arms:
@@ -36,7 +39,10 @@ def score_table(result: ScoreResult) -> Table:
             row += [_with_reach(compared[arm.arm].difference, "+"), p_value(compared[arm.arm].p)]
         else:
             row += ["", ""]
-        table.add_row(*row, f"{100 * arm.calibration_error.mean:.1f}" if arm.calibration_error else "")
+        row.append(f"{100 * arm.calibration_error.mean:.1f}" if arm.calibration_error else "")
+        if chosen:
+            row += [f"{arm.steps:,}", "" if arm.synthetic_share is None else f"{arm.synthetic_share:.0%}"]
+        table.add_row(*row)
     return table
 
 
@@ -47,6 +53,8 @@ def _with_reach(one: ConfidenceInterval, sign: Literal["", "+"]) -> str:
 
 def score_lines(result: ScoreResult) -> list[str]:
     """Findings of a score: gains, classes, confusions, near-duplicates, numbers of images and steps."""
+    from dagaug.report.chosen_settings import chosen_settings
+
     fit = result.options["fit"]
     network = fit["name"] if isinstance(fit, dict) else ""
     lines = list(result.sentences)
@@ -70,10 +78,12 @@ def score_lines(result: ScoreResult) -> list[str]:
         for what, changes in (("less frequent", first.better), ("more frequent", first.worse)):
             pairs = [f"{one.truth} as {one.taken_for} {one.before:.0%} → {one.after:.0%}" for one in changes[:3]]
             lines.append(f"Confusions that became {what}: {'; '.join(pairs) or 'none'}")
-    steps = f"{result.steps} training steps of {network} in every arm"
+    settings = (
+        f"synthetic share of a batch: {result.synthetic_share:.0%}; {result.steps} training steps of {network} in "
+        "every arm"
+    )
     if result.validated:
-        chosen = ", ".join(f"{one.arm} {one.steps}" for one in result.validated if one.chosen)
-        steps = f"training steps of {network}, chosen by cross-validation: {chosen}"
+        settings = f"training of {network}, chosen by cross-validation: {chosen_settings(result)}"
     alike = {name: found for name, found in result.guards.alike.items() if found.by_hash or found.by_features}
     usual = {name: found for name, found in alike.items() if not found.suspicious}
     if not alike:
@@ -89,8 +99,7 @@ def score_lines(result: ScoreResult) -> list[str]:
     return [
         *lines,
         *result.notes,
-        f"{result.real} real and {result.synthetic} synthetic training images (synthetic share of a batch: "
-        f"{result.synthetic_share:.0%}); {steps}.",
+        f"{result.real} real and {result.synthetic} synthetic training images; {settings}.",
     ]
 
 

@@ -29,6 +29,8 @@ __all__ = ["score"]
 
 _QUICK_STEPS = 400  # of a training from scratch with --quick; fine-tuning takes fewer as it is
 
+_SHARE = 0.5  # of a batch
+
 _EXIT_UNLESS_HELPS = 3
 
 
@@ -125,8 +127,26 @@ def score(
         float | None,
         typer.Option(
             metavar="X",
-            help="Fraction of the training images to hold out, e.g. 0.25, to choose the number of steps of each arm "
-            "(default: none; same steps in all arms).",
+            help="Fraction of the training images to hold out, e.g. 0.25, to choose the number of steps of each arm by "
+            "cross-validation (default: none; same steps in all arms).",
+            rich_help_panel=EXPERIMENT,
+        ),
+    ] = None,
+    step_choices: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIST",
+            help="Numbers of steps that --validation chooses from, e.g. 200,400 (default: half, once and twice the "
+            "usual number; with --share-choices the usual number).",
+            rich_help_panel=EXPERIMENT,
+        ),
+    ] = None,
+    share_choices: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIST",
+            help="Synthetic fractions of a batch that --validation chooses from, e.g. 0.1,0.3,0.5 (default: none; "
+            "--synthetic-share in all arms).",
             rich_help_panel=EXPERIMENT,
         ),
     ] = None,
@@ -178,6 +198,15 @@ def score(
             rich_help_panel=TRAINING,
         ),
     ] = None,
+    layer_decay: Annotated[
+        float | None,
+        typer.Option(
+            metavar="X",
+            help="Factor of the learning rate from each layer to the one before it, in (0, 1], e.g. 0.75 (default: "
+            "none; the same rate in all layers).",
+            rich_help_panel=TRAINING,
+        ),
+    ] = None,
     augment: Annotated[
         AugmentChoice | None,
         typer.Option(
@@ -190,8 +219,9 @@ def score(
         int, typer.Option(min=2, metavar="N", help="Images per step.", rich_help_panel=TRAINING)
     ] = 32,
     synthetic_share: Annotated[
-        float, typer.Option(metavar="X", help="Synthetic fraction of each batch.", rich_help_panel=TRAINING)
-    ] = 0.5,
+        float | None,
+        typer.Option(metavar="X", help="Synthetic fraction of each batch (default: 0.5).", rich_help_panel=TRAINING),
+    ] = None,
     seed: Seed = 0,
     device: Device = "auto",
     devices: Annotated[
@@ -213,12 +243,16 @@ def score(
             raise UsageError("give the data folder first, then the HDF5 file", option="file", value=file)
         data, file = None, data
     file = file or newest_store()
-    from dagaug.score.arms import QUICK_SEEDS, check_arms, check_shares
+    from dagaug.score.arms import QUICK_SEEDS, check_arms, check_choices, check_shares
 
     chosen, others = _chosen_arms(arms, quick=quick, controls=controls), tuple(_named_path(text) for text in arm or ())
     shares = _numbers("fractions", fractions), _numbers("ratio", ratio)
     check_arms(chosen, [name for name, _ in others])
     check_shares(*shares, validation)
+    step_offer, share_offer = _whole_numbers("step_choices", step_choices), _numbers("share_choices", share_choices)
+    check_choices(step_offer, share_offer, validation, steps)
+    if share_offer and synthetic_share is not None:
+        raise UsageError("give either this or shares to choose from", option="synthetic_share", value=synthetic_share)
     import json
     from dataclasses import replace
 
@@ -246,10 +280,11 @@ def score(
     fit = suitable_fit(
         header.provenance.size or 64, pick_device(device).type, mode=mode, classifier=classifier, size=size,
         frozen_stages=frozen_stages, batch_size=batch_size, learning_rate=learning_rate,
-        synthetic_share=synthetic_share, weights=weights, augment=augment,
+        layer_decay=layer_decay, synthetic_share=_SHARE if synthetic_share is None else synthetic_share,
+        weights=weights, augment=augment,
     )  # fmt: skip
     terminal.say(describe_fit(fit))
-    if quick and fit.mode == "scratch":
+    if quick and fit.mode == "scratch" and not step_offer:
         steps = steps or _QUICK_STEPS
     options = ScoreOptions(
         fit=replace(fit, steps=steps),
@@ -261,6 +296,8 @@ def score(
         fractions=shares[0],
         ratios=shares[1],
         validation=validation,
+        step_choices=step_offer,
+        share_choices=share_offer,
     )
     out = out or file.with_name(file.stem + "-score.json")
     result = score(
@@ -309,3 +346,10 @@ def _numbers(option: str, text: str | None) -> tuple[float, ...]:
         return tuple(float(part) for part in text.split(",")) if text else ()
     except ValueError as error:
         raise UsageError("write numbers separated by commas", option=option, value=text) from error
+
+
+def _whole_numbers(option: str, text: str | None) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(",")) if text else ()
+    except ValueError as error:
+        raise UsageError("write whole numbers separated by commas", option=option, value=text) from error

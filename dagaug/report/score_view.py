@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from dagaug.classifiers.recipes import MODE_WORDS
 from dagaug.report.accuracy_plots import LineData, LinePlot, Tick, line_plot, ticks
+from dagaug.report.chosen_settings import TriedRow, arm_settings, chosen_settings, tried_rows
 from dagaug.report.palette import ARMS, arm_colours
 from dagaug.report.wording import arm_description, display_names, interval, p_value, percent, signed
 from dagaug.score.results import Comparison, FractionPoint, ScoreResult
@@ -28,7 +29,7 @@ class ScoreRow:
 
     Attributes:
         colour: index into the palette, the same in every plot.
-        words: description of its training images.
+        words: description of its training images, and the settings that cross-validation chose, if it did.
     """
 
     arm: str
@@ -108,6 +109,7 @@ class ScoreView:
         sure: number of classes with a significant gain, and with a significant loss.
         better, worse: confusions that became rarer and more frequent, as texts.
         fractions: accuracy by number of real images; also as a plot if there are at least two.
+        tried: settings that cross-validation tried.
         ratios: (fraction, accuracy, difference) for other synthetic fractions, with their plot.
         guards: (passed, sentence) of each check for leaks of test images.
         notes: notes of the score.
@@ -131,6 +133,7 @@ class ScoreView:
     worse: tuple[str, ...]
     fractions: tuple[FractionRow, ...]
     fraction_plot: LinePlot | None
+    tried: tuple[TriedRow, ...]
     ratios: tuple[tuple[str, str, str], ...]
     ratio_plot: LinePlot | None
     guards: tuple[tuple[bool, str], ...]
@@ -161,7 +164,7 @@ def score_view(score: ScoreResult) -> ScoreView:
             ScoreRow(
                 arm=arm.arm,
                 colour=colours[arm.arm],
-                words=arm_description(arm.arm),
+                words=arm_description(arm.arm) + (f"; {arm_settings(arm)}" if score.validated else ""),
                 synthetic=f"{arm.images:,}" if arm.images else "",
                 accuracy=percent(arm.accuracy.mean),
                 interval=interval(arm.accuracy.low, arm.accuracy.high),
@@ -189,6 +192,7 @@ def score_view(score: ScoreResult) -> ScoreView:
         worse=_confusions(first.worse if first else [], first),
         fractions=tuple(_fraction(point) for point in score.fractions),
         fraction_plot=_fraction_plot(score.fractions),
+        tried=tried_rows(score),
         ratios=tuple((percent(one.share, 0), percent(one.accuracy.mean), signed(one.difference.mean))
                      for one in score.ratios),
         ratio_plot=_ratio_plot(score),
@@ -242,10 +246,15 @@ def _setting(score: ScoreResult) -> str:
     fit = score.options.get("fit")
     network = fit.get("name") if isinstance(fit, dict) else None
     seeds = max((len(arm.accuracies) for arm in score.arms), default=0)
+    settings = (
+        f"{score.steps:,} steps in every arm, {score.synthetic_share:.0%} of each batch synthetic in arms with "
+        "synthetic images"
+    )
+    if score.validated:
+        settings = "steps and synthetic share of each arm as cross-validation on the training images chose them"
     return (
-        f"{network or 'The same classifier'}, {seeds} seeds, {score.steps:,} steps in every arm; "
-        f"{score.real:,} real and {score.synthetic:,} synthetic training images, {score.synthetic_share:.0%} of each "
-        f"batch synthetic in arms that have any; {score.test:,} test images of {score.classes:,} classes."
+        f"{network or 'The same classifier'}, {seeds} seeds, {settings}; {score.real:,} real and "
+        f"{score.synthetic:,} synthetic training images; {score.test:,} test images of {score.classes:,} classes."
     )
 
 
@@ -268,12 +277,17 @@ def _citation(score: ScoreResult) -> str:
         f"{one.arm} over {one.baseline}: {signed(one.difference.mean)} points ({_signed_interval(one.difference)})"
         for one in (first, *over)
     ]
+    settings = f"{score.steps:,} steps"
+    if score.validated:
+        settings = f"steps chosen by cross-validation on the training images ({chosen_settings(score)})"
+    decay = f", times {fit['layer_decay']} from each layer to the one before it" if fit.get("layer_decay") else ""
+    share = "" if score.validated else f" ({score.synthetic_share:.0%} of each batch)"
     return (
-        f"{fit.get('name')} ({how}{frozen}; images of {fit.get('size')} px, {score.steps:,} steps of "
-        f"{fit.get('batch_size')} images, AdamW with a peak learning rate of {fit.get('learning_rate')}, "
+        f"{fit.get('name')} ({how}{frozen}; images of {fit.get('size')} px, {settings}, batches of "
+        f"{fit.get('batch_size')} images, AdamW with a peak learning rate of {fit.get('learning_rate')}{decay}, "
         f"{len(first.differences)} seeds), {score.real:,} real training images of {score.classes:,} classes, "
-        f"{score.synthetic:,} synthetic images ({score.synthetic_share:.0%} of each batch), {score.test:,} test "
-        f"images. Accuracy with 95% intervals over seeds: {'; '.join(results)}. "
+        f"{score.synthetic:,} synthetic images{share}, {score.test:,} test images. "
+        f"Accuracy with 95% intervals over seeds: {'; '.join(results)}. "
         f"Paired differences: {'; '.join(gains)}. "
         f"dagaug {versions.get('dagaug', '')}, torch {versions.get('torch', '')}, timm {versions.get('timm', '')}."
     )

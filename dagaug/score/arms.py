@@ -19,6 +19,7 @@ __all__ = [
     "Control",
     "arm_names",
     "check_arms",
+    "check_choices",
     "check_shares",
 ]
 
@@ -117,3 +118,35 @@ def check_shares(fractions: Sequence[float], ratios: Sequence[float], validation
     if validation is not None and not 0 < validation <= 0.5:
         value = f"{validation:g}"
         raise UsageError("give a share above 0 and up to 0.5, such as 0.25", option="validation", value=value)
+
+
+def check_choices(
+    step_choices: Sequence[int], share_choices: Sequence[float], validation: float | None, steps: int | None
+) -> None:
+    """Check what an arm may choose from.
+
+    Args:
+        step_choices, share_choices, validation: as in :class:`dagaug.score.options.ScoreOptions`.
+        steps: number of steps that the user named, if any.
+
+    Raises:
+        UsageError: a number is out of range, there is nothing to choose, or no images are held out to choose by.
+    """
+    for count in step_choices:
+        if count < 1:
+            raise UsageError("give at least 1", option="step_choices", value=count)
+    for share in share_choices:
+        if not 0 < share < 1:
+            raise UsageError("give shares between 0 and 1", option="share_choices", value=f"{share:g}")
+    given = {
+        "step_choices": ",".join(map(str, step_choices)),
+        "share_choices": ",".join(f"{share:g}" for share in share_choices),
+    }
+    for option, value in given.items():
+        if value and validation is None:
+            message = "choosing needs training images to hold out"
+            raise UsageError(message, option=option, value=value, remedies={"validation": 0.25})
+        if value and max(len(set(step_choices)), len(set(share_choices))) < 2:
+            raise UsageError("give several to choose from", option=option, value=value)
+    if step_choices and steps is not None:
+        raise UsageError("give either this or numbers to choose from", option="steps", value=steps)

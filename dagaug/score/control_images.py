@@ -146,7 +146,7 @@ class Controls:
 
         The images are memory-mapped from an unnamed temporary file.
         """
-        plan = self._random_plan() if control == "random" else self._kept
+        plan = self._plan(control)
         if control in ("cutout", "cutwarp"):
             made = self._cutouts(plan, warped=control == "cutwarp")
         else:
@@ -162,6 +162,16 @@ class Controls:
                 out[row] = letterboxed(self._as_stored(image), self._size)
                 task.advance()
         return out, self._header.files_label[plan.source].astype(np.int64)
+
+    def origins(self, control: Control) -> tuple[tuple[str, ...], ...]:
+        """The files that each image of a control was made from: source, reference and background."""
+        plan, files = self._plan(control), self._header.files
+        rows = zip(plan.source.tolist(), plan.reference.tolist(), plan.background_rows.tolist(), strict=True)
+        return tuple(tuple(dict.fromkeys(files[row] for row in those)) for those in rows)
+
+    def _plan(self, control: Control) -> MorphPlan:
+        """The candidates that a control stands for."""
+        return self._random_plan() if control == "random" else self._kept
 
     def _random_plan(self) -> MorphPlan:
         """As many random candidates as were kept, from all of them."""

@@ -2,9 +2,10 @@
 
 All arms (:mod:`dagaug.score.options`) train the same network with the same seeds, batch size and number of steps.
 Each trained network is tested once, after its last step, on the untouched test split; the test chooses nothing. The
-number of steps follows from the number of images, or is chosen by cross-validation on the training images
-(:mod:`dagaug.score.step_search`). Arms are paired by seed and by test image (:mod:`dagaug.score.statistics`). Training
-and test use whole, letterboxed images, or patches if the HDF5 file holds patches (``augment --frame crop``).
+number of steps follows from the number of images; it and the synthetic share can be chosen for each arm by
+cross-validation on the training images (:mod:`dagaug.score.settings_search`). Arms are paired by seed and by test image
+(:mod:`dagaug.score.statistics`). Training and test use whole, letterboxed images, or patches if the HDF5 file holds
+patches (``augment --frame crop``).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import torch
 
 from dagaug.augment.stored_image_check import check_stored_images
 from dagaug.classifiers.fit import LIBRARIES, FitOptions
+from dagaug.classifiers.recipes import RECIPES
 from dagaug.classifiers.suitable_fit import suitable_fit
 from dagaug.compute.devices import pick_device
 from dagaug.data.dataset_records import Dataset
@@ -31,11 +33,11 @@ from dagaug.score.image_set_loading import ImageSet, TracedImageSet, framing_of,
 from dagaug.score.leak_checks import check_leaks
 from dagaug.score.notes import notes_of
 from dagaug.score.options import CONTROLS, DEFAULT_ARMS, MIXED, Arm, ScoreOptions, arm_names
-from dagaug.score.results import ScoreResult, StepCandidate
+from dagaug.score.results import ScoreResult, SettingsCandidate
 from dagaug.score.run_log import RunLog, ScoreRun
-from dagaug.score.step_search import choose_steps
+from dagaug.score.settings_search import choose_settings
 from dagaug.score.summaries import RunTable
-from dagaug.score.sweeps import fraction_points, ratio_points, sweep_trainings, swept_arm, with_steps
+from dagaug.score.sweeps import fraction_points, ratio_points, sweep_trainings, swept_arm
 from dagaug.score.trainings import SharedSettings, TrainingSpec, run_all
 
 __all__ = ["score"]
@@ -92,7 +94,10 @@ def score(
     synthetic = {arm.name: trainings[arm.name].synthetic for arm in arms}
     counts = {name: 0 if one is None else len(one) for name, one in synthetic.items()}
     return ScoreResult(
-        arms=tuple(table.arm(name, count, trainings[name].steps) for name, count in counts.items()),
+        arms=tuple(
+            table.arm(name, count, trainings[name].steps, trainings[name].synthetic_share)
+            for name, count in counts.items()
+        ),
         comparisons=comparisons,
         runs=trained.runs,
         classes=len(dataset.classes),
@@ -152,14 +157,15 @@ def _options_record(
     if store is not None:
         with Store(store) as opened:
             content = opened.column("content_sha256").tobytes().hex()
-    plain = ("seeds", "seed", "per_class", "arms", "fractions", "ratios", "validation")
+    plain = ("seeds", "seed", "per_class", "arms", "fractions", "ratios", "validation", "step_choices",
+             "share_choices")  # fmt: skip
     return {
         "data": str(dataset.root),
         "store": None if store is None else str(store),
         "store_content_sha256": content,
         **{name: getattr(options, name) for name in plain},
         "others": [[name, str(path)] for name, path in options.others],
-        "fit": fit.as_dict(),
+        "fit": fit.as_dict() | {"schedule": {"warmup": RECIPES[fit.mode].warmup, "decay": "half a cosine to zero"}},
         "devices": [str(device) for device in devices],
         "versions": dict(versions),
     }
@@ -226,11 +232,7 @@ def _controls(controls: Controls, wanted: set[str], morphs: TracedImageSet, seed
     found: dict[str, ImageSet] = {}
     for name in CONTROLS:
         if name in wanted or (name == "cutout" and MIXED in wanted):
-            images, labels = controls.make(name)
-            # The others have the sources and references of the morphs; random candidates do not.
-            found[name] = (
-                ImageSet(images, labels) if name == "random" else TracedImageSet(images, labels, morphs.origins)
-            )
+            found[name] = TracedImageSet(*controls.make(name), controls.origins(name))
     if MIXED in wanted:
         found[MIXED] = _half_and_half(morphs, found["cutout"], seed)
     return found
@@ -256,13 +258,13 @@ class _Trained:
         trainings: trainings of the arms and of the sweeps, by name.
         swept: name of the arm that the sweeps vary, if there is one.
         runs: every training with every seed.
-        candidates: numbers of steps that were tried by cross-validation.
+        candidates: settings that were tried by cross-validation.
     """
 
     trainings: Mapping[str, TrainingSpec]
     swept: str | None
     runs: tuple[ScoreRun, ...]
-    candidates: tuple[StepCandidate, ...]
+    candidates: tuple[SettingsCandidate, ...]
 
 
 def _train(
@@ -286,14 +288,19 @@ def _train(
         for arm in options.table()
     }
     swept = swept_arm(options.table(), options)
-    sweep = {} if swept is None else sweep_trainings(trainings[swept], options, images.train)
-    candidates: tuple[StepCandidate, ...] = ()
+    everything = trainings | _sweep(swept, trainings, options, images.train)
+    candidates: tuple[SettingsCandidate, ...] = ()
     if options.validation is not None:
-        trainings, candidates = choose_steps(
-            images.train, trainings, options.validation, options.seed, shared, devices, log, progress
+        following = options.seeds * len(everything)
+        trainings, candidates = choose_settings(
+            images.train, trainings, following, options, shared, devices, log, progress
         )
-        if swept is not None:
-            sweep = with_steps(sweep, trainings["real"].steps, trainings[swept].steps)
-    everything = {**trainings, **sweep}
+        everything = trainings | _sweep(swept, trainings, options, images.train)
     jobs = [(training, options.seed + number) for number in range(options.seeds) for training in everything.values()]
     return _Trained(everything, swept, run_all(jobs, shared, devices, log, progress), candidates)
+
+
+def _sweep(
+    swept: str | None, trainings: Mapping[str, TrainingSpec], options: ScoreOptions, real: TracedImageSet
+) -> dict[str, TrainingSpec]:
+    return {} if swept is None else sweep_trainings(trainings[swept], trainings["real"], options, real)

@@ -44,7 +44,12 @@ def notes_of(
         if unknown:
             yield (
                 "The origins of these arms' images are unknown, so some may show held-out images and favour longer "
-                f"training: {', '.join(unknown)}."
+                f"training and larger synthetic shares: {', '.join(unknown)}."
+            )
+        if any(arm.images for arm in options.table()):
+            yield (
+                "Settings were chosen on held-out training images, which the generator had learned from; this can "
+                "favour larger synthetic shares. The test images were not used."
             )
     if options.left_out:
         yield f"Left out: {', '.join(options.left_out)}."

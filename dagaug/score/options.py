@@ -21,6 +21,7 @@ from dagaug.score.arms import (
     Control,
     arm_names,
     check_arms,
+    check_choices,
     check_shares,
 )
 
@@ -51,8 +52,11 @@ class ScoreOptions:
         others: further arms: a name, and an HDF5 file or a folder of class folders.
         fractions: shares of the real training images to train on, with and without synthetic images.
         ratios: further synthetic shares of a batch to train with.
-        validation: share of the real training images that each fold holds out, to choose each arm's number of steps
-            by cross-validation (:mod:`dagaug.score.step_search`); None for the same number of steps in all arms.
+        validation: share of the real training images that each fold holds out, to choose each arm's settings by
+            cross-validation (:mod:`dagaug.score.settings_search`); None for the same settings in all arms.
+        step_choices: numbers of steps to choose from; empty for half, once and twice the usual number, or for the usual
+            number alone if ``share_choices`` are given.
+        share_choices: synthetic shares of a batch to choose from; empty for ``fit.synthetic_share`` in all arms.
 
     Raises:
         UsageError: an option is out of range, or the options contradict each other.
@@ -67,6 +71,8 @@ class ScoreOptions:
     fractions: tuple[float, ...] = ()
     ratios: tuple[float, ...] = ()
     validation: float | None = None
+    step_choices: tuple[int, ...] = ()
+    share_choices: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if self.seeds < 2:
@@ -75,6 +81,8 @@ class ScoreOptions:
             raise UsageError("give at least 0", option="seed", value=self.seed)
         check_arms(self.arms, [name for name, _ in self.others])
         check_shares(self.fractions, self.ratios, self.validation)
+        check_choices(self.step_choices, self.share_choices, self.validation, self.fit.steps)
+        self._check_share_choices()
         check_name(self.fit.name, for_features=False)
         mode = self.fit.mode
         if self.fit.frozen_stages and mode != "finetune":
@@ -84,12 +92,29 @@ class ScoreOptions:
                 value=self.fit.frozen_stages,
                 remedies={"mode": "finetune"},
             )
+        if self.fit.layer_decay is not None and mode == "linear-probe":
+            value = f"{self.fit.layer_decay:g}"
+            raise UsageError("a linear probe trains one layer", option="layer_decay", value=value)
         if mode != "scratch" and self.fit.name == PLAIN and self.fit.weights is None:
             raise UsageError(
                 f"{PLAIN} has no pretrained weights",
                 option="mode",
                 value=mode,
                 remedies={"weights": None, "classifier": LITE0},
+            )
+
+    def _check_share_choices(self) -> None:
+        if not self.share_choices:
+            return
+        if not any(arm.images for arm in self.table()):
+            message = "no arm has synthetic images; add real+dagaug"
+            raise UsageError(message, option="arms", value=",".join(self.arms))
+        shares = set(self.share_choices)
+        if len({replace(self.fit, synthetic_share=share).synthetic_count() for share in shares}) < len(shares):
+            raise UsageError(
+                f"two of them are the same number of images in a batch of {self.fit.batch_size}",
+                option="share_choices",
+                value=",".join(f"{share:g}" for share in self.share_choices),
             )
 
     def table(self) -> tuple[Arm, ...]:

@@ -27,7 +27,7 @@ __all__ = [
     "RatioPoint",
     "ScoreResult",
     "SelectorCheck",
-    "StepCandidate",
+    "SettingsCandidate",
     "read_score",
 ]
 
@@ -44,6 +44,7 @@ class ArmResult:
         arm: name of the arm.
         images: number of its synthetic images.
         steps: optimiser steps of each training.
+        synthetic_share: synthetic share of each batch; None without synthetic images and in files of older versions.
         accuracies: top-1 accuracy of each seed.
         accuracy: their mean.
         calibration_error: mean expected calibration error; None in files of older versions.
@@ -52,6 +53,7 @@ class ArmResult:
     arm: str
     images: int = 0
     steps: int = 0
+    synthetic_share: float | None = None
     accuracies: tuple[float, ...]
     accuracy: ConfidenceInterval
     calibration_error: ConfidenceInterval | None = None
@@ -137,18 +139,22 @@ class RatioPoint:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StepCandidate:
-    """A number of steps tried for an arm by cross-validation on the real training images.
+class SettingsCandidate:
+    """Settings tried for an arm by cross-validation on the real training images.
 
     Attributes:
         arm: name of the arm.
         steps: optimiser steps.
+        synthetic_share: synthetic share of each batch; None without synthetic images and in files of older versions.
+        trainings: number of trainings of this trial, over folds and seeds; 0 in files of older versions.
         accuracy: cross-validated accuracy on the real training images.
-        chosen: whether the arm trains for this number of steps.
+        chosen: whether the arm trains with these settings.
     """
 
     arm: str
     steps: int
+    synthetic_share: float | None = None
+    trainings: int = 0
     accuracy: float
     chosen: bool
 
@@ -226,12 +232,13 @@ class ScoreResult:
         real: number of real training images.
         synthetic: number of synthetic images of the HDF5 file, or of the first arm that has any.
         test: number of test images.
-        steps: optimiser steps of every training, unless each arm's were chosen by validation.
-        synthetic_share: synthetic share of each batch, in arms with synthetic images.
+        steps: optimiser steps of every training, unless ``validated`` says what each arm chose.
+        synthetic_share: synthetic share of each batch in arms with synthetic images, unless ``validated`` says what
+            each arm chose.
         skipped: path and reason of each real image that could not be read.
         options: all options, and the versions and devices that the result depends on.
         fractions, ratios: results of the sweeps.
-        validated: numbers of steps that were tried by cross-validation.
+        validated: settings that were tried by cross-validation.
         guards: checks for leaks of test images.
         notes: warnings and remarks, in sentences.
         verdict: verdict of the first comparison; None without comparisons.
@@ -251,7 +258,7 @@ class ScoreResult:
     options: dict[str, object]
     fractions: tuple[FractionPoint, ...] = ()
     ratios: tuple[RatioPoint, ...] = ()
-    validated: tuple[StepCandidate, ...] = ()
+    validated: tuple[SettingsCandidate, ...] = ()
     guards: LeakChecks = field(default_factory=LeakChecks)
     notes: tuple[str, ...] = ()
     verdict: Verdict | None = None

@@ -127,6 +127,10 @@ class RunLog:
                 f"({', '.join(sorted(changed))})"
             )
 
+    def has(self, identity: str, arm: str, seed: int) -> bool:
+        """Whether there is a finished training of this identity, arm and seed."""
+        return (identity, arm, seed) in self._runs
+
     def find(self, identity: str, arm: str, seed: int) -> ScoreRun | None:
         """The finished training of this identity, arm and seed, if there is one."""
         run = self._runs.get((identity, arm, seed))

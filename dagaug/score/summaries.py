@@ -39,12 +39,13 @@ class RunTable:
         for run in runs:
             self._runs.setdefault(run.arm, []).append(run)
 
-    def arm(self, name: str, images: int, steps: int) -> ArmResult:
-        """Results of an arm with this number of synthetic images and steps."""
+    def arm(self, name: str, images: int, steps: int, synthetic_share: float | None) -> ArmResult:
+        """Results of an arm with this number of synthetic images and steps, and this synthetic share of a batch."""
         return ArmResult(
             arm=name,
             images=images,
             steps=steps,
+            synthetic_share=synthetic_share,
             accuracies=self._accuracies(name),
             accuracy=self._mean_accuracy(name),
             calibration_error=mean_interval([run.calibration_error for run in self._runs[name]]),

@@ -15,7 +15,7 @@ from dagaug.score.results import FractionPoint, RatioPoint
 from dagaug.score.summaries import RunTable
 from dagaug.score.trainings import TrainingSpec
 
-__all__ = ["fraction_points", "ratio_points", "sweep_trainings", "swept_arm", "with_steps"]
+__all__ = ["fraction_points", "ratio_points", "sweep_trainings", "swept_arm"]
 
 
 def swept_arm(arms: Sequence[Arm], options: ScoreOptions) -> str | None:
@@ -34,11 +34,14 @@ def swept_arm(arms: Sequence[Arm], options: ScoreOptions) -> str | None:
     return found[0] if found else None
 
 
-def sweep_trainings(base: TrainingSpec, options: ScoreOptions, real: TracedImageSet) -> dict[str, TrainingSpec]:
+def sweep_trainings(
+    base: TrainingSpec, plain: TrainingSpec, options: ScoreOptions, real: TracedImageSet
+) -> dict[str, TrainingSpec]:
     """The trainings that only the sweeps need, by name.
 
     Args:
         base: training of the arm that the sweeps vary.
+        plain: training of the arm ``real``.
         options: options of the score.
         real: the real training images.
 
@@ -51,8 +54,7 @@ def sweep_trainings(base: TrainingSpec, options: ScoreOptions, real: TracedImage
             rows = _first_of_each_class(real.labels, fraction)
             synthetic = _made_from(base, {real.origins[row][0] for row in rows.tolist()}, fraction)
             fewer = real.take(rows)
-            plain = replace(base.options, mixing="none", trivialaugment=False)
-            without = TrainingSpec(_at_fraction("real", fraction), plain, fewer, None, base.test)
+            without = replace(plain, name=_at_fraction("real", fraction), train=fewer)
             found[without.name] = without
             name = _at_fraction(base.name, fraction)
             found[name] = TrainingSpec(name, base.options, fewer, synthetic, base.test)
@@ -60,14 +62,6 @@ def sweep_trainings(base: TrainingSpec, options: ScoreOptions, real: TracedImage
         name = _at_share(base.name, share)
         found[name] = replace(base, name=name, options=replace(base.options, synthetic_share=share))
     return found
-
-
-def with_steps(trainings: Mapping[str, TrainingSpec], real: int, synthetic: int) -> dict[str, TrainingSpec]:
-    """The same trainings with these numbers of steps, without and with synthetic images."""
-    return {
-        name: replace(one, options=replace(one.options, steps=real if one.synthetic is None else synthetic))
-        for name, one in trainings.items()
-    }
 
 
 def fraction_points(

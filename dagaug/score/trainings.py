@@ -61,6 +61,11 @@ class TrainingSpec:
         """Number of optimiser steps."""
         return self.options.steps or 0
 
+    @property
+    def synthetic_share(self) -> float | None:
+        """Synthetic share of each batch; None without synthetic images."""
+        return None if self.synthetic is None else self.options.synthetic_share
+
     def identity(self, shared: SharedSettings, device: torch.device) -> str:
         """Key of everything that the predictions depend on, except the seed and the versions of libraries."""
         sets = (self.train, self.test, *([] if self.synthetic is None else [self.synthetic]))

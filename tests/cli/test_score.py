@@ -49,6 +49,26 @@ def test_the_command_takes_further_arms_and_sweeps(
     assert json.loads((tmp_path / "s.json").read_text()) == done.json
 
 
+def test_chosen_steps_and_shares_stand_in_the_table_and_the_file(
+    data: Dataset, small: tuple[Path, ScoreResult], tmp_path: Path
+) -> None:
+    done = dagaug(
+        "score", data.root, small[0], "--no-controls", "--arms", "real,real+dagaug", "--seeds", 2, "--batch-size", 8,
+        "--size", 32, "--classifier", "test_resnet", "--validation", 0.25, "--step-choices", "2,3", "--share-choices",
+        "0.25,0.5", "--layer-decay", 0.75, "--out", tmp_path / "s.json",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert "32 trainings of 2 to 3 steps" in done.err
+    found = json.loads((tmp_path / "s.json").read_text())
+    assert found["options"]["fit"]["layer_decay"] == 0.75
+    arm = found["arms"][1]
+    assert arm["steps"] in (2, 3)
+    assert arm["synthetic_share"] in (0.25, 0.5)
+    (row,) = [line.split() for line in done.out.splitlines() if line.split()[:1] == ["real+dagaug"] and "±" in line]
+    assert row[-2:] == [str(arm["steps"]), f"{arm['synthetic_share']:.0%}"]
+    assert f"real+dagaug {arm['steps']} steps, {arm['synthetic_share']:.0%} of a batch synthetic" in done.out
+
+
 @pytest.mark.parametrize(("verdict", "code"), [("helps", 0), ("no measurable effect", 3), ("harms", 3)])
 def test_the_exit_code_is_the_verdict_if_asked_for(
     data: Dataset, small: tuple[Path, ScoreResult], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verdict: str,
@@ -69,6 +89,17 @@ def test_the_exit_code_is_the_verdict_if_asked_for(
         (("--fractions", "half"), "--fractions half: write numbers separated by commas"),
         (("--ratio", "2"), "--ratio 2: give shares between 0 and 1"),
         (("--mode", "finetune", "--classifier", "plain"), "--mode finetune: plain has no pretrained weights"),
+        (
+            ("--share-choices", "0.1,0.3"),
+            "--share-choices 0.1,0.3: choosing needs training images to hold out; try --validation 0.25",
+        ),
+        (("--step-choices", "few"), "--step-choices few: write whole numbers separated by commas"),
+        (("--validation", "0.5", "--step-choices", "2,3", "--steps", "2"), "--steps 2: give either this or numbers"),
+        (
+            ("--validation", "0.5", "--share-choices", "0.1,0.3", "--synthetic-share", "0.5"),
+            "--synthetic-share 0.5: give either this or shares",
+        ),
+        (("--mode", "linear-probe", "--layer-decay", "0.5"), "--layer-decay 0.5: a linear probe trains one layer"),
         (("--arms", "real,best"), "--arms best: no such arm"),
         (
             ("--mode", "linear-probe", "--classifier", "resnet_of_mine"),

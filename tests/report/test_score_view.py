@@ -129,6 +129,39 @@ def test_everything_is_on_the_page_and_nothing_escapes(tmp_path: Path) -> None:
     assert page.index("Gain of each class") < page.index('id="h-counts"')
 
 
+def test_chosen_steps_and_shares_stand_in_the_table_and_all_that_were_tried_below(tmp_path: Path) -> None:
+    from making_reports import write_store
+
+    arms = json.loads(json.dumps(SCORE["arms"]))[:2]
+    arms[0] |= {"steps": 200}
+    arms[1] |= {"steps": 400, "synthetic_share": 0.3}
+    tried = [
+        {"arm": arm, "steps": steps, "synthetic_share": share, "trainings": 4, "accuracy": accuracy, "chosen": chosen}
+        for arm, steps, share, accuracy, chosen in (
+            ("real", 200, None, 0.5, True), ("real+dagaug", 400, 0.3, 0.625, True),
+            ("real+dagaug", 400, 0.5, 0.5, False),
+        )
+    ]  # fmt: skip
+    options = {"fit": {"name": "lite0", "mode": "finetune", "layer_decay": 0.75}, "versions": {}}
+    changes = {"arms": arms, "validated": tried, "options": options}
+    view = score_view(a_score(**changes))
+    assert [row.words.rpartition("; ")[2] for row in view.rows] == ["200 steps", "400 steps, 30% of a batch synthetic"]
+    assert [(row.arm, row.share, row.trainings, row.accuracy, row.chosen) for row in view.tried] == [
+        ("real", "", "4", "50.0%", True), ("real+dagaug", "30%", "4", "62.5%", True),
+        ("real+dagaug", "50%", "4", "50.0%", False),
+    ]  # fmt: skip
+    assert "(real 200 steps; real+dagaug 400 steps, 30% of a batch synthetic)" in view.citation
+    assert "times 0.75 from each layer to the one before it" in view.citation
+    for text in (view.setting, view.citation):
+        assert "9 steps" not in text
+        assert "25%" not in text
+    (tmp_path / "score.json").write_text(json.dumps(SCORE | changes))
+    write_report(write_store(tmp_path / "s.h5"), tmp_path / "page.html", score=tmp_path / "score.json")
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "tried by cross-validation" in page
+    assert "400 steps, 30% of a batch synthetic" in page
+
+
 def test_the_text_to_cite_has_setting_result_strongest_rival_and_versions() -> None:
     fit = {
         "name": "lite0",

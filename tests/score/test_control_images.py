@@ -73,14 +73,18 @@ def table(path: Path) -> tuple[Images, list[tuple[str, str]]]:
 
 @pytest.mark.parametrize("frame", ["whole", "crop"])
 def test_there_is_one_for_each_morph_with_its_label(birds: Dataset, stores: dict[str, Path], frame: str) -> None:
-    images, _ = table(stores[frame])
+    images, names = table(stores[frame])
+    label_of = {sample.path.as_posix(): sample.label for sample in birds.train}
     kept = images.synthetic
     controls = Controls(stores[frame], birds, size=SIZE)
     for name in (name for name in CONTROLS if name != "frozen"):
         made, labels = controls.make(name)
         assert made.shape == (kept.sum(), SIZE, SIZE, 3)
+        origins = controls.origins(name)
+        assert [label_of[origin[0]] for origin in origins] == labels.tolist()
         if name != "random":
             np.testing.assert_array_equal(labels, images.label[kept])
+            assert [origin[:2] for origin in origins] == [pair for pair in names if pair[1]]
     assert [path for path in stores[frame].parent.iterdir() if path.suffix != ".h5"] == []
 
 

@@ -17,12 +17,15 @@ from making_score_data import OPTIONS, folder_of, write_store
 from safetensors.torch import save_file
 
 from dagaug.classifiers.backbones import build
+from dagaug.classifiers.fit import FitOptions
+from dagaug.classifiers.recipes import RECIPES, Mode
 from dagaug.data.dataset_records import Dataset
 from dagaug.hdf5.reader import Store
 from dagaug.runtime.errors import UsageError
 from dagaug.runtime.execution_settings import Execution
 from dagaug.score.experiment import _half_and_half, score
 from dagaug.score.image_set_loading import ImageSet, TracedImageSet
+from dagaug.score.options import ScoreOptions
 from dagaug.score.results import ScoreResult
 
 
@@ -148,6 +151,26 @@ def test_linear_probes_of_several_workers_give_the_same_result(
     assert alone.arms == together.arms
 
 
+@pytest.mark.parametrize("mode", ["scratch", "finetune", "linear-probe"])
+def test_the_result_records_the_recipe_that_was_applied(data: Dataset, tmp_path: Path, mode: Mode) -> None:
+    weights = None
+    if mode != "scratch":
+        weights = tmp_path / "w.safetensors"
+        save_file(build("test_resnet", 2, size=32).model.state_dict(), weights)
+    fit = FitOptions("test_resnet", 32, steps=2, batch_size=8, mode=mode, weights=weights)
+    if mode == "finetune":
+        fit = replace(fit, layer_decay=0.75, frozen_stages=2)
+    recorded = json.loads(score(data, None, ScoreOptions(fit, seeds=2, arms=("real",))).to_json())["options"]["fit"]
+    recipe = RECIPES[mode]
+    expected = {
+        "name": "test_resnet", "mode": mode, "steps": 2, "learning_rate": recipe.rate_for("test_resnet"),
+        "augment": recipe.augment, "layer_decay": fit.layer_decay, "frozen_stages": fit.frozen_stages,
+        "weights": None if weights is None else str(weights),
+        "schedule": {"warmup": recipe.warmup, "decay": "half a cosine to zero"},
+    }  # fmt: skip
+    assert {name: recorded[name] for name in expected} == expected
+
+
 def test_half_and_half_has_as_many_images_of_the_same_sources() -> None:
     labels = np.arange(9)
     morphs = TracedImageSet(np.zeros((9, 4, 4, 3), np.uint8), labels, tuple((str(label),) for label in labels))
@@ -191,10 +214,13 @@ def test_leaked_test_images_are_counted(data: Dataset, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_copies_of_real_images_have_no_effect_and_shuffled_labels_harm(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("mode", ["scratch", "finetune"])
+def test_copies_of_real_images_have_no_effect_and_shuffled_labels_harm(
+    monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
     """In at least 18 of 20 repetitions each; some ten minutes."""
     script = Path(__file__).parents[2] / "examples" / "null_test.py"
-    monkeypatch.setattr(sys, "argv", [str(script)])
+    monkeypatch.setattr(sys, "argv", [str(script), "--mode", mode])
     with pytest.raises(SystemExit) as ended:
         runpy.run_path(str(script), run_name="__main__")
     assert ended.value.code == 0

@@ -19,7 +19,7 @@ from dagaug.score.results import (
     RatioPoint,
     ScoreResult,
     SelectorCheck,
-    StepCandidate,
+    SettingsCandidate,
     read_score,
 )
 from dagaug.score.run_log import ScoreRun, pack
@@ -48,7 +48,9 @@ RESULT = ScoreResult(
         ),
     ),
     ratios=(RatioPoint(share=0.25, accuracy=INTERVAL, difference=INTERVAL, p=0.5),),
-    validated=(StepCandidate(arm="real", steps=9, accuracy=0.5, chosen=True),),
+    validated=(
+        SettingsCandidate(arm="a", steps=9, synthetic_share=0.5, trainings=4, accuracy=0.5, chosen=True),
+    ),
     guards=LeakChecks(
         alike={"real": NearDuplicates(images=10, by_hash=1, by_features=2, nearest=0.5, usual=0.1, suspicious=True)},
         features="lite0",
@@ -83,6 +85,7 @@ def test_files_of_older_versions_are_read() -> None:
     assert (first.baseline, first.p_images, first.classes, first.verdict) == ("real", None, (), "helps")
     assert "test images" not in first.sentence
     assert found.arms[1].calibration_error is None
+    assert found.arms[1].synthetic_share is None
     assert math.isnan(found.runs[0].calibration_error)
 
 
