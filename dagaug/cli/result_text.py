@@ -19,30 +19,26 @@ __all__ = ["flow_lines", "metrics_lines", "metrics_table", "pairs_lines", "pairs
 
 
 def score_table(result: ScoreResult) -> Table:
-    """Table of a score: accuracy of each arm, and its difference from real images alone."""
+    """Table of a score: accuracy of each arm, its difference from real images alone, and the settings that it chose."""
     from rich import box
 
     from dagaug.report.wording import p_value
 
-    chosen = bool(result.validated)
     title = f"Accuracy on {result.test:,} test images, {result.classes} classes, per cent ± 95% interval"
     table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("arm", overflow="fold", min_width=13)
     for name in ("synthetic", "accuracy", "difference\nfrom real", "p", "ECE"):
         table.add_column(name, justify="right", no_wrap=True)
-    for name in ("chosen\nsteps", "share") if chosen else ():
-        table.add_column(name, justify="right", no_wrap=True)
     compared = {comparison.arm: comparison for comparison in result.comparisons if comparison.baseline == "real"}
     for arm in result.arms:
-        row = [escape(arm.arm), f"{arm.images:,}" if arm.images else "", _with_reach(arm.accuracy, "")]
+        share = "" if arm.synthetic_share is None else f", share {arm.synthetic_share:.0%}"
+        chosen = f"\n[dim]{arm.steps:,} steps{share}[/dim]" if result.validated else ""
+        row = [escape(arm.arm) + chosen, f"{arm.images:,}" if arm.images else "", _with_reach(arm.accuracy, "")]
         if arm.arm in compared:
             row += [_with_reach(compared[arm.arm].difference, "+"), p_value(compared[arm.arm].p)]
         else:
             row += ["", ""]
-        row.append(f"{100 * arm.calibration_error.mean:.1f}" if arm.calibration_error else "")
-        if chosen:
-            row += [f"{arm.steps:,}", "" if arm.synthetic_share is None else f"{arm.synthetic_share:.0%}"]
-        table.add_row(*row)
+        table.add_row(*row, f"{100 * arm.calibration_error.mean:.1f}" if arm.calibration_error else "")
     return table
 
 

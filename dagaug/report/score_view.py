@@ -251,7 +251,7 @@ def _setting(score: ScoreResult) -> str:
         "synthetic images"
     )
     if score.validated:
-        settings = "steps and synthetic share of each arm as cross-validation on the training images chose them"
+        settings = "settings of each arm chosen by cross-validation on the training images"
     return (
         f"{network or 'The same classifier'}, {seeds} seeds, {settings}; {score.real:,} real and "
         f"{score.synthetic:,} synthetic training images; {score.test:,} test images of {score.classes:,} classes."

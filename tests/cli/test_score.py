@@ -64,8 +64,9 @@ def test_chosen_steps_and_shares_stand_in_the_table_and_the_file(
     arm = found["arms"][1]
     assert arm["steps"] in (2, 3)
     assert arm["synthetic_share"] in (0.25, 0.5)
-    (row,) = [line.split() for line in done.out.splitlines() if line.split()[:1] == ["real+dagaug"] and "±" in line]
-    assert row[-2:] == [str(arm["steps"]), f"{arm['synthetic_share']:.0%}"]
+    lines = [line.strip() for line in done.out.splitlines()]
+    (row,) = [number for number, line in enumerate(lines) if line.startswith("real+dagaug ") and "±" in line]
+    assert lines[row + 1] == f"{arm['steps']} steps, share {arm['synthetic_share']:.0%}"
     assert f"real+dagaug {arm['steps']} steps, {arm['synthetic_share']:.0%} of a batch synthetic" in done.out
 
 
