@@ -6,13 +6,13 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
 
 from dagaug.augment.morph_plan import ORIENTATION_OF, ORIENTATIONS
 from dagaug.data.dataset_records import Dataset
 from dagaug.data.image_files import decode
 from dagaug.data.object_patches import Patches
-from dagaug.data.square_crops import Region, paste
+from dagaug.data.square_crops import Region, paste, paste_mask
 from dagaug.hdf5.provenance import OutputFrame
 from dagaug.runtime.errors import DataError, ImageError
 
@@ -50,13 +50,35 @@ class Compositor:
         """
         if self._frame == "crop":
             return patch
-        image = self._read(self._dataset.file(self._patches.samples[background_row]))
-        region = self._patches.regions[background_row]
+        image, region = self._background(background_row, variant)
+        return paste(image, patch, cover.astype(np.float32) / 255, region)
+
+    def object_mask(
+        self, opacity: UInt8[np.ndarray, "S S"], background_row: int, variant: int
+    ) -> Bool[np.ndarray, "H W"]:
+        """Where the image that :meth:`composite` returns shows the patch's object, at least half opaque.
+
+        Args:
+            opacity: of the object in the patch, 0 to 255.
+            background_row, variant: as for :meth:`composite`.
+
+        Raises:
+            DataError: the background image has become unreadable.
+        """
+        if self._frame == "crop":
+            return opacity > 127
+        image, region = self._background(background_row, variant)
+        return paste_mask(image.shape[0], image.shape[1], opacity, region) > 127
+
+    def _background(self, row: int, variant: int) -> tuple[UInt8[np.ndarray, "H W 3"], Region]:
+        """The background image, mirrored if the variant is, and the region of its patch."""
+        image = self._read(self._dataset.file(self._patches.samples[row]))
+        region = self._patches.regions[row]
         if ORIENTATIONS[ORIENTATION_OF[variant]] == "mirrored":
             image = np.ascontiguousarray(image[:, ::-1])
             left, top, side = region.pixels()
             region = Region(float(image.shape[1] - left - side), float(top), float(side))
-        return paste(image, patch, cover.astype(np.float32) / 255, region)
+        return image, region
 
 
 def _decode(path: Path) -> UInt8[np.ndarray, "H W 3"]:

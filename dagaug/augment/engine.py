@@ -52,6 +52,7 @@ class MorphBatch:
     Attributes:
         images: patches, RGB, on the plan's backgrounds.
         cover: opacity of the patch over the background image, 0 to 255; used to blend it into the whole image.
+        objects: opacity of the object in the patch, 0 to 255.
         probabilities: class probabilities from the classifier that was not trained on the source.
         correspondence: share of mutual nearest neighbours in [0, 1]; 1 for cut-outs, and where it is not measured.
         usable_masks: False where the mask of the source or the reference, from frozen features, is surely wrong
@@ -60,6 +61,7 @@ class MorphBatch:
 
     images: UInt8[np.ndarray, "M S S 3"]
     cover: UInt8[np.ndarray, "M S S"]
+    objects: UInt8[np.ndarray, "M S S"]
     probabilities: Float32[np.ndarray, "M K"]
     correspondence: Float32[np.ndarray, " M"]
     usable_masks: Bool[np.ndarray, " M"]
@@ -77,15 +79,17 @@ class _DeviceBatch:
 
     images: UInt8[Tensor, "B S S 3"]
     cover: UInt8[Tensor, "B S S"]
+    objects: UInt8[Tensor, "B S S"]
     probabilities: Float32[Tensor, "B K"]
     correspondence: Float32[Tensor, " B"]
     usable_masks: Bool[np.ndarray, " B"]
 
     def fetch(self) -> MorphBatch:
-        images, cover, probabilities, shares = (
-            tensor.cpu().numpy() for tensor in (self.images, self.cover, self.probabilities, self.correspondence)
+        images, cover, objects, probabilities, shares = (
+            tensor.cpu().numpy()
+            for tensor in (self.images, self.cover, self.objects, self.probabilities, self.correspondence)
         )
-        return MorphBatch(images, cover, probabilities, shares, self.usable_masks)
+        return MorphBatch(images, cover, objects, probabilities, shares, self.usable_masks)
 
 
 @dataclass(frozen=True)
@@ -190,11 +194,9 @@ class Engine:
         """
         if part.start == part.stop:
             size = self.patches.shape[1]
-            nothing = np.zeros((0, len(self.judges.classes)), np.float32)
-            return MorphBatch(
-                np.zeros((0, size, size, 3), np.uint8), np.zeros((0, size, size), np.uint8), nothing, nothing.sum(1),
-                np.zeros(0, bool),
-            )  # fmt: skip
+            nothing, masks = np.zeros((0, len(self.judges.classes)), np.float32), np.zeros((0, size, size), np.uint8)
+            images = np.zeros((0, size, size, 3), np.uint8)
+            return MorphBatch(images, masks, masks, nothing, nothing.sum(1), np.zeros(0, bool))
         batches = [
             slice(start, min(start + self.batch_size, part.stop))
             for start in range(part.start, part.stop, self.batch_size)
@@ -268,20 +270,21 @@ class Engine:
 
     def _generate(self, sources: _EncodedSources, index: Int64[np.ndarray, " B"], inputs: _BatchInputs) -> _DeviceBatch:
         if not inputs.cutout.any():
-            images, cover = self._morphs(sources, index, inputs)
+            images, cover, objects = self._morphs(sources, index, inputs)
         else:
             images = torch.empty((len(index), 3, *inputs.inpainted.shape[1:]), device=self.device)
             images = images.contiguous(memory_format=torch.channels_last)
             cover = torch.empty(inputs.inpainted.shape, dtype=torch.uint8, device=self.device)
+            objects = torch.empty_like(cover)
             for chosen, make in ((inputs.cutout, self._cutouts), (~inputs.cutout, self._morphs)):
                 rows = np.flatnonzero(chosen)
                 if len(rows):
-                    images[rows], cover[rows] = make(sources, index[rows], inputs[rows])
+                    images[rows], cover[rows], objects[rows] = make(sources, index[rows], inputs[rows])
         judge = np.maximum(self.judge_rows[sources.rows[index]], 0)
         probabilities = self.judges.probabilities_of_tensor(images, judge)
         shares = self._correspondence(sources, index, inputs)
         usable = inputs.usable_masks & sources.usable_masks[index]
-        return _DeviceBatch(to_bytes(images), cover, probabilities, shares, usable)
+        return _DeviceBatch(to_bytes(images), cover, objects, probabilities, shares, usable)
 
     def _correspondence(
         self, sources: _EncodedSources, index: Int64[np.ndarray, " B"], inputs: _BatchInputs
@@ -299,22 +302,23 @@ class Engine:
 
     def _morphs(
         self, sources: _EncodedSources, index: Int64[np.ndarray, " B"], inputs: _BatchInputs
-    ) -> tuple[Float[Tensor, "B 3 S S"], UInt8[Tensor, "B S S"]]:
-        """Sources in the poses of the references, in [-1, 1], and their opacity."""
+    ) -> tuple[Float[Tensor, "B 3 S S"], UInt8[Tensor, "B S S"], UInt8[Tensor, "B S S"]]:
+        """Sources in the poses of the references, in [-1, 1], their opacity and that of their objects."""
         chosen = torch.from_numpy(index).to(self.device)
         structure = Encodings.structure(inputs.references, self.device, self.translator.structure_type)
         with autocast(self.device):
             morph = self.translator.finished(sources.appearance[chosen], sources.structure[chosen], structure)
         images = composite(morph, to_tensor(inputs.background, self.device))
-        cover = (255 * morph.mask[:, 0].clamp(0, 1)).round().to(torch.uint8)
-        return images, torch.maximum(cover, torch.from_numpy(inputs.inpainted).to(self.device))
+        objects = (255 * morph.mask[:, 0].clamp(0, 1)).round().to(torch.uint8)
+        return images, torch.maximum(objects, torch.from_numpy(inputs.inpainted).to(self.device)), objects
 
     def _cutouts(
         self, sources: _EncodedSources, index: Int64[np.ndarray, " B"], inputs: _BatchInputs
-    ) -> tuple[Float[Tensor, "B 3 S S"], UInt8[Tensor, "B S S"]]:
-        """Sources without morphing, in [-1, 1], and their opacity."""
+    ) -> tuple[Float[Tensor, "B 3 S S"], UInt8[Tensor, "B S S"], UInt8[Tensor, "B S S"]]:
+        """Sources without morphing, in [-1, 1], their opacity and that of their objects."""
         rows = sources.rows[index]
         structure = sources.structure[torch.from_numpy(index).to(self.device)]
         masks = object_masks(structure, self.encoder.given_masks(rows))
         images, cover = cut_out(self.patches[rows], masks, inputs.background, inputs.inpainted)
-        return to_tensor(images, self.device), torch.from_numpy(cover).to(self.device)
+        objects = torch.from_numpy(np.rint(255 * masks).astype(np.uint8))
+        return to_tensor(images, self.device), torch.from_numpy(cover).to(self.device), objects.to(self.device)

@@ -1,19 +1,24 @@
-"""Content of a shard: real images as stored, and morphs selected, composited and encoded."""
+"""Content of a shard: real images as stored, and morphs selected, composited and encoded, with their objects."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int32, Int64, UInt8
+from jaxtyping import Bool, Float, Int32, Int64, UInt8
 
 from dagaug.augment.compositing import Compositor
 from dagaug.augment.engine import MorphBatch
 from dagaug.augment.morph_plan import IS_CUTOUT
 from dagaug.augment.prepared_augmentation import Job, Shard
 from dagaug.augment.selection import KEPT, select
+from dagaug.data.dataset_records import Box, Sample
 from dagaug.data.image_files import Skipped, decode_bytes, encode, is_plain_jpeg
+from dagaug.data.mask_files import WrongMask, read_whole_mask
+from dagaug.data.square_crops import clipped_box
+from dagaug.hdf5.object_masks import Objects, box_of_mask, encode_mask
 from dagaug.hdf5.schema import Candidates, Images
 from dagaug.hdf5.shards import ShardContent
 from dagaug.runtime.errors import DataError, ImageError
@@ -32,6 +37,10 @@ class ShardResult:
 
     content: ShardContent
     skipped: tuple[Skipped, ...] = ()
+
+
+_Object = tuple[bytes, Box | None]
+"""Encoded mask and box of an image's object; empty and None where unknown."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +82,7 @@ class ShardMaker:
         """
         job = self._job
         rows, encoded, sizes = [], [], []
+        objects: list[_Object] = []
         skipped: list[Skipped] = []
         read, unreadable = set(job.file_of.tolist()), {skip.path for skip in job.patches.skipped}
         for row in job.real[shard.part]:
@@ -95,6 +105,7 @@ class ShardMaker:
             encoded.append(data if copied else self.encode_image(image))
             rows.append(row)
             sizes.append(image.shape[:2])
+            objects.append(_real_object(job.files[row], image.shape[0], image.shape[1]))
         size = np.array(sizes, np.int32).reshape(-1, 2)
         images = Images.real(
             height=size[:, 0],
@@ -103,7 +114,7 @@ class ShardMaker:
             split=np.array([job.files[row].split == "test" for row in rows], np.uint8),
             source=np.array(rows, np.int64),
         )
-        return ShardResult(ShardContent(encoded, images), tuple(skipped))
+        return ShardResult(ShardContent(encoded, images, objects=_joined(objects)), tuple(skipped))
 
     def synthetic(self, shard: Shard, morphs: MorphBatch, pool: ThreadPoolExecutor | None = None) -> ShardResult:
         """Select a shard's candidates; composite and encode the kept ones, in the threads of ``pool``.
@@ -117,13 +128,15 @@ class ShardMaker:
         variant, background = plan.variant[part], plan.background_rows[part]
         kept = np.flatnonzero(judged.verdict == KEPT).astype(np.int64)
 
-        def finish(row: int) -> tuple[bytes, tuple[int, ...]]:
-            image = self.composite(morphs, row, int(background[row]), int(variant[row]))
-            return self.encode_image(image), image.shape[:2]
+        def finish(row: int) -> tuple[bytes, tuple[int, ...], _Object]:
+            where = int(background[row]), int(variant[row])
+            image = self.composite(morphs, row, *where)
+            mask = self._compositor.object_mask(morphs.objects[row], *where)
+            return self.encode_image(image), image.shape[:2], (encode_mask(mask), box_of_mask(mask))
 
         rows = kept.tolist()
         finished = list(map(finish, rows) if pool is None else pool.map(finish, rows))
-        size = np.array([size for _, size in finished], np.int32).reshape(-1, 2)
+        size = np.array([size for _, size, _ in finished], np.int32).reshape(-1, 2)
         images = Images(
             height=size[:, 0],
             width=size[:, 1],
@@ -141,7 +154,8 @@ class ShardMaker:
             source, reference, variant, judged.label, judged.predicted, judged.confidence, judged.verdict,
             _positions(kept, len(source)),
         )  # fmt: skip
-        return ShardResult(ShardContent([data for data, _ in finished], images, candidates))
+        objects = _joined([one for _, _, one in finished])
+        return ShardResult(ShardContent([data for data, _, _ in finished], images, candidates, objects))
 
     def _judge(self, part: slice, morphs: MorphBatch) -> _Judged:
         job, options = self._job, self._job.options
@@ -166,6 +180,22 @@ class ShardMaker:
             usable_masks=None if given_pairs else morphs.usable_masks,
         )
         return _Judged(label, predicted, confidence, verdict)
+
+
+def _real_object(sample: Sample, height: int, width: int) -> _Object:
+    """The given mask of a real image, and its given box or that of the mask; an unusable mask counts as unknown."""
+    given = None if sample.mask is None else read_whole_mask(sample.mask, (height, width), sample.mask_values)
+    mask: Bool[np.ndarray, "H W"] | None = None if given is None or isinstance(given, WrongMask) else given > 127
+    box = None if sample.box is None else clipped_box(sample.box, height, width)
+    if mask is None or not mask.any():
+        return b"", box
+    return encode_mask(mask), box or box_of_mask(mask)
+
+
+def _joined(objects: Sequence[_Object]) -> Objects:
+    unknown = (np.nan,) * 4
+    boxes = np.array([unknown if box is None else box for _, box in objects], np.float32).reshape(-1, 4)
+    return Objects(boxes, [mask for mask, _ in objects])
 
 
 def _positions(kept: Int64[np.ndarray, " K"], count: int) -> Int64[np.ndarray, " M"]:

@@ -178,6 +178,8 @@ def _verify(file: Path, terminal: "Terminal") -> None:
         f"Checked: type, shape and location of {found.datasets} datasets; the range of every index; SHA-256 of "
         f"{found.images:,} images, {found.data_bytes:,} bytes; {found.decoded:,} images decoded to their sizes; every "
         "morph against its candidate; SHA-256 of everything else",
+        f"Objects: {found.boxes:,} boxes, {found.masks:,} masks of {found.mask_bytes:,} bytes; every mask against its "
+        "image's size, every morph's box against its mask",
         f"Content: {found.content_sha256}",
     ]
     terminal.result({"file": file, **asdict(found)}, lines)

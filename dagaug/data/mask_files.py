@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from dagaug.data.dataset_records import Dataset, Sample, is_image_name
+from dagaug.data.dataset_records import Dataset, MaskValues, Sample, is_image_name
 from dagaug.data.grabcut_and_inpainting import PatchBox
 from dagaug.data.image_files import decode_mask
 from dagaug.data.mask_refinement import inside_box
@@ -26,7 +26,7 @@ from dagaug.data.square_crops import Region, cut_mask
 from dagaug.runtime.errors import DataError, ImageError, UsageError
 from dagaug.runtime.execution_settings import Execution
 
-__all__ = ["PatchMask", "WrongMask", "find_masks", "hash_masks", "mask_fault", "read_masks"]
+__all__ = ["PatchMask", "WrongMask", "find_masks", "hash_masks", "mask_fault", "read_masks", "read_whole_mask"]
 
 PatchMask = UInt8[np.ndarray, "S S"]
 """Mask of the object in a patch: 255 on the object, 0 beside it, grey at its edge."""
@@ -147,12 +147,9 @@ def read_masks(
         path = samples[row].mask
         if path is None:
             return None
-        try:
-            whole = _fitted(decode_mask(path, samples[row].mask_values), sizes[row])
-        except ImageError as error:
-            return WrongMask(f"{path}: {error.reason}")
-        if isinstance(whole, str):
-            return WrongMask(f"{path}: {whole}")
+        whole = read_whole_mask(path, sizes[row], samples[row].mask_values)
+        if isinstance(whole, WrongMask):
+            return whole
         mask = cut_mask(whole, regions[row], size)
         fault = mask_fault(mask, boxes[row])
         return WrongMask(f"{path}: {fault}") if fault else mask
@@ -164,6 +161,23 @@ def read_masks(
             masks.append(result)
             task.advance()
     return masks
+
+
+def read_whole_mask(
+    path: Path, size: tuple[int, int], values: MaskValues = "upper half"
+) -> UInt8[np.ndarray, "H W"] | WrongMask:
+    """The mask of a whole image: 255 on the object, 0 beside it, grey at its edge; or what is wrong with it.
+
+    Args:
+        path: the file of the mask.
+        size: height and width of the image, upright.
+        values: what the values of the file say; see :func:`dagaug.data.image_files.decode_mask`.
+    """
+    try:
+        whole = _fitted(decode_mask(path, values), size)
+    except ImageError as error:
+        return WrongMask(f"{path}: {error.reason}")
+    return WrongMask(f"{path}: {whole}") if isinstance(whole, str) else whole
 
 
 def _fitted(mask: np.ndarray, size: tuple[int, int]) -> UInt8[np.ndarray, "H W"] | str:

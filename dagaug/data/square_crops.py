@@ -12,7 +12,7 @@ from jaxtyping import Float32, UInt8
 from dagaug.data.dataset_records import Box
 from dagaug.runtime.errors import UsageError
 
-__all__ = ["Fit", "Region", "cut", "cut_mask", "letterboxed", "paste", "region_of"]
+__all__ = ["Fit", "Region", "clipped_box", "cut", "cut_mask", "letterboxed", "paste", "paste_mask", "region_of"]
 
 Fit = Literal["letterbox", "crop"]
 """How a whole image becomes square: padded to its longer side by reflection, or cropped to its shorter one."""
@@ -51,7 +51,7 @@ def region_of(
         raise UsageError("give a number from 0 to 10", option="margin", value=margin)
     if fit not in ("letterbox", "crop"):
         raise UsageError("choose letterbox or crop", option="fit", value=fit)
-    clipped = None if box is None else _clipped(box, height, width)
+    clipped = None if box is None else clipped_box(box, height, width)
     if clipped is None:
         side = max(height, width) if fit == "letterbox" else min(height, width)
         return Region(float((width - side) // 2), float((height - side) // 2), float(side))
@@ -62,7 +62,7 @@ def region_of(
     return Region(float(left), float(top), float(side))
 
 
-def _clipped(box: Box, height: int, width: int) -> Box | None:
+def clipped_box(box: Box, height: int, width: int) -> Box | None:
     """The part of a box inside the image; None if there is none."""
     left, top = max(0.0, box[0]), max(0.0, box[1])
     right, bottom = min(float(width), box[0] + box[2]), min(float(height), box[1] + box[3])
@@ -158,6 +158,16 @@ def paste(
     weight = np.clip(_part_resized(alpha, side, inner, cv2.INTER_LINEAR), 0, 1)[..., None]
     below = frame[outer].astype(np.float32)
     result[outer] = np.rint(below + weight * (colours - below)).astype(np.uint8)
+    return result
+
+
+def paste_mask(
+    height: int, width: int, mask: UInt8[np.ndarray, "S S"], region: Region
+) -> UInt8[np.ndarray, "{height} {width}"]:
+    """A mask of a region as a mask of the whole image, 0 outside of the region; the inverse of :func:`cut_mask`."""
+    result = np.zeros((height, width), np.uint8)
+    inner, outer = _overlap(region, height, width)
+    result[outer] = _part_resized(mask, region.pixels()[2], inner, cv2.INTER_LINEAR)
     return result
 
 

@@ -17,7 +17,16 @@ import numpy as np
 
 from dagaug.hdf5.raw_dataset_bytes import ByteWriter, VirtualSource, create_file
 from dagaug.hdf5.reader import Store
-from dagaug.hdf5.schema import FORMAT, SCHEMA, VERSION, Header, digest
+from dagaug.hdf5.schema import (
+    FORMAT,
+    OBJECTS_HASH,
+    OBJECTS_SCHEMA,
+    SCHEMA,
+    VERSION,
+    Header,
+    digest,
+    objects_digest,
+)
 from dagaug.hdf5.shards import ROW_COUNTS, ShardFile, shard_path, to_stored_type, write_durably
 from dagaug.runtime.errors import StoreError
 from dagaug.runtime.files import sync_folder
@@ -27,6 +36,9 @@ __all__ = ["MERGED", "Merge", "merge", "read_json", "remove_old_shard_copies"]
 
 Merge = Literal["copy", "virtual"]
 """``copy``: one file with all data. ``virtual``: images stay in the shards, in a folder beside the file."""
+
+_OFFSETS = {"images/offset": "images/data", "objects/mask_offset": "objects/mask"}
+"""Datasets of positions, and the datasets that they are positions in."""
 
 MERGED = "merged.json"
 """Written to the shard folder just before the merged file gets its name; identifies a finished merge."""
@@ -107,16 +119,20 @@ def _merge(path: Path, parts: Path, count: int, header: Header, folder: Path | N
     """Write the merged file; with ``folder``, /images/data refers to the shards there."""
     attributes = _attributes(header)
     tables = _header_arrays(header)
-    rows = dict.fromkeys(ROW_COUNTS, 0)
+    objects = _have_objects(parts, count)
+    schema = SCHEMA | OBJECTS_SCHEMA | OBJECTS_HASH if objects else SCHEMA
+    counted = (*ROW_COUNTS, "objects/mask") if objects else ROW_COUNTS
+    offsets = {name: data for name, data in _OFFSETS.items() if name in schema}
+    rows = dict.fromkeys(counted, 0)
     sources = []
     for shard in _shards(parts, count):
         first = rows["images/data"]
-        rows = {name: rows[name] + shard.rows(name) for name in ROW_COUNTS}
+        rows = {name: rows[name] + shard.rows(name) for name in counted}
         if folder is not None and shard.rows("images/data"):
             sources.append(VirtualSource(first, rows["images/data"], f"{folder.name}/{shard.path.name}"))
-    layout = {name: _merged_shape(name, tables, rows) for name in SCHEMA}
+    layout = {name: _merged_shape(name, schema, tables, rows) for name in schema}
     extents = create_file(path, attributes, layout, {"images/data": sources} if sources else None)
-    hashes = {name: hashlib.sha256() for name in SCHEMA}
+    hashes = {name: hashlib.sha256() for name in schema}
     at = {name: extent.start for name, extent in extents.items()}
     with ByteWriter(path) as writer, progress.task("Merging", count, "shards") as task:
 
@@ -131,31 +147,48 @@ def _merge(path: Path, parts: Path, count: int, header: Header, folder: Path | N
 
         for name, table in tables.items():
             append(name, table)
-        shift = {"images/candidate": 0, "candidates/image": 0, "images/offset": 0}
-        append("images/offset", np.zeros(1, "<i8"))
+        shift = {"images/candidate": 0, "candidates/image": 0, **dict.fromkeys(offsets, 0)}
+        for name in offsets:
+            append(name, np.zeros(1, "<i8"))
         for shard in _shards(parts, count):
             for name, array in shard.checked():
                 if name in shift:
                     array = np.where(array >= 0, array + shift[name], array)
-                append(name, array[1:] if name == "images/offset" else array)
+                append(name, array[1:] if name in offsets else array)
             shift["images/candidate"] += shard.rows("candidates/source")
             shift["candidates/image"] += shard.rows("images/label")
-            shift["images/offset"] += shard.rows("images/data")
+            for name, data in offsets.items():
+                shift[name] += shard.rows(data)
             task.advance()
         digests = {name: total.digest() for name, total in hashes.items()}
-        append("content_sha256", np.frombuffer(digest(attributes, digests, extents), np.uint8))
+        content = digest(attributes, digests, {name: extents[name] for name in SCHEMA})
+        append("content_sha256", np.frombuffer(content, np.uint8))
+        if objects:
+            append("objects/sha256", np.frombuffer(objects_digest(content, digests, extents), np.uint8))
+
+
+def _have_objects(parts: Path, count: int) -> bool:
+    """Whether the shards say where the objects are.
+
+    Raises:
+        StoreError: only some of them do.
+    """
+    have = [shard.has_objects for shard in _shards(parts, count)]
+    if any(have) and not all(have):
+        raise StoreError(f"{shard_path(parts, have.index(False))}: lacks /objects, which other shards have; remove it")
+    return all(have) and bool(have)
 
 
 def _merged_shape(
-    name: str, tables: Mapping[str, np.ndarray], rows: Mapping[str, int]
+    name: str, schema: Mapping[str, tuple[str, str]], tables: Mapping[str, np.ndarray], rows: Mapping[str, int]
 ) -> tuple[np.dtype, tuple[int, ...]]:
     if name in tables:
         return tables[name].dtype, tables[name].shape
-    kind, dims = SCHEMA[name]
-    if name == "content_sha256":
-        return np.dtype(kind), (32,)
+    kind, dims = schema[name]
     length, *more = dims.split()
-    counted = next(other for other in ROW_COUNTS if SCHEMA[other][1] == length.partition("+")[0])
+    if length.isdigit():
+        return np.dtype(kind), (int(length),)
+    counted = next(other for other in rows if schema[other][1] == length.partition("+")[0])
     return np.dtype(kind), (rows[counted] + length.endswith("+1"), *map(int, more))
 
 

@@ -181,6 +181,7 @@ def read_layout(
     size: int,
     *,
     virtual: frozenset[str] = frozenset(),
+    optional: Mapping[str, tuple[str, str]] | None = None,
 ) -> tuple[dict[str, str | int], dict[str, Extent]]:
     """Read the root attributes and the positions of datasets; the datasets' bytes are not read.
 
@@ -190,6 +191,7 @@ def read_layout(
         schema: type and shape of each dataset. Equal letters in shapes stand for equal lengths.
         size: length of the file in bytes.
         virtual: datasets that may be virtual; their position is a :class:`VirtualExtent`.
+        optional: further datasets, all in one group; read like the others if the file has this group.
 
     Raises:
         StoreError: not an HDF5 file; or a dataset is missing, has another type or shape, is linked from another place,
@@ -208,7 +210,13 @@ def read_layout(
         values = {name: _attribute(path, file.id, name, kind) for name, kind in attributes.items()}
         extents: dict[str, Extent] = {}
         lengths: dict[str, int] = {}
-        for name, (kind, dims) in schema.items():
+        wanted = dict(schema)
+        for name, described in (optional or {}).items():
+            group = name.partition("/")[0]
+            with explain_read_errors(path, f"/{group} cannot be read"):
+                if file.id.links.exists(group.encode()):
+                    wanted[name] = described
+        for name, (kind, dims) in wanted.items():
             with explain_read_errors(path, f"/{name} cannot be read"):
                 extents[name] = extent = _extent(path, file.id, name, kind, size, name in virtual)
             _bind(path, name, extent.shape, dims, lengths)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Bool, Float32, UInt8
 
 from dagaug.hdf5.image_reader import ImageReader, LinkedShards
+from dagaug.hdf5.object_masks import MaskReader
 from dagaug.hdf5.raw_dataset_bytes import ByteReader, VirtualExtent, explain_read_errors, read_layout
 from dagaug.hdf5.schema import (
     ATTRIBUTES,
@@ -20,12 +21,15 @@ from dagaug.hdf5.schema import (
     FORMAT,
     IMAGE_DATA,
     MAX_PIXELS,
+    OBJECTS_HASH,
+    OBJECTS_SCHEMA,
     SCHEMA,
     VERSION,
     Candidates,
     Header,
     Images,
     digest,
+    objects_digest,
 )
 from dagaug.runtime.errors import StoreError
 
@@ -33,6 +37,7 @@ __all__ = ["Store", "checked_row"]
 
 _BLOCK_ROWS = 1 << 18
 _HASH_BYTES = 1 << 22
+_ROUNDING = 1 + 1e-6  # of sums of numbers of 32 bits
 
 
 def _strings(array: np.ndarray) -> tuple[str, ...]:
@@ -75,8 +80,9 @@ class Store:
                 f"which reads version {VERSION}; install a newer dagaug"
             )
         self.attributes, self._extents = read_layout(
-            self.path, ATTRIBUTES, SCHEMA, self._bytes.size, virtual=frozenset({IMAGE_DATA})
-        )
+            self.path, ATTRIBUTES, SCHEMA, self._bytes.size, virtual=frozenset({IMAGE_DATA}),
+            optional=OBJECTS_SCHEMA | OBJECTS_HASH,
+        )  # fmt: skip
         self._validate()
 
     def __enter__(self) -> Store:
@@ -173,10 +179,43 @@ class Store:
             encoding=str(self.attributes["encoding"]),
         )
 
-    def hashes(self) -> dict[str, bytes]:
-        """SHA-256 of the bytes of every dataset that /content_sha256 covers."""
+    @property
+    def has_objects(self) -> bool:
+        """Whether the file says where the objects of its images are."""
+        return "objects/box" in self._extents
+
+    @cached_property
+    def boxes(self) -> Float32[np.ndarray, "N 4"] | None:
+        """Box of each image's object: x, y, width, height in its pixels, NaN where unknown; None without /objects."""
+        return self.column("objects/box") if self.has_objects else None
+
+    @cached_property
+    def mask_reader(self) -> MaskReader | None:
+        """The reader of masks, which can be kept after the store is closed; None without /objects."""
+        if not self.has_objects:
+            return None
+        return MaskReader(
+            self._bytes,
+            start=self._extents["objects/mask"].start,
+            offset=self.column("objects/mask_offset"),
+            height=self.column("images/height"),
+            width=self.column("images/width"),
+        )
+
+    def mask(self, row: int) -> Bool[np.ndarray, "H W"] | None:
+        """The mask of an image's object, true on the object, in the size of the image; None if it is not stored.
+
+        Raises:
+            IndexError: the row does not exist.
+            StoreError: the mask is damaged.
+        """
+        row = checked_row(row, len(self))
+        return None if self.mask_reader is None else self.mask_reader.mask(row)
+
+    def hashes(self, names: Iterable[str] = SCHEMA) -> dict[str, bytes]:
+        """SHA-256 of the bytes of datasets; by default of every dataset that /content_sha256 covers."""
         result = {}
-        for name in self._extents:
+        for name in names:
             if name not in ("images/data", "content_sha256"):
                 whole = hashlib.sha256()
                 extent = self._extents[name]
@@ -188,7 +227,11 @@ class Store:
 
     def content_sha256(self) -> bytes:
         """The SHA-256 that /content_sha256 should have, computed from the content of the file."""
-        return digest(self.attributes, self.hashes(), self._extents)
+        return digest(self.attributes, self.hashes(), {name: self._extents[name] for name in SCHEMA})
+
+    def objects_sha256(self) -> bytes:
+        """The SHA-256 that /objects/sha256 should have, computed from the content of the file."""
+        return objects_digest(self.column("content_sha256").tobytes(), self.hashes(OBJECTS_SCHEMA), self._extents)
 
     def length(self, name: str) -> int:
         """Number of rows of a dataset."""
@@ -242,6 +285,8 @@ class Store:
                 if block.min() < low or block.max() >= high:
                     raise StoreError(f"{self.path}: /{name} has values outside {low} to {high - 1}")
         self._validate_sizes()
+        if self.has_objects:
+            self._validate_objects()
 
     def _validate_sizes(self) -> None:
         raw = self.attributes["encoding"] == "raw"
@@ -264,3 +309,21 @@ class Store:
                 raise StoreError(f"{self.path}: /images/offset does not fit height × width × 3 of raw images")
         if self._bytes.array(offset.rows(len(self), len(self) + 1)) != total or expected != total:
             raise StoreError(f"{self.path}: /images/offset does not end at the {total} bytes of /images/data")
+
+    def _validate_objects(self) -> None:
+        """Check that the offsets of the masks do not decrease, and that each box is inside its image or unknown."""
+        offset, total, expected = self._extents["objects/mask_offset"], self.length("objects/mask"), 0
+        for first in range(0, len(self) + 1, _BLOCK_ROWS):
+            starts = self._bytes.array(offset.rows(first, min(first + _BLOCK_ROWS, len(self)) + 1))
+            if starts.min() < 0 or starts.max() > total or (np.diff(starts) < 0).any() or starts[0] != expected:
+                raise StoreError(f"{self.path}: /objects/mask_offset does not go from 0 to {total} without decreasing")
+            expected = starts[-1]
+        if expected != total:
+            raise StoreError(f"{self.path}: /objects/mask_offset does not end at the {total} bytes of /objects/mask")
+        sizes = zip(self._blocks("images/width"), self._blocks("images/height"), strict=True)
+        for (width, height), box in zip(sizes, self._blocks("objects/box"), strict=True):
+            left, top, across, down = box.astype(np.float64).T
+            inside = (left >= 0) & (top >= 0) & (across > 0) & (down > 0)
+            inside &= (left + across <= width * _ROUNDING) & (top + down <= height * _ROUNDING)
+            if not (inside | np.isnan(box).all(1)).all():
+                raise StoreError(f"{self.path}: /objects/box has boxes that are not inside their images")

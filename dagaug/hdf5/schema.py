@@ -74,6 +74,25 @@ folder of this file, where NAME has no "/", HASH has 16 hexadecimal digits and N
 virtual dataset needs its shards: keep both together. Readers MUST refuse other virtual datasets, other source files,
 and shards that are reached by symbolic links.
 
+The file MAY have the group /objects, which says where the object of each image is. The group MUST have the datasets of
+this table, of the same kind as those above, with K bytes of all masks together.
+
+=========================== ============= ====================================================================
+name                        type          content
+=========================== ============= ====================================================================
+/objects/box                float32 [N,4] x, y, width and height of the object's bounding box in pixels of the
+                                          stored image, inside of it; NaN if the box is unknown
+/objects/mask_offset        int64 [N+1]   mask i is mask[mask_offset[i]:mask_offset[i+1]], empty if it is
+                                          unknown; from 0 to K, not decreasing
+/objects/mask               uint8 [K]     the object's mask in the size of the stored image, as COCO's compressed
+                                          run-length encoding (:mod:`dagaug.hdf5.object_masks`)
+/objects/sha256             uint8 [32]    SHA-256 of /content_sha256 and of the datasets of this group except
+                                          itself (:func:`objects_digest`)
+=========================== ============= ====================================================================
+
+The mask of a morph shows where the morph shows its object at least half opaque, and the box of a morph is that of its
+mask. The boxes and masks of real images are those of the data set.
+
 A file MAY have further attributes, groups and datasets; readers MUST ignore them. Readers MUST refuse a file of another
 version. The file MUST NOT contain any time, so that equal runs give equal bytes.
 """
@@ -99,6 +118,8 @@ __all__ = [
     "FORMAT",
     "IMAGE_DATA",
     "MAX_PIXELS",
+    "OBJECTS_HASH",
+    "OBJECTS_SCHEMA",
     "SCHEMA",
     "SHARD_FORMAT",
     "VERSION",
@@ -107,6 +128,7 @@ __all__ = [
     "Images",
     "digest",
     "links_agree",
+    "objects_digest",
 ]
 
 FORMAT = "dagaug"
@@ -162,6 +184,16 @@ SCHEMA: dict[str, tuple[str, str]] = {
     "content_sha256": ("|u1", "32"),
 }
 """Type and shape of each dataset, in the order of creation; equal letters are equal lengths."""
+
+OBJECTS_SCHEMA: dict[str, tuple[str, str]] = {
+    "objects/box": ("<f4", "N 4"),
+    "objects/mask_offset": ("<i8", "N+1"),
+    "objects/mask": ("|u1", "K"),
+}
+"""The datasets of the optional group /objects without its hash."""
+
+OBJECTS_HASH: dict[str, tuple[str, str]] = {"objects/sha256": ("|u1", "32")}
+"""The hash of the group /objects; shards have none, since their content hash covers the group."""
 
 IMAGE_DATA = "images/data"
 
@@ -290,9 +322,25 @@ def digest(attributes: Mapping[str, str | int], hashes: Mapping[str, bytes], ext
     total.update(json.dumps(dict(attributes), sort_keys=True, separators=(",", ":")).encode() + b"\n")
     for name, extent in extents.items():
         if name not in ("images/data", "content_sha256"):
-            shape = ",".join(map(str, extent.shape))
-            total.update(f"{name} {extent.dtype.str} {shape}\n".encode() + hashes[name])
+            total.update(_line_of(name, extent) + hashes[name])
     return total.digest()
+
+
+def objects_digest(content_sha256: bytes, hashes: Mapping[str, bytes], extents: Mapping[str, Extent]) -> bytes:
+    """The value of /objects/sha256. Readers that ignore the group can still check /content_sha256.
+
+    It is the SHA-256 of these bytes: /content_sha256; then the lines and hashes of :func:`digest` for the datasets of
+    :data:`OBJECTS_SCHEMA`.
+    """
+    total = hashlib.sha256(content_sha256)
+    for name in OBJECTS_SCHEMA:
+        total.update(_line_of(name, extents[name]) + hashes[name])
+    return total.digest()
+
+
+def _line_of(name: str, extent: Extent) -> bytes:
+    shape = ",".join(map(str, extent.shape))
+    return f"{name} {extent.dtype.str} {shape}\n".encode()
 
 
 def links_agree(images: Images, candidates: Candidates) -> bool:

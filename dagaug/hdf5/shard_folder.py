@@ -80,6 +80,14 @@ class ShardFolder:
         """
         return ShardFile(shard_path(self.parts, index), index).column(name)
 
+    def has_objects(self, index: int) -> bool:
+        """Whether a finished shard says where the objects of its images are.
+
+        Raises:
+            StoreError: the shard cannot be read.
+        """
+        return ShardFile(shard_path(self.parts, index), index).has_objects
+
     def remove_shards(self, indices: Iterable[int]) -> None:
         """Remove shards, so that they are made again.
 

@@ -1,6 +1,7 @@
 """Shards: parts of an HDF5 file that is not finished yet, each in a separate file.
 
-A shard is an HDF5 file with the datasets of :data:`SHARD_SCHEMA`. Its rows of candidates and images count from 0; the
+A shard is an HDF5 file with the datasets of :data:`SHARD_SCHEMA` and, if the objects of its images are known, those of
+:data:`dagaug.hdf5.schema.OBJECTS_SCHEMA`. Its rows of candidates and images count from 0; the
 merge adds the numbers of rows of the shards before it.
 """
 
@@ -17,8 +18,18 @@ from pathlib import Path
 
 import numpy as np
 
+from dagaug.hdf5.object_masks import Objects
 from dagaug.hdf5.raw_dataset_bytes import ByteReader, ByteWriter, create_file, read_layout
-from dagaug.hdf5.schema import SCHEMA, SHARD_FORMAT, VERSION, Candidates, Images, digest, links_agree
+from dagaug.hdf5.schema import (
+    OBJECTS_SCHEMA,
+    SCHEMA,
+    SHARD_FORMAT,
+    VERSION,
+    Candidates,
+    Images,
+    digest,
+    links_agree,
+)
 from dagaug.runtime.errors import StoreError
 from dagaug.runtime.files import atomic_replace
 
@@ -54,11 +65,13 @@ class ShardContent:
         encoded: bytes of each image, in the encoding of the header.
         images: one row for each image; ``candidate`` is a row of ``candidates``, -1 for none.
         candidates: the candidates, kept or not; ``image`` is a row of ``images``, -1 for none.
+        objects: the objects of the images; None if nothing is known. The shards of one file all have them, or none has.
     """
 
     encoded: Sequence[bytes]
     images: Images
     candidates: Candidates = field(default_factory=Candidates.none)
+    objects: Objects | None = None
 
 
 def parts_folder(target: Path | str) -> Path:
@@ -138,7 +151,19 @@ def _shard_arrays(content: ShardContent) -> dict[str, np.ndarray]:
             given[name] = array
     if not links_agree(content.images, content.candidates):
         raise ValueError("images.candidate and candidates.image of the shard disagree")
-    return {name: to_stored_type(name, given[name]) for name in SHARD_SCHEMA}
+    arrays = {name: to_stored_type(name, given[name]) for name in SHARD_SCHEMA}
+    return arrays if content.objects is None else arrays | _object_arrays(content.objects, len(content.encoded))
+
+
+def _object_arrays(objects: Objects, count: int) -> dict[str, np.ndarray]:
+    if objects.box.shape != (count, 4) or len(objects.masks) != count:
+        raise ValueError(f"{len(objects.box)} boxes and {len(objects.masks)} masks for {count} images")
+    ends = np.cumsum([len(mask) for mask in objects.masks], dtype=np.int64)
+    return {
+        "objects/box": np.ascontiguousarray(objects.box, "<f4"),
+        "objects/mask_offset": np.concatenate([np.zeros(1, np.int64), ends]).astype("<i8"),
+        "objects/mask": np.frombuffer(b"".join(objects.masks), np.uint8),
+    }
 
 
 def to_stored_type(name: str, array: np.ndarray) -> np.ndarray:
@@ -169,10 +194,17 @@ class ShardFile:
     def __init__(self, path: Path, index: int) -> None:
         self.path = path
         self._bytes = ByteReader(path)
-        self._attributes, self._extents = read_layout(path, _SHARD_ATTRIBUTES, SHARD_SCHEMA, self._bytes.size)
+        self._attributes, self._extents = read_layout(
+            path, _SHARD_ATTRIBUTES, SHARD_SCHEMA, self._bytes.size, optional=OBJECTS_SCHEMA
+        )
         self._bytes.close()
         if self._attributes != {"format": SHARD_FORMAT, "version": VERSION, "index": index}:
             raise StoreError(f"{path}: not shard {index}, or of another version of dagaug")
+
+    @property
+    def has_objects(self) -> bool:
+        """Whether it has the group /objects."""
+        return set(self._extents) >= set(OBJECTS_SCHEMA)
 
     def rows(self, name: str) -> int:
         """Number of rows of a dataset."""

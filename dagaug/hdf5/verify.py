@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from dagaug.hdf5.object_masks import box_of_mask
 from dagaug.hdf5.reader import Store
-from dagaug.hdf5.schema import SCHEMA, links_agree
+from dagaug.hdf5.schema import OBJECTS_HASH, OBJECTS_SCHEMA, SCHEMA, links_agree
 from dagaug.runtime.errors import StoreError
 from dagaug.runtime.progress import SILENT, Progress
 
@@ -27,6 +28,8 @@ class Verified:
         classes, files, skipped: lengths of these tables.
         datasets: number of datasets whose type, shape and position were checked.
         data_bytes: bytes of all images together.
+        boxes, masks: numbers of images whose object has a stored box, a stored mask.
+        mask_bytes: bytes of all masks together.
         content_sha256: the file's hash in hexadecimal.
     """
 
@@ -40,6 +43,9 @@ class Verified:
     skipped: int
     datasets: int
     data_bytes: int
+    boxes: int
+    masks: int
+    mask_bytes: int
     content_sha256: str
 
 
@@ -47,7 +53,8 @@ def verify(path: Path | str, *, decode: bool = True, progress: Progress = SILENT
     """Check a whole file against :mod:`dagaug.hdf5.schema`.
 
     Checked are the types and shapes of all datasets, the range of every index, the hash of every image, that each image
-    decodes to its declared size, that each image agrees with its candidate, and the hash of the whole content.
+    decodes to its declared size, that each mask has the size of its image, that each morph's box is that of its mask,
+    that each image agrees with its candidate, and the hashes of the whole content.
 
     Args:
         path: the file.
@@ -72,6 +79,7 @@ def verify(path: Path | str, *, decode: bool = True, progress: Progress = SILENT
         stored = store.column("content_sha256").tobytes()
         if store.content_sha256() != stored:
             raise StoreError(f"{path}: /content_sha256 differs from the content; the file was changed or damaged")
+        boxes, masks = _check_objects(store)
         synthetic = int(store.images.synthetic.sum())
         return Verified(
             images=len(store),
@@ -82,8 +90,11 @@ def verify(path: Path | str, *, decode: bool = True, progress: Progress = SILENT
             classes=store.length("classes"),
             files=store.length("files"),
             skipped=store.length("skipped/path"),
-            datasets=len(SCHEMA),
+            datasets=len(SCHEMA) + store.has_objects * len(OBJECTS_SCHEMA | OBJECTS_HASH),
             data_bytes=store.length("images/data"),
+            boxes=boxes,
+            masks=masks,
+            mask_bytes=store.length("objects/mask") if store.has_objects else 0,
             content_sha256=stored.hex(),
         )
 
@@ -104,3 +115,20 @@ def _check_agreement(store: Store) -> None:
             raise StoreError(
                 f"{store.path}: /images/{name}: image {row} and its candidate {images.candidate[row]} differ"
             )
+
+
+def _check_objects(store: Store) -> tuple[int, int]:
+    """Check all masks, the boxes of morphs, and their hash; returns the numbers of boxes and masks."""
+    boxes, reader = store.boxes, store.mask_reader
+    if boxes is None or reader is None:
+        return 0, 0
+    unknown = np.isnan(boxes).all(1)
+    for row in np.flatnonzero(reader.known | (store.images.synthetic & ~unknown)).tolist():
+        mask = reader.mask(row)
+        if store.images.synthetic[row]:
+            expected = None if mask is None else box_of_mask(mask)
+            if expected != (None if unknown[row] else tuple(boxes[row].tolist())):
+                raise StoreError(f"{store.path}: /objects/box: image {row} has another box than its mask")
+    if store.objects_sha256() != store.column("objects/sha256").tobytes():
+        raise StoreError(f"{store.path}: /objects/sha256 differs from the content; the file was changed or damaged")
+    return int((~unknown).sum()), int(reader.known.sum())

@@ -58,6 +58,10 @@ def test_outside_the_patch_a_whole_image_is_the_reference_or_its_mirror_image(
             assert result.shape == reference.shape
             np.testing.assert_array_equal(result[far], reference[far])
             assert (result != reference).any()
+            mask = store.mask(int(row))
+            assert mask is not None
+            assert mask.shape == result.shape[:2]
+            assert not mask[far].any()
             outside += int(far.sum())
     assert outside > 0
 

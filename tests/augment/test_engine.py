@@ -38,7 +38,8 @@ def morphs(engine: Engine) -> MorphBatch:
 
 def test_every_candidate_of_the_plan_is_made_and_judged(morphs: MorphBatch, birds: Dataset) -> None:
     assert morphs.images.shape == (len(PLAN), SIZE, SIZE, 3)
-    assert morphs.cover.shape == (len(PLAN), SIZE, SIZE)
+    assert morphs.cover.shape == morphs.objects.shape == (len(PLAN), SIZE, SIZE)
+    assert (morphs.objects <= morphs.cover).all()
     assert morphs.probabilities.shape == (len(PLAN), len(birds.classes))
     np.testing.assert_allclose(morphs.probabilities.sum(1), 1, rtol=1e-5)
 
@@ -56,7 +57,7 @@ def test_the_order_of_candidates_in_a_batch_changes_no_bit(engine: Engine, morph
     order = np.random.default_rng(0).permutation(len(PLAN))
     columns = {name: getattr(PLAN, name)[order] for name in ("source", "reference", "variant")}
     turned = engine.morph(replace(PLAN, **columns), ALL)
-    for name in ("images", "cover", "probabilities"):
+    for name in ("images", "cover", "objects", "probabilities"):
         np.testing.assert_array_equal(getattr(turned, name), getattr(morphs, name)[order])
 
 

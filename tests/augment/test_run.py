@@ -20,6 +20,7 @@ from making_augmentations import (
 )
 from making_runs import SPECIES, TRAINING_IMAGES, Killed, Listener, interrupt_at
 
+from dagaug.augment import shard_content
 from dagaug.augment.engine import Engine
 from dagaug.augment.morph_plan import DEFAULT_VARIANTS, VARIANTS
 from dagaug.augment.options import AugmentOptions
@@ -102,6 +103,24 @@ def test_a_run_killed_between_shards_resumes_to_the_same_bytes(
     run(model, birds, options, out, progress=encoded)
     assert out.read_bytes() == made.out.read_bytes()
     assert not parts_folder(out).exists()
+
+
+def test_shards_of_an_older_version_without_objects_are_made_again(
+    made: Augmented,
+    model: TrainedModel,
+    birds: Dataset,
+    judged: AugmentOptions,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    options, out = judged.model_copy(update={"encoding": "png"}), tmp_path / "a.h5"
+    with monkeypatch.context() as patch:
+        patch.setattr(shard_content, "_joined", lambda objects: None)
+        kill_at_shard(patch, SHARDS - 2)
+        with pytest.raises(Killed):
+            run(model, birds, options, out)
+    run(model, birds, options, out)
+    assert out.read_bytes() == made.out.read_bytes()
 
 
 @pytest.mark.parametrize("retry", [False, True])

@@ -14,14 +14,18 @@ from making_augmentations import (
     run,
     verdict_names,
 )
-from making_runs import SPECIES, TRAINING_IMAGES
+from making_masks import write_masks
+from making_runs import FRAMING, SPECIES, TRAINING_IMAGES
 
 from dagaug.augment.morph_plan import VARIANTS
 from dagaug.augment.options import AugmentOptions
 from dagaug.augment.selection import VERDICTS
 from dagaug.data.dataset_records import Dataset
-from dagaug.data.image_files import decode
+from dagaug.data.image_files import decode, decode_mask
+from dagaug.data.mask_files import find_masks
+from dagaug.data.object_patches import read_patches
 from dagaug.hdf5.reader import Store
+from dagaug.hdf5.verify import verify
 from dagaug.model.trained_model import TrainedModel
 
 
@@ -135,3 +139,60 @@ def test_other_encodings_hold_the_same_images(
 def test_every_morph_differs_from_its_reference_and_no_two_are_the_same(store: Store) -> None:
     images = store.read(morphs_of(store).tolist())
     assert len({cv2.imencode(".png", image)[1].tobytes() for image in images}) == len(images)
+
+
+def test_every_morph_has_a_mask_and_real_images_the_boxes_of_the_data_set(store: Store, birds: Dataset) -> None:
+    samples = {sample.path.as_posix(): sample for sample in birds.samples}
+    assert store.boxes is not None
+    for row in range(len(store)):
+        mask, box = store.mask(row), store.boxes[row]
+        if store.images.synthetic[row]:
+            assert mask is not None
+            assert mask.shape == store.image(row).shape[:2]
+            assert mask.any() == (not np.isnan(box).any())
+        else:
+            assert mask is None
+            given = samples[store.header.files[store.images.source[row]]].box
+            np.testing.assert_allclose(box, given, rtol=1e-6)
+
+
+def test_the_mask_of_a_cutout_shows_the_unchanged_pixels_of_its_source(
+    model: TrainedModel, birds: Dataset, judged: AugmentOptions, tmp_path: Path
+) -> None:
+    changes = {"frame": "crop", "variants": ("cutout",), "encoding": "png", "min_confidence": 0.0, "limit": 6}
+    run(model, birds, judged.model_copy(update=changes), tmp_path / "a.h5")
+    patches = read_patches(birds, birds.train, FRAMING)
+    patch_of = {s.path.as_posix(): image for s, image in zip(patches.samples, patches.images, strict=True)}
+    inside, outside = [], []
+    with Store(tmp_path / "a.h5") as made:
+        for row in morphs_of(made).tolist():
+            source, mask = patch_of[made.header.files[made.images.source[row]]], made.mask(row)
+            assert mask is not None
+            difference = np.abs(made.image(row).astype(int) - source).mean(2)
+            inside.append(difference[mask])
+            outside.append(difference[~mask])
+    assert len(np.concatenate(inside))
+    assert np.concatenate(inside).mean() < np.concatenate(outside).mean()
+
+
+def test_given_masks_of_real_images_are_stored_and_unusable_ones_are_not(
+    model: TrainedModel, birds: Dataset, judged: AugmentOptions, tmp_path: Path
+) -> None:
+    write_masks(birds, tmp_path / "masks")
+    data = find_masks(birds, tmp_path / "masks")
+    bad = next(sample for sample in data.test if sample.mask is not None)
+    assert bad.mask is not None
+    bad.mask.write_bytes(b"no image")
+    run(model, data, judged.model_copy(update={"limit": 2}), tmp_path / "a.h5")
+    verify(tmp_path / "a.h5")
+    with Store(tmp_path / "a.h5") as made:
+        name_of = {
+            made.header.files[source]: row for row, source in enumerate(made.images.source[~made.images.synthetic])
+        }
+        assert made.mask(name_of[bad.path.as_posix()]) is None
+        known = 0
+        for sample in data.samples:
+            if sample.mask is not None and sample != bad:
+                np.testing.assert_array_equal(made.mask(name_of[sample.path.as_posix()]), decode_mask(sample.mask))
+                known += 1
+    assert known

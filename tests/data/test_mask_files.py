@@ -12,7 +12,7 @@ from PIL import Image
 
 from dagaug.data.dataset_records import Dataset, Sample
 from dagaug.data.image_files import decode_mask
-from dagaug.data.mask_files import WrongMask, find_masks, hash_masks, mask_fault, read_masks
+from dagaug.data.mask_files import WrongMask, find_masks, hash_masks, mask_fault, read_masks, read_whole_mask
 from dagaug.data.square_crops import Region, region_of
 from dagaug.runtime.errors import DataError, ImageError, UsageError
 
@@ -241,3 +241,14 @@ def test_narrow_gaps_do_not_tear_a_mask() -> None:
     striped = disc(25)
     striped[:, ::4] = 0
     assert mask_fault(striped, BOX) == ""
+
+
+def test_a_whole_mask_has_the_size_of_its_image_or_a_reason(tmp_path: Path) -> None:
+    half = np.zeros((4, 6), np.uint8)
+    half[:, :3] = 255
+    whole = read_whole_mask(write(tmp_path / "a.png", half), (8, 12))
+    assert isinstance(whole, np.ndarray)
+    assert whole.shape == (8, 12)
+    assert (whole > 127).sum() == 8 * 6
+    assert isinstance(read_whole_mask(tmp_path / "a.png", (9, 9)), WrongMask)
+    assert isinstance(read_whole_mask(tmp_path / "none.png", (8, 12)), WrongMask)

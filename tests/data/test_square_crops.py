@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from making_images import RGB
 
-from dagaug.data.square_crops import Region, cut, cut_mask, paste, region_of
+from dagaug.data.square_crops import Region, cut, cut_mask, paste, paste_mask, region_of
 from dagaug.runtime.errors import UsageError
 
 
@@ -153,3 +153,21 @@ def test_cut_then_paste_restores_the_image(region: Region) -> None:
     assert (paste(RGB, cut(RGB, region, side), ones, region) == RGB).all()
     larger = paste(RGB, cut(RGB, region, 2 * side), np.ones((2 * side, 2 * side), np.float32), region)
     assert np.abs(larger.astype(int) - RGB).max() <= 3
+
+
+@pytest.mark.parametrize("region", [square(5, 3, 16), square(-4, -6, 40), square(90, 90, 10)])
+def test_a_pasted_mask_lies_where_the_patch_is_pasted(region: Region) -> None:
+    """Opaque pixels of a white patch on black are the pixels of its mask."""
+    chance = np.random.default_rng(0)
+    opacity = np.where(chance.random((16, 16)) < 0.5, 255, 0).astype(np.uint8)
+    black, white = np.zeros((24, 30, 3), np.uint8), np.full((16, 16, 3), 255, np.uint8)
+    pasted = paste(black, white, opacity.astype(np.float32) / 255, region)[..., 0]
+    mask = paste_mask(24, 30, opacity, region)
+    np.testing.assert_allclose(mask, pasted, atol=1)
+
+
+def test_cutting_a_pasted_mask_gives_it_back() -> None:
+    opacity = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    np.testing.assert_array_equal(
+        cut_mask(paste_mask(24, 30, opacity, square(5, 3, 16)), square(5, 3, 16), 16), opacity
+    )

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from making_shards import IDENTITY, finished, written
-from making_stores import REAL, SHARDS, header, shard
+from making_stores import MORPHS, REAL, SHARDS, Encoding, header, mask, shard, with_objects, write
 
-from dagaug.hdf5.merge import merge
+from dagaug.hdf5.merge import Merge, merge
+from dagaug.hdf5.reader import Store
 from dagaug.hdf5.schema import Images
 from dagaug.hdf5.shard_folder import open_shard_folder
 from dagaug.hdf5.shards import ShardContent, finished_shards, parts_folder
@@ -89,3 +90,26 @@ def test_an_empty_shard_is_merged(tmp_path: Path) -> None:
         run.write(1, ShardContent([], Images.real(nothing, nothing, nothing, nothing, nothing)))
         run.merge(header(), 2)
     assert verify(tmp_path / "x.h5").images == REAL
+
+
+@pytest.mark.parametrize("encoding", ["png", "raw"])
+@pytest.mark.parametrize("how", ["copy", "virtual"])
+def test_masks_and_boxes_of_all_shards_are_merged(tmp_path: Path, encoding: Encoding, how: Merge) -> None:
+    with Store(write(tmp_path / "x.h5", encoding, how=how)) as store:
+        assert store.boxes is not None
+        assert store.boxes[0].tolist() == [1.5, 2, 6.25, 4]
+        assert store.mask(0) is None
+        np.testing.assert_array_equal(store.mask(1), mask(0, 1))
+        for index in (1, 2):
+            for row in range(MORPHS):
+                np.testing.assert_array_equal(store.mask(REAL + (index - 1) * MORPHS + row), mask(index, row))
+        with pytest.raises(IndexError):
+            store.mask(REAL + 2 * MORPHS)
+
+
+def test_shards_with_and_without_objects_do_not_mix(tmp_path: Path) -> None:
+    with open_shard_folder(tmp_path / "x.h5", {}) as run:
+        run.write(0, with_objects(0, shard(0)))
+        run.write(1, shard(1))
+        with pytest.raises(StoreError, match=r"index-00001\.h5: lacks /objects, which other shards have"):
+            run.merge(header(), 2)

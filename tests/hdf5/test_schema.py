@@ -29,3 +29,15 @@ def test_the_hash_is_as_specified(files: dict[str, Path]) -> None:
                 shape = ",".join(map(str, array.shape))
                 total.update(f"{name} {array.dtype.str} {shape}\n".encode() + hashlib.sha256(array.tobytes()).digest())
         assert file["content_sha256"][:].tobytes() == total.digest()
+
+
+def test_the_hash_of_objects_is_as_specified(files: dict[str, Path]) -> None:
+    with h5py.File(files["png"]) as file:
+        total = hashlib.sha256(file["content_sha256"][:].tobytes())
+        for name, kind, shape in (
+            ("objects/box", "<f4", "14,4"),
+            ("objects/mask_offset", "<i8", "15"),
+            ("objects/mask", "|u1", str(len(file["objects/mask"]))),
+        ):
+            total.update(f"{name} {kind} {shape}\n".encode() + hashlib.sha256(file[name][()].tobytes()).digest())
+        assert file["objects/sha256"][:].tobytes() == total.digest()

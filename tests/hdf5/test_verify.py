@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -14,11 +15,15 @@ from making_stores import (
     MORPHS,
     REAL,
     header,
+    mask,
     shard,
+    with_objects,
+    write,
 )
 
+from dagaug.hdf5.object_masks import Objects, encode_mask
 from dagaug.hdf5.reader import Store
-from dagaug.hdf5.schema import SCHEMA
+from dagaug.hdf5.schema import OBJECTS_HASH, OBJECTS_SCHEMA, SCHEMA
 from dagaug.hdf5.shard_folder import open_shard_folder
 from dagaug.hdf5.shards import ShardContent
 from dagaug.hdf5.verify import verify
@@ -29,13 +34,21 @@ from dagaug.runtime.errors import StoreError
 def test_verify_counts_what_is_there(files: dict[str, Path], encoding: str) -> None:
     found = verify(files[encoding])
     assert (found.images, found.synthetic, found.candidates) == (TOTAL, 2 * MORPHS, 2 * CANDIDATES)
+    assert (found.boxes, found.masks) == (TOTAL, 2 * MORPHS + 1)
+
+
+def test_objects_do_not_change_the_hash_that_readers_without_them_check(files: dict[str, Path], tmp_path: Path) -> None:
+    without = verify(write(tmp_path / "x.h5", objects=False))
+    assert without.content_sha256 == verify(files["png"]).content_sha256
+    assert (without.boxes, without.masks, without.mask_bytes) == (0, 0, 0)
 
 
 def test_verify_finds_every_changed_byte_of_every_dataset(files: dict[str, Path], tmp_path: Path) -> None:
     whole = files["png"].read_bytes()
     chance = random.Random(0)
     with h5py.File(files["png"]) as file:
-        extents = [(name, file[name].id.get_offset(), file[name].id.get_storage_size()) for name in SCHEMA]
+        names = SCHEMA | OBJECTS_SCHEMA | OBJECTS_HASH
+        extents = [(name, file[name].id.get_offset(), file[name].id.get_storage_size()) for name in names]
     for name, start, size in extents:
         changed = bytearray(whole)
         at = start + chance.randrange(size)
@@ -92,3 +105,29 @@ def test_verify_names_the_image_that_differs_from_its_candidate(
         file["content_sha256"][:] = np.frombuffer(content, np.uint8)
     with pytest.raises(StoreError, match=message):
         verify(path)
+
+
+@pytest.mark.parametrize(
+    ("box", "encoded", "message"),
+    [
+        ((0, 0, 3, 3), encode_mask(mask(1, 0)), "/objects/box: image 6 has another box than its mask"),
+        ((np.nan,) * 4, encode_mask(mask(1, 0)), "/objects/box: image 6 has another box than its mask"),
+        ((2, 2, 7, 5), b"", "/objects/box: image 6 has another box than its mask"),
+        ((2, 2, 7, 5), encode_mask(mask(1, 0)[1:]), "/objects/mask: image 6: not a mask of 12 × 14 pixels"),
+        ((2, 2, 7, 5), b"no mask", "/objects/mask: image 6: not a mask of 12 × 14 pixels"),
+    ],
+)
+def test_verify_names_the_image_whose_mask_is_wrong(
+    tmp_path: Path, box: tuple[float, ...], encoded: bytes, message: str
+) -> None:
+    content = with_objects(1, shard(1))
+    assert content.objects is not None
+    boxes = content.objects.box.copy()
+    boxes[0] = box
+    changed = replace(content, objects=Objects(boxes, [encoded, *content.objects.masks[1:]]))
+    with open_shard_folder(tmp_path / "x.h5", {}) as run:
+        run.write(0, with_objects(0, shard(0)))
+        run.write(1, changed)
+        run.merge(header(), 2)
+    with pytest.raises(StoreError, match=message):
+        verify(tmp_path / "x.h5")

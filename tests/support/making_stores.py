@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -9,7 +10,9 @@ import cv2
 import h5py
 import numpy as np
 
-from dagaug.hdf5.schema import ATTRIBUTES, SCHEMA, Candidates, Header, Images
+from dagaug.hdf5.merge import Merge
+from dagaug.hdf5.object_masks import Objects, box_of_mask, encode_mask
+from dagaug.hdf5.schema import ATTRIBUTES, OBJECTS_HASH, OBJECTS_SCHEMA, SCHEMA, Candidates, Header, Images
 from dagaug.hdf5.shard_folder import open_shard_folder
 from dagaug.hdf5.shards import ShardContent
 
@@ -94,12 +97,32 @@ def shard(index: int, encoding: Encoding = "png") -> ShardContent:
     return ShardContent(encoded, images, candidates)
 
 
-def write(target: Path, encoding: Encoding = "png", **changes: object) -> Path:
+def mask(index: int, row: int) -> np.ndarray:
+    """The mask of an image of a shard, with a hole."""
+    found = np.zeros((SIZE + 2, SIZE), bool)
+    found[1 + index : 6 + index + row % 3, 2:9] = True
+    found[3 + index, 4:6] = False
+    return found
+
+
+def with_objects(index: int, content: ShardContent) -> ShardContent:
+    """A shard whose images all have a box; of the real images only the second has a mask."""
+    rows = range(len(content.encoded))
+    found = [mask(index, row) for row in rows]
+    boxes = [box_of_mask(one) if index or row == 1 else (1.5, 2, 6.25, 4) for row, one in enumerate(found)]
+    encoded = [encode_mask(one) if index or row == 1 else b"" for row, one in enumerate(found)]
+    return replace(content, objects=Objects(np.array(boxes, np.float32).reshape(-1, 4), encoded))
+
+
+def write(
+    target: Path, encoding: Encoding = "png", *, objects: bool = True, how: Merge = "copy", **changes: object
+) -> Path:
     """A whole file of REAL real images and twice MORPHS morphs."""
     with open_shard_folder(target, {"encoding": encoding}) as run:
         for index in range(SHARDS):
-            run.write(index, shard(index, encoding))
-        return run.merge(header(encoding, **changes), SHARDS)
+            content = shard(index, encoding)
+            run.write(index, with_objects(index, content) if objects else content)
+        return run.merge(header(encoding, **changes), SHARDS, how=how)
 
 
 def rewrite_plainly(path: Path, target: Path) -> Path:
@@ -109,6 +132,6 @@ def rewrite_plainly(path: Path, target: Path) -> Path:
             value = old.attrs[name]
             text = isinstance(value, bytes | str)
             new.attrs.create(name, np.bytes_(value.encode() if isinstance(value, str) else value) if text else value)
-        for name in SCHEMA:
+        for name in [*SCHEMA, *(OBJECTS_SCHEMA | OBJECTS_HASH if "objects" in old else ())]:
             new.create_dataset(name, data=old[name][()], dtype=old[name].dtype)
     return target
