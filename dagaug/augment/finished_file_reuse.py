@@ -11,6 +11,7 @@ import numpy as np
 
 from dagaug.augment.prepared_augmentation import JUDGE_ACCURACY
 from dagaug.data.image_files import Skipped, decode
+from dagaug.hdf5.object_masks import Objects
 from dagaug.hdf5.reader import Store
 from dagaug.hdf5.schema import Candidates, Header, Images
 from dagaug.hdf5.shard_folder import first_difference
@@ -19,7 +20,9 @@ from dagaug.runtime.errors import ImageError, OutputExistsError
 
 __all__ = ["PreviousFile"]
 
-_NOT_COMPARED = ("checkpoint", "checkpoint_given", "judges", "masks", "masks_given", "data_given", JUDGE_ACCURACY)
+_NOT_COMPARED = (
+    "checkpoint", "checkpoint_given", "judges", "masks", "masks_given", "data_given", "licences", JUDGE_ACCURACY,
+)  # fmt: skip
 
 
 class PreviousFile:
@@ -80,14 +83,15 @@ class PreviousFile:
         return self._synthetic(*(expected[f"candidates/{name}"] for name in ("source", "reference", "variant")))
 
     def _real(self, source: np.ndarray) -> ShardContent | None:
-        rows = [self._image_of.get(int(row), -1) for row in source]
-        if -1 in rows:
+        found = [self._image_of.get(int(row), -1) for row in source]
+        if -1 in found:
             return None
-        return ShardContent(self._encoded(np.array(rows, np.int64)), self._images(np.array(rows, np.int64)))
+        rows = np.array(found, np.int64)
+        return ShardContent(self._encoded(rows), self._images(rows), objects=self._objects(rows))
 
     def _synthetic(self, source: np.ndarray, reference: np.ndarray, variant: np.ndarray) -> ShardContent | None:
         if not len(source):
-            return ShardContent([], self._images(np.zeros(0, np.int64)))
+            return ShardContent([], self._images(np.zeros(0, np.int64)), objects=Objects.unknown(0))
         first = self._first_of.get(int(source[0]), -1)
         part = slice(first, first + len(source))
         stored = self._store.candidates
@@ -99,10 +103,17 @@ class PreviousFile:
         columns = {field.name: getattr(stored, field.name)[part] for field in fields(Candidates)}
         rows = columns["image"][columns["image"] >= 0]
         columns["image"] = np.where(columns["image"] >= 0, columns["image"] - (rows[0] if len(rows) else 0), -1)
-        return ShardContent(self._encoded(rows), self._images(rows, first), Candidates(**columns))
+        return ShardContent(self._encoded(rows), self._images(rows, first), Candidates(**columns), self._objects(rows))
 
     def _encoded(self, rows: np.ndarray) -> list[bytes]:
         return [data.tobytes() for data in self._store.image_reader.encoded(rows.tolist())]
+
+    def _objects(self, rows: np.ndarray) -> Objects:
+        """The objects of images; unknown if an older version wrote the file."""
+        boxes, masks = self._store.boxes, self._store.mask_reader
+        if boxes is None or masks is None:
+            return Objects.unknown(len(rows))
+        return Objects(boxes[rows], [masks.encoded(row) for row in rows.tolist()])
 
     def _images(self, rows: np.ndarray, first_candidate: int = 0) -> Images:
         columns = {field.name: getattr(self._store.images, field.name)[rows] for field in fields(Images)}

@@ -12,16 +12,16 @@ from scipy.optimize import linear_sum_assignment
 from dagaug.augment.finished_file_reuse import PreviousFile
 from dagaug.augment.judge_practice_images import practice_images
 from dagaug.augment.prepared_augmentation import Job
-from dagaug.classifiers.backbones import network_for
+from dagaug.classifiers.backbones import LITE0, network_for
 from dagaug.classifiers.classifier import Classifier, untrained
 from dagaug.classifiers.cross_fit import TRUSTED_ACCURACY, CrossFitted, SyntheticImages, cross_fit, judge_from_weights
 from dagaug.classifiers.fit import FitOptions
-from dagaug.classifiers.pretrained_networks import names_weights
+from dagaug.classifiers.pretrained_networks import licence_of, names_weights
 from dagaug.classifiers.recipes import Mode
 from dagaug.runtime.errors import CheckpointError
 from dagaug.runtime.execution_settings import Execution
 
-__all__ = ["Judges", "prepare_judges", "single_judge", "untrained_judge"]
+__all__ = ["Judges", "licences_of_weights", "prepare_judges", "single_judge", "untrained_judge"]
 
 
 _ENOUGH_TO_TELL = 12  # images; with fewer, a good judge may look as bad as chance
@@ -88,6 +88,18 @@ def prepare_judges(
         if given is None and cache is not None:
             classifiers = _with_new_images(job, classifiers, previous, cache)
     return Judges(classifiers, rows, sha256, _min_confidence(job, classifiers.accuracy), accuracy_on_training)
+
+
+def licences_of_weights(job: Job, judges: Judges) -> dict[str, str]:
+    """Licence of each pretrained network whose weights made or selected the morphs, for display."""
+    features, weights = job.model.card.features, job.options.weights
+    found = {} if features is None else {features.name: features.licence}
+    network = judges.classifiers.classifiers[0].network
+    if weights is not None:
+        found[weights.name] = licence_of(network, weights)
+    elif network.name == LITE0 or names_weights(network.name):
+        found.setdefault(network.name, licence_of(network, None))
+    return found
 
 
 def _min_confidence(job: Job, accuracy: float) -> float:

@@ -7,7 +7,7 @@ of a shard depends on the job and the judges only, so shards can be made in any 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -189,14 +189,20 @@ class Job:
             **({"masks": self.masks_sha256} if self.masks_sha256 else {}),
         }
 
-    def header(self, judges_sha256: str = "", judge_accuracy: float | None = None) -> Header:
+    def header(
+        self,
+        judges_sha256: str = "",
+        judge_accuracy: float | None = None,
+        licences: Mapping[str, str] | None = None,
+    ) -> Header:
         """Everything in the file that is not about a single image.
 
         Args:
             judges_sha256: hash of the judges, in hexadecimal.
             judge_accuracy: accuracy of a given judge on the real training images, in [0, 1].
+            licences: licence of each pretrained network whose weights were used.
         """
-        options = {
+        options: dict[str, object] = {
             **self.options.model_dump(mode="json"),
             "data": str(self.dataset.root.absolute()),
             "data_given": str(self.dataset.root),
@@ -213,6 +219,8 @@ class Job:
                 "masks_given": str(self.dataset.masks or ""),
                 "masks_sha256": self.masks_sha256,
             }
+        if licences:
+            options["licences"] = dict(licences)
         if judge_accuracy is not None:
             options[JUDGE_ACCURACY] = judge_accuracy
         return Header(

@@ -17,7 +17,7 @@ import numpy as np
 from dagaug.augment.cost_estimate import suitable_batch_size
 from dagaug.augment.finished_file_reuse import PreviousFile
 from dagaug.augment.in_process_executor import Executor, LocalExecutor
-from dagaug.augment.judge_preparation import Judges, prepare_judges
+from dagaug.augment.judge_preparation import Judges, licences_of_weights, prepare_judges
 from dagaug.augment.options import AugmentOptions
 from dagaug.augment.prepared_augmentation import DEFAULT_SHARD_SIZES, Job, ShardSizes
 from dagaug.augment.selection import verdict_counts
@@ -127,9 +127,8 @@ def augment(
     replaces = overwrite or previous is not None
     with open_shard_folder(out, job.identity(), overwrite=replaces) as folder, executor or LocalExecutor() as makes:
         judges = _make_shards(job, folder, makes, cache, previous, execution)
-        folder.merge(
-            job.header(judges.sha256, judges.accuracy_on_training), len(job.shards), how=merge, progress=progress
-        )
+        header = job.header(judges.sha256, judges.accuracy_on_training, licences_of_weights(job, judges))
+        folder.merge(header, len(job.shards), how=merge, progress=progress)
     return _summary(out, judges.classifiers.accuracy, time.monotonic() - started)
 
 
@@ -168,12 +167,15 @@ def _make_shards(
 
 
 def _remove_outdated_shards(job: Job, folder: ShardFolder, judges_sha256: str) -> None:
-    """Remove shards of an earlier call that were made with other files or judges."""
+    """Remove shards of an earlier call that were made with other files or judges, or by an older version."""
     folder.require([shard.index for shard in job.shards if not shard.real], judges_sha256)
     for shard in job.shards:
-        if shard.index in folder.finished and not all(
-            np.array_equal(folder.column(shard.index, name), column)
-            for name, column in job.expected_columns(shard).items()
+        if shard.index in folder.finished and not (
+            folder.has_objects(shard.index)
+            and all(
+                np.array_equal(folder.column(shard.index, name), column)
+                for name, column in job.expected_columns(shard).items()
+            )
         ):
             folder.remove_shards([shard.index])
 

@@ -38,6 +38,8 @@ class Provenance:
             empty without any.
         masks_given: the same path as given to the command.
         masks_sha256: hash of the masks' content, in hexadecimal; empty without any.
+        licences: licence of each pretrained network whose weights made or selected the images, as far as it is known.
+        pairs: path of the table of pairs; None if references were drawn at random.
         others: all other entries.
     """
 
@@ -56,6 +58,8 @@ class Provenance:
     masks: str = ""
     masks_given: str = ""
     masks_sha256: str = ""
+    licences: Mapping[str, str] = field(default_factory=dict)
+    pairs: str | None = None
     others: Mapping[str, object] = field(default_factory=dict)
 
     @classmethod
@@ -86,6 +90,8 @@ class Provenance:
             masks=_text(options, "masks"),
             masks_given=_text(options, "masks_given"),
             masks_sha256=_text(options, "masks_sha256"),
+            licences=_texts(options, "licences"),
+            pairs=_text(options, "pairs") or None,
             others={name: value for name, value in options.items() if name not in known},
         )
 
@@ -126,6 +132,11 @@ def _places(file: Path, names: Sequence[str], *beside: Path) -> tuple[Path, ...]
 def _text(options: Mapping[str, object], name: str) -> str:
     value = options.get(name)
     return value if isinstance(value, str) else ""
+
+
+def _texts(options: Mapping[str, object], name: str) -> dict[str, str]:
+    value = options.get(name)
+    return {key: text for key, text in value.items() if isinstance(text, str)} if isinstance(value, Mapping) else {}
 
 
 def _integer(options: Mapping[str, object], name: str) -> int | None:

@@ -17,6 +17,7 @@ from making_augmentations import kill_at_shard
 from making_masks import write_mask, write_masks
 from making_runs import SPECIES, TEST_PER_CLASS, TRAINING_IMAGES, Killed, Listener, dagaug
 
+from dagaug.augment import shard_content
 from dagaug.augment.engine import Engine
 from dagaug.augment.in_process_executor import LocalExecutor
 from dagaug.augment.options import AugmentOptions
@@ -28,6 +29,7 @@ from dagaug.data.dataset_records import Dataset
 from dagaug.data.layouts import read_dataset
 from dagaug.data.mask_files import find_masks
 from dagaug.hdf5.reader import Store
+from dagaug.hdf5.schema import SCHEMA
 from dagaug.hdf5.shard_folder import ShardFolder
 from dagaug.hdf5.shards import parts_folder
 from dagaug.hdf5.verify import verify
@@ -343,3 +345,21 @@ def test_the_command_prints_how_to_add_skipped_files(
     damaged.repair()
     again = dagaug(*command, "--retry-failed", "--json")
     assert (again.code, again.json["skipped"]) == (0, [])
+
+
+def test_the_objects_of_reused_shards_stay_unknown_if_the_finished_file_lacks_them(
+    model: TrainedModel,
+    damaged: DamagedCopy,
+    options: AugmentOptions,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out = tmp_path / "a.h5"
+    with monkeypatch.context() as patch:
+        patch.setattr(shard_content, "_joined", lambda objects: None)
+        run(model, damaged.data, options, out)
+    assert verify(out).datasets == len(SCHEMA)
+    damaged.repair()
+    run(model, damaged.data, options, out, retry_failed=True)
+    found = verify(out)
+    assert 0 < found.masks < found.synthetic
