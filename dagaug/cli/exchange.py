@@ -21,7 +21,8 @@ def export(
         ExportChoice,
         typer.Option(
             metavar="FORMAT",
-            help="Format: imagefolder (class folders), webdataset (tar shards), or csv (a table with image files).",
+            help="Format: imagefolder (class folders), webdataset (tar shards), csv (a table with image files), coco "
+            "(annotations with boxes and masks), or yolo (labels with boxes).",
         ),
     ] = "imagefolder",
     synthetic_only: Annotated[bool, typer.Option("--synthetic-only", help="Leave out the real images.")] = False,
@@ -29,6 +30,12 @@ def export(
         int | None,
         typer.Option(min=1, metavar="N", help="Number of images per tar file of a webdataset (default: 1,000)."),
     ] = None,
+    masks: Annotated[
+        bool,
+        typer.Option(
+            "--masks", help="Write the objects' masks (PNG) to the folder masks, too; for imagefolder and csv."
+        ),
+    ] = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -44,10 +51,18 @@ def export(
         to=to,
         synthetic_only=synthetic_only,
         shard_images=shard_images,
+        masks=masks,
         overwrite=overwrite,
         progress=terminal,
     )
     lines = [f"{done.images} images ({done.real} real, {done.synthetic} synthetic) in {done.out}"]
+    if done.boxes or done.masks:
+        counts = ((done.boxes, "boxes"), (done.masks, "masks"))
+        lines.append(f"Objects: {', '.join(f'{count} {what}' for count, what in counts if count)}")
+    if done.left_out:
+        lines.append(f"{done.left_out} images are left out, because the box of their object is unknown")
+    if masks and done.masks < done.images:
+        lines.append(f"{done.images - done.masks} images have no mask, because it is unknown")
     lines += [f"Class {name!r} is written as {written!r}" for name, written in done.renamed]
     terminal.result(asdict(done), lines, next_step=f"read it with other tools; back: dagaug import {out} --out FILE.h5")
 

@@ -33,6 +33,7 @@ __all__ = [
     "decode_rgba",
     "decode_with_alpha",
     "encode",
+    "encode_mask_file",
     "is_plain_jpeg",
 ]
 
@@ -289,6 +290,14 @@ def encode(image: UInt8[np.ndarray, "H W 3"] | UInt8[np.ndarray, "H W 4"], encod
     written, data = cv2.imencode(suffix, cv2.cvtColor(image, order), options)
     if not written:
         raise ValueError(f"OpenCV could not encode an image of shape {image.shape} as {encoding}")
+    return data.tobytes()
+
+
+def encode_mask_file(mask: Bool[np.ndarray, "H W"]) -> bytes:
+    """A grey PNG file with 255 on the object and 0 beside it, as :func:`decode_mask` reads it."""
+    written, data = cv2.imencode(".png", mask.astype(np.uint8) * 255)
+    if not written:
+        raise ValueError(f"OpenCV could not encode a mask of shape {mask.shape}")
     return data.tobytes()
 
 

@@ -1,8 +1,9 @@
-"""Export of an HDF5 file for other tools: class folders, a table with image files, or tar shards.
+"""Export of an HDF5 file for other tools: class folders, a table with image files, tar shards, COCO, or YOLO.
 
 :mod:`dagaug.exchange.format_writers` lists which tools read which format. JPEG and PNG images are written byte for
 byte, raw images as PNG with the same pixels, each after a check of its hash. Class names and file names are not
 trusted: exported files get unique names that are safe on every file system; the original names stand in the tables.
+``README.md`` is the data card (:mod:`dagaug.exchange.data_card`).
 The file ``.dagaug-export`` (:mod:`dagaug.exchange.non_image_content`) has all other content of the HDF5 file, so that
 ``dagaug import`` can restore it. The folder is written under a hidden name beside OUT and renamed when it is complete.
 """
@@ -23,17 +24,13 @@ import numpy as np
 from jaxtyping import Bool, Int64
 
 from dagaug.data.image_files import encode
-from dagaug.exchange.format_writers import (
-    FORMAT_WRITERS,
-    SHARD_IMAGES,
-    ExportedImage,
-    ExportPlan,
-    FormatWriter,
-    ImageLocation,
-)
+from dagaug.exchange.data_card import DATA_CARD, data_card
+from dagaug.exchange.exported_images import ExportedImage, ExportPlan, ImageLocation
+from dagaug.exchange.format_writers import FORMAT_WRITERS, SHARD_IMAGES, FormatWriter
 from dagaug.exchange.non_image_content import MANIFEST, select_images, write_manifest
+from dagaug.hdf5.object_masks import MaskReader
 from dagaug.hdf5.reader import Store
-from dagaug.hdf5.schema import ATTRIBUTES, SCHEMA
+from dagaug.hdf5.schema import ATTRIBUTES, OBJECTS_SCHEMA, SCHEMA
 from dagaug.runtime.errors import DataError, OutputExistsError, StoreError, UsageError
 from dagaug.runtime.files import explain_write_errors, locked
 from dagaug.runtime.progress import SILENT, Progress
@@ -42,7 +39,7 @@ from dagaug.runtime.signals import Interrupted, Stop, stop_on_signals
 
 __all__ = ["Exported", "Format", "SplitChoice", "export"]
 
-Format = Literal["imagefolder", "webdataset", "csv"]
+Format = Literal["imagefolder", "webdataset", "csv", "coco", "yolo"]
 SplitChoice = Literal["all", "train", "test"]
 
 _SPLITS = ("train", "test")
@@ -60,6 +57,9 @@ class Exported:
         to: its format.
         real, synthetic: numbers of real and synthetic images.
         train, test: numbers of images of each split.
+        boxes, masks: numbers of exported images whose object's box, whose object's mask is written.
+        left_out: number of images that are left out because their object's box is unknown; only for formats that
+            need it.
         renamed: name of each class that has another name in the export, and that name.
         seconds: duration.
     """
@@ -70,6 +70,9 @@ class Exported:
     synthetic: int
     train: int
     test: int
+    boxes: int
+    masks: int
+    left_out: int
     renamed: tuple[tuple[str, str], ...]
     seconds: float
 
@@ -87,6 +90,7 @@ def export(
     synthetic_only: bool = False,
     split: SplitChoice = "all",
     shard_images: int | None = None,
+    masks: bool = False,
     overwrite: bool = False,
     progress: Progress = SILENT,
 ) -> Exported:
@@ -99,36 +103,26 @@ def export(
         synthetic_only: leave out the real images.
         split: export only the images of this split.
         shard_images: number of images in one tar of a ``webdataset``; None for :data:`SHARD_IMAGES`.
+        masks: write the objects' masks to the folder ``masks``, too; only for ``imagefolder`` and ``csv``.
         overwrite: replace an earlier export. A folder with other content is never replaced.
         progress: reports the exported images.
 
     Raises:
         StoreError: the file is damaged, or ``out`` cannot be written.
-        DataError: there are no images to export.
+        DataError: there are no images to export, or the objects' boxes or masks are needed and unknown.
         OutputExistsError: ``out`` exists.
         LockedError: another process writes to ``out``.
-        UsageError: an unknown format or split, ``shard_images`` without tars, or ``out`` contains ``store``.
+        UsageError: an unknown format or split, ``shard_images`` without tars, ``masks`` with another format, or
+            ``out`` contains ``store``.
         Interrupted: stopped by a signal; nothing was exported.
     """
     started = time.monotonic()
-    if to not in FORMAT_WRITERS:
-        raise UsageError(f"choose one of {', '.join(FORMAT_WRITERS)}", option="to", value=to)
-    if shard_images is not None and shard_images < 1:
-        raise UsageError("give at least 1", option="shard_images", value=shard_images)
-    if shard_images is not None and to != "webdataset":
-        raise UsageError(
-            f"the format {to} has no shards", option="shard_images", value=shard_images, remedies={"to": "webdataset"}
-        )
-    if split not in ("all", *_SPLITS):
-        raise UsageError("choose all, train or test", option="split", value=split)
+    _check_options(to, split, shard_images, masks)
     target = Path(os.path.realpath(out))  # a link is kept, and the folder that it names is written
     hidden = target.parent / f".{target.name}.dagaug-export"
     with Store(store) as opened:
-        chosen = _chosen(opened, synthetic_only, split)
-        if not chosen.any():
-            kind = "synthetic " if synthetic_only else ""
-            of_split = "" if split == "all" else f" in the split {split}"
-            raise DataError(f"{store}: there are no {kind}images{of_split} to export")
+        asked = _asked(opened, synthetic_only, split)
+        chosen = _with_known_objects(opened, asked, to, masks)
         nothing = "nothing was exported"
         with explain_write_errors(out, nothing):
             _refuse_existing(out, target, store, overwrite)
@@ -139,23 +133,75 @@ def export(
                     shutil.rmtree(hidden, ignore_errors=True)  # from an export that was killed
                     hidden.mkdir()
                     both = len(np.unique(opened.images.split[chosen])) == len(_SPLITS)
-                    plan = ExportPlan(hidden, opened.classes, both, shard_images or SHARD_IMAGES)
+                    plan = ExportPlan(hidden, opened.classes, both, shard_images or SHARD_IMAGES, masks)
                     _write(opened, chosen, plan, FORMAT_WRITERS[to], stop, progress)
+                    card = data_card(opened, np.flatnonzero(chosen), to)
+                    (hidden / DATA_CARD).write_text(card, encoding="utf-8", errors="replace")
                     _move(hidden, target)
                 except BaseException:
                     shutil.rmtree(hidden, ignore_errors=True)
                     raise
             names = plan.folders if to == "imagefolder" else plan.labels
-        return _summary(out, to, opened, chosen, names, time.monotonic() - started)
+        return _summary(out, to, opened, chosen, int(asked.sum()), masks, names, time.monotonic() - started)
 
 
-def _chosen(store: Store, synthetic_only: bool, split: SplitChoice) -> Bool[np.ndarray, " N"]:
+def _check_options(to: str, split: str, shard_images: int | None, masks: bool) -> None:
+    if to not in FORMAT_WRITERS:
+        raise UsageError(f"choose one of {', '.join(FORMAT_WRITERS)}", option="to", value=to)
+    if shard_images is not None and shard_images < 1:
+        raise UsageError("give at least 1", option="shard_images", value=shard_images)
+    if shard_images is not None and to != "webdataset":
+        raise UsageError(
+            f"the format {to} has no shards", option="shard_images", value=shard_images, remedies={"to": "webdataset"}
+        )
+    if split not in ("all", *_SPLITS):
+        raise UsageError("choose all, train or test", option="split", value=split)
+    if masks and not FORMAT_WRITERS[to].takes_masks:
+        reason = "has the masks in its annotations" if to == "coco" else "has no masks"
+        raise UsageError(f"the format {to} {reason}", option="masks", value=masks, remedies={"to": "imagefolder"})
+
+
+def _asked(store: Store, synthetic_only: bool, split: SplitChoice) -> Bool[np.ndarray, " N"]:
+    """The images that were asked for.
+
+    Raises:
+        DataError: there are none.
+    """
     chosen = np.ones(len(store), bool)
     if synthetic_only:
         chosen &= store.images.synthetic
     if split != "all":
         chosen &= store.images.split == _SPLITS.index(split)
+    if not chosen.any():
+        kind = "synthetic " if synthetic_only else ""
+        of_split = "" if split == "all" else f" in the split {split}"
+        raise DataError(f"{store.path}: there are no {kind}images{of_split} to export")
     return chosen
+
+
+def _with_known_objects(store: Store, asked: Bool[np.ndarray, " N"], to: str, masks: bool) -> Bool[np.ndarray, " N"]:
+    """The images to export: all that were asked for, or those with a known box if the format needs it.
+
+    Raises:
+        DataError: the format needs boxes or masks, and none is known.
+    """
+    again = "make the file again with dagaug augment"
+    if masks and not (_known_masks(store) & asked).any():
+        raise DataError(f"{store.path}: holds no masks of these images' objects; {again}")
+    if not FORMAT_WRITERS[to].needs_boxes:
+        return asked
+    chosen = asked & _known_boxes(store)
+    if not chosen.any():
+        raise DataError(f"{store.path}: holds no boxes of these images' objects, which {to} needs; {again}")
+    return chosen
+
+
+def _known_boxes(store: Store) -> Bool[np.ndarray, " N"]:
+    return np.zeros(len(store), bool) if store.boxes is None else ~np.isnan(store.boxes).all(1)
+
+
+def _known_masks(store: Store) -> Bool[np.ndarray, " N"]:
+    return np.zeros(len(store), bool) if store.mask_reader is None else store.mask_reader.known
 
 
 def _refuse_existing(out: Path, target: Path, store: Path, overwrite: bool) -> None:
@@ -208,6 +254,7 @@ def _write(
                 raise Interrupted("stopped; nothing was exported; run the same command again")
     found = [place for place in places if place is not None]
     stored = [name for name in SCHEMA if name not in ("images/data", "images/offset", "content_sha256")]
+    stored += OBJECTS_SCHEMA if store.has_objects else ()
     columns = select_images({name: store.column(name) for name in stored}, chosen)
     columns |= {
         "images/path": np.array([os.fsencode(place.file) for place in found]),
@@ -222,7 +269,7 @@ def _exported_images(
 ) -> Iterator[ExportedImage]:
     """Read the images of ``rows`` in ``order``, in blocks of limited size, and check their hashes."""
     offset, hashes = store.column("images/offset"), store.column("images/sha256")
-    header, table = store.header, store.images
+    header, table, boxes, masks = store.header, store.images, store.boxes, store.mask_reader
     number = np.empty(len(store), np.int64)
     number[rows] = np.arange(len(rows))
     for block in _blocks(rows[order], np.diff(offset)):
@@ -242,6 +289,8 @@ def _exported_images(
                 row=int(number[row]),
                 data=data,
                 suffix=".jpg" if header.encoding == "jpeg" else ".png",
+                height=int(table.height[row]),
+                width=int(table.width[row]),
                 label=int(table.label[row]),
                 split=_SPLITS[int(table.split[row])],
                 synthetic=synthetic,
@@ -252,7 +301,19 @@ def _exported_images(
                 # The shortest decimal number that gives the same 32 bits.
                 confidence=None if np.isnan(table.confidence[row]) else float(str(table.confidence[row])),
                 predicted=predicted if predicted >= 0 else None,
+                box=None if boxes is None or np.isnan(boxes[row]).any() else tuple(boxes[row].tolist()),
+                encoded_mask=b"" if masks is None else _checked_mask(masks, row),
             )
+
+
+def _checked_mask(masks: MaskReader, row: int) -> bytes:
+    """The bytes of a mask, empty if it is not stored.
+
+    Raises:
+        StoreError: the mask is damaged.
+    """
+    masks.mask(row)
+    return masks.encoded(row)
 
 
 def _blocks(rows: np.ndarray, sizes: np.ndarray) -> Iterator[list[int]]:
@@ -270,7 +331,14 @@ def _blocks(rows: np.ndarray, sizes: np.ndarray) -> Iterator[list[int]]:
 
 
 def _summary(
-    out: Path, to: str, store: Store, chosen: Bool[np.ndarray, " N"], names: list[str], seconds: float
+    out: Path,
+    to: str,
+    store: Store,
+    chosen: Bool[np.ndarray, " N"],
+    asked: int,
+    masks: bool,
+    names: list[str],
+    seconds: float,
 ) -> Exported:
     images, synthetic = int(chosen.sum()), int(store.images.synthetic[chosen].sum())
     test = int(store.images.split[chosen].sum())
@@ -283,6 +351,9 @@ def _summary(
         synthetic=synthetic,
         train=images - test,
         test=test,
+        boxes=int((chosen & _known_boxes(store)).sum()) if FORMAT_WRITERS[to].needs_boxes else 0,
+        masks=int((chosen & _known_masks(store)).sum()) if masks or to == "coco" else 0,
+        left_out=asked - images,
         renamed=tuple((name, written) for label, (name, written) in pairs if label in used and name != written),
         seconds=seconds,
     )

@@ -1,15 +1,20 @@
-"""Writers of the export formats: class folders, one table with image files, tar shards of WebDataset.
+"""Writers of the export formats: class folders, one table with image files, tar shards of WebDataset, COCO, YOLO.
 
 A writer takes images one by one, writes each to the export's folder and returns the location of its bytes, which
 ``dagaug import`` reads. The formats and the tools that read them:
 
 - ``imagefolder``: ``train/<class>/…`` and ``test/<class>/…`` if images of both splits are exported, otherwise
   ``<class>/…``. Read by torchvision's ``ImageFolder``, timm, Hugging Face's ``imagefolder``, and dagaug. With timm, use
-  ``--class-map OUT/classes.txt``: it numbers the classes as the HDF5 file does, even if a split lacks a class.
+  ``--class-map OUT/classes.txt``: it numbers the classes as the HDF5 file does, even if a split lacks a class. Beside
+  the class folders of each split lies ``metadata.csv``, which Hugging Face joins to the images.
 - ``csv``: ``images.csv`` with the columns :data:`TABLE_COLUMNS`, and ``images/<class>/…``. Read by dagaug, pandas and
   Hugging Face's ``csv``.
 - ``webdataset``: ``train-000000.tar`` and so on, with ``.jpg`` or ``.png``, ``.cls`` and ``.json`` for each image. Read
   by ``webdataset``, Hugging Face's ``webdataset`` and timm (``--dataset wds/``, which reads ``_info.json``).
+- ``coco``, ``yolo``: see :mod:`dagaug.exchange.detection_writers`.
+
+``imagefolder`` and ``csv`` may have the objects' masks, too: ``masks/<class>/…``, PNG files with the images' names and
+255 on the object. dagaug reads them as given masks. ``imagefolder`` then always has folders of splits.
 """
 
 from __future__ import annotations
@@ -19,150 +24,93 @@ import io
 import json
 import os
 import tarfile
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from dagaug.exchange.detection_writers import write_coco, write_yolo
+from dagaug.exchange.exported_images import ExportedImage, ExportPlan, ImageFiles, ImageLocation
 from dagaug.runtime.errors import in_one_line
-from dagaug.runtime.safe_names import safe_names, unique_name
 
 __all__ = [
     "FORMAT_WRITERS",
+    "METADATA_COLUMNS",
+    "METADATA_FILE",
     "PROVENANCE_COLUMNS",
     "PROVENANCE_FILE",
     "SHARD_IMAGES",
     "TABLE_COLUMNS",
     "TABLE_FILE",
-    "ExportPlan",
-    "ExportedImage",
     "FormatWriter",
-    "ImageLocation",
 ]
 
 PROVENANCE_COLUMNS = ("path", "label", "source", "reference", "variant", "confidence", "kept")
 """Columns of ``provenance.csv``. Cells that do not apply to real images are empty."""
 
+METADATA_COLUMNS = ("file_name", "label", "synthetic", "source", "reference", "variant", "confidence")
+"""Columns of ``metadata.csv``. Hugging Face guesses a column's type from its first cells. So a label is a number (of
+the line in ``classes.txt``, from 0), and a real image has the reference and variant "none" and the confidence -1."""
+
 TABLE_COLUMNS = ("path", "label", "split", "synthetic", "source", "reference", "variant", "confidence", "predicted")
 """Columns of ``images.csv``. Cells that do not apply to real images are empty."""
 
+METADATA_FILE = "metadata.csv"
 PROVENANCE_FILE = "provenance.csv"
 TABLE_FILE = "images.csv"
 SHARD_IMAGES = 1000
 """Default number of images in a tar."""
 
 _CLASSES = "classes.txt"
-
-# A class folder with one of these names would be read as a split, or there is a file of that name.
-_RESERVED = frozenset(
-    ("train", "training", "test", "val", "valid", "validation", "eval", "evaluation", PROVENANCE_FILE, _CLASSES)
-)
-
-
-@dataclass(frozen=True)
-class ExportedImage:
-    """One image, as all writers get it.
-
-    Attributes:
-        row: number among the exported images, in the order of the HDF5 file.
-        data: bytes of a JPEG or PNG file.
-        suffix: ``.jpg`` or ``.png``.
-        label: index of the class.
-        split: ``train`` or ``test``.
-        synthetic: true for a morph, false for a real image.
-        stem: readable, safe file name without suffix; not always unique.
-        source, reference: image files of the data set; the reference of a real image is empty.
-        variant: variant of the reference; empty for a real image.
-        confidence: p(label) of the classifier, in [0, 1]; None for a real image.
-        predicted: index of the classifier's top-1 class; None for a real image.
-    """
-
-    row: int
-    data: bytes
-    suffix: str
-    label: int
-    split: str
-    synthetic: bool
-    stem: str
-    source: str
-    reference: str
-    variant: str
-    confidence: float | None
-    predicted: int | None
-
-
-@dataclass(frozen=True)
-class ImageLocation:
-    """Location of the bytes of one image.
-
-    Attributes:
-        row: number of the image among the exported images.
-        file: file relative to the export's folder, "/" between folders.
-        start, size: position and number of the bytes in this file.
-    """
-
-    row: int
-    file: str
-    start: int
-    size: int
-
-
-@dataclass(frozen=True)
-class ExportPlan:
-    """Settings of an export, known before the first image.
-
-    Attributes:
-        folder: empty folder to write to.
-        classes: names of the classes; a label is an index.
-        both: whether images of both splits are exported.
-        shard_images: number of images in one tar.
-    """
-
-    folder: Path
-    classes: Sequence[str]
-    both: bool
-    shard_images: int = SHARD_IMAGES
-
-    @property
-    def folders(self) -> list[str]:
-        """Unique, safe folder name of each class."""
-        return safe_names(self.classes, _RESERVED)
-
-    @property
-    def labels(self) -> list[str]:
-        """Name of each class in tables: its own if unique and printable, otherwise the folder name."""
-        counts = Counter(self.classes)
-        pairs = zip(self.classes, self.folders, strict=True)
-        return [
-            name if name and name.isprintable() and name == name.strip() and counts[name] == 1 else folder
-            for name, folder in pairs
-        ]
+_NONE = "none"  # an empty cell would make readers guess another type
 
 
 def _imagefolder(plan: ExportPlan, images: Iterator[ExportedImage]) -> Iterator[ImageLocation]:
-    """Write class folders, below folders of the splits if there are two, and ``provenance.csv``."""
-    folders, files = plan.folders, _Files(plan.folder)
+    """Write class folders, below folders of the splits if there are two, ``provenance.csv`` and ``metadata.csv``."""
+    folders, files = plan.folders, ImageFiles(plan.folder)
     (plan.folder / _CLASSES).write_text("".join(f"{name}\n" for name in folders), encoding="utf-8")
-    with (plan.folder / PROVENANCE_FILE).open("w", encoding="utf-8", errors="surrogateescape", newline="") as stream:
-        table = csv.writer(stream, lineterminator="\n")
-        table.writerow(PROVENANCE_COLUMNS)
+    with ExitStack() as opened:
+        table = _Table(plan.folder / PROVENANCE_FILE, PROVENANCE_COLUMNS, opened)
+        metadata: dict[str, _Table] = {}
         for image in images:
             folder = folders[image.label]
-            place = files.write(f"{image.split}/{folder}" if plan.both else folder, image)
+            # Masks need folders of splits: beside class folders, their folder would count as a class.
+            top = image.split if plan.both or plan.masks else ""
+            masks = f"masks/{folder}" if plan.masks else None
+            place = files.write(f"{top}/{folder}" if top else folder, image, mask_parent=masks)
             label, confidence = plan.classes[image.label], _number(image.confidence)
-            table.writerow((place.file, label, image.source, image.reference, image.variant, confidence, "yes"))
+            table.add(place.file, label, image.source, image.reference, image.variant, confidence, "yes")
+            if top not in metadata:
+                metadata[top] = _Table(plan.folder / top / METADATA_FILE, METADATA_COLUMNS, opened)
+            metadata[top].add(
+                place.file.removeprefix(f"{top}/"), image.label, image.synthetic,
+                *(in_one_line(text) or _NONE for text in (image.source, image.reference, image.variant)),
+                -1.0 if image.confidence is None else image.confidence,
+            )  # fmt: skip
             yield place
+
+
+class _Table:
+    """A CSV file that is being written; ``opened`` closes it."""
+
+    def __init__(self, path: Path, columns: Sequence[str], opened: ExitStack) -> None:
+        stream = opened.enter_context(path.open("w", encoding="utf-8", errors="surrogateescape", newline=""))
+        self._writer = csv.writer(stream, lineterminator="\n")
+        self._writer.writerow(columns)
+
+    def add(self, *cells: object) -> None:
+        self._writer.writerow(cells)
 
 
 def _csv(plan: ExportPlan, images: Iterator[ExportedImage]) -> Iterator[ImageLocation]:
     """Write image files and one table. Its first columns are those that dagaug reads."""
-    folders, labels, files = plan.folders, plan.labels, _Files(plan.folder)
+    folders, labels, files = plan.folders, plan.labels, ImageFiles(plan.folder)
     with (plan.folder / TABLE_FILE).open("w", encoding="utf-8", newline="") as stream:
         table = csv.writer(stream, lineterminator="\n")
         table.writerow(TABLE_COLUMNS)
         for image in images:
-            place = files.write(f"images/{folders[image.label]}", image)
+            folder = folders[image.label]
+            place = files.write(f"images/{folder}", image, mask_parent=f"masks/{folder}" if plan.masks else None)
             table.writerow(
                 (
                     place.file, labels[image.label], image.split, "yes" if image.synthetic else "no",
@@ -172,22 +120,6 @@ def _csv(plan: ExportPlan, images: Iterator[ExportedImage]) -> Iterator[ImageLoc
                 )
             )  # fmt: skip
             yield place
-
-
-class _Files:
-    """Writes image files, creates their folders, and numbers files with equal names."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.taken: dict[str, dict[str, int]] = {}
-
-    def write(self, parent: str, image: ExportedImage) -> ImageLocation:
-        if parent not in self.taken:
-            (self.folder / parent).mkdir(parents=True)
-            self.taken[parent] = {}
-        path = f"{parent}/{unique_name(image.stem, self.taken[parent])}{image.suffix}"
-        (self.folder / path).write_bytes(image.data)
-        return ImageLocation(image.row, path, 0, len(image.data))
 
 
 def _number(value: float | None) -> str:
@@ -270,15 +202,21 @@ class FormatWriter:
     Attributes:
         write: writes the images and yields the location of each.
         shuffled: images are written in random order, because readers of tars shuffle only within a buffer.
+        needs_boxes: images without a known box are left out; listed without one, they would count as background.
+        takes_masks: the objects' masks can be written beside the images.
     """
 
     write: Callable[[ExportPlan, Iterator[ExportedImage]], Iterator[ImageLocation]]
     shuffled: bool = False
+    needs_boxes: bool = False
+    takes_masks: bool = False
 
 
 FORMAT_WRITERS: dict[str, FormatWriter] = {
-    "imagefolder": FormatWriter(_imagefolder),
+    "imagefolder": FormatWriter(_imagefolder, takes_masks=True),
     "webdataset": FormatWriter(_webdataset, shuffled=True),
-    "csv": FormatWriter(_csv),
+    "csv": FormatWriter(_csv, takes_masks=True),
+    "coco": FormatWriter(write_coco, needs_boxes=True),
+    "yolo": FormatWriter(write_yolo, needs_boxes=True),
 }
 """The formats, by name."""

@@ -10,7 +10,8 @@ name                           type      content
 /images/start, /images/size    int64 [N] position and number of the bytes of the image in it
 ============================== ========= ====================================================
 
-/images/sha256 is the hash of the bytes in the exported HDF5 file; for raw images, these are the RGB pixels.
+/images/sha256 is the hash of the bytes in the exported HDF5 file; for raw images, these are the RGB pixels. If the file
+has the group /objects, the manifest has it, too, without /objects/sha256.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from dagaug.hdf5.raw_dataset_bytes import UTF8, ByteReader, ByteWriter, create_file, read_layout
-from dagaug.hdf5.schema import ATTRIBUTES, ENCODINGS, SCHEMA, VERSION, digest
+from dagaug.hdf5.schema import ATTRIBUTES, ENCODINGS, OBJECTS_SCHEMA, SCHEMA, VERSION, digest
 from dagaug.runtime.errors import StoreError
 
 __all__ = ["MANIFEST", "MANIFEST_FORMAT", "Columns", "Manifest", "read_manifest", "select_images", "write_manifest"]
@@ -68,6 +69,12 @@ def select_images(columns: Columns, chosen: Bool[np.ndarray, " N"]) -> Columns:
     """The columns with the chosen images only. All candidates stay; their rows of images are renumbered."""
     rows = np.where(chosen, np.cumsum(chosen) - 1, -1)
     result = {name: array[chosen] if name.startswith("images/") else array for name, array in columns.items()}
+    if "objects/box" in columns:
+        lengths = np.diff(columns["objects/mask_offset"])
+        ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths[chosen])])
+        result["objects/box"] = columns["objects/box"][chosen]
+        result["objects/mask_offset"] = ends.astype("<i8")
+        result["objects/mask"] = columns["objects/mask"][np.repeat(chosen, lengths)]
     image = columns["candidates/image"]
     result["candidates/image"] = np.where(image >= 0, rows[image], -1).astype("<i8")
     return result
@@ -83,7 +90,9 @@ def write_manifest(folder: Path, attributes: Mapping[str, str | int], columns: C
     """
     path = folder / MANIFEST
     stored = {**attributes, "format": MANIFEST_FORMAT, "version": VERSION}
-    arrays = {name: np.asarray(columns[name], order="C") for name in _SCHEMA if name != "content_sha256"}
+    names = [name for name in _SCHEMA if name != "content_sha256"]
+    names += [name for name in OBJECTS_SCHEMA if name in columns]
+    arrays = {name: np.asarray(columns[name], order="C") for name in names}
     layout = {name: (array.dtype, array.shape) for name, array in arrays.items()}
     extents = create_file(path, stored, layout | {"content_sha256": (np.dtype("u1"), (32,))})
     arrays["content_sha256"] = np.frombuffer(digest(stored, _hashes(arrays), extents), np.uint8)
@@ -103,7 +112,7 @@ def read_manifest(folder: Path) -> Manifest:
         raise StoreError(f"{folder}: not an export (no {MANIFEST} in it); make one with dagaug export")
     source = ByteReader(path)
     try:
-        attributes, extents = read_layout(path, ATTRIBUTES, _SCHEMA, source.size)
+        attributes, extents = read_layout(path, ATTRIBUTES, _SCHEMA, source.size, optional=OBJECTS_SCHEMA)
         if (attributes["format"], attributes["version"]) != (MANIFEST_FORMAT, VERSION):
             raise StoreError(f"{path}: written by another version of dagaug")
         if attributes["encoding"] not in ENCODINGS:
@@ -114,6 +123,10 @@ def read_manifest(folder: Path) -> Manifest:
     stamp = columns.pop("content_sha256").tobytes()
     if digest(attributes, _hashes(columns), extents) != stamp:
         raise StoreError(f"{path}: was changed or damaged; export again")
+    if "objects/box" in columns:
+        offset, total = columns["objects/mask_offset"], len(columns["objects/mask"])
+        if offset[0] != 0 or offset[-1] != total or (np.diff(offset) < 0).any():
+            raise StoreError(f"{path}: /objects/mask_offset does not go from 0 to {total} without decreasing")
     images, candidates, files = (len(columns[name]) for name in ("images/label", "candidates/image", "files"))
     for name, count in (("images/candidate", candidates), ("candidates/image", images), ("images/source", files)):
         rows = columns[name]

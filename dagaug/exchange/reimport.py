@@ -24,7 +24,17 @@ from dagaug.exchange.folder_changes import FolderChanges, find_changes, read_add
 from dagaug.exchange.non_image_content import MANIFEST, Columns, Manifest, read_manifest
 from dagaug.hdf5.raw_dataset_bytes import ByteReader, ByteWriter, create_file
 from dagaug.hdf5.reader import Store
-from dagaug.hdf5.schema import ATTRIBUTES, FORMAT, MAX_PIXELS, SCHEMA, VERSION, digest
+from dagaug.hdf5.schema import (
+    ATTRIBUTES,
+    FORMAT,
+    MAX_PIXELS,
+    OBJECTS_HASH,
+    OBJECTS_SCHEMA,
+    SCHEMA,
+    VERSION,
+    digest,
+    objects_digest,
+)
 from dagaug.runtime.errors import DataError, ImageError, OutputExistsError, StoreError
 from dagaug.runtime.files import atomic_replace, explain_write_errors, locked
 from dagaug.runtime.progress import SILENT, Progress
@@ -150,9 +160,12 @@ def _write(path: Path, folder: Path, manifest: Manifest, added: int, stop: Stop,
     columns["images/offset"] = np.concatenate([np.zeros(1, "<i8"), np.cumsum(lengths)]).astype("<i8")
     attributes = {name: manifest.attributes.get(name, 0) for name in ATTRIBUTES}
     attributes |= {"format": FORMAT, "version": VERSION}
-    shapes = {name: (columns[name].dtype, columns[name].shape) for name in SCHEMA if name in columns}
-    shapes |= {"images/data": (np.dtype("u1"), (int(lengths.sum()),)), "content_sha256": (np.dtype("u1"), (32,))}
-    extents = create_file(path, attributes, {name: shapes[name] for name in SCHEMA})
+    objects = "objects/box" in columns
+    schema = SCHEMA | OBJECTS_SCHEMA | OBJECTS_HASH if objects else SCHEMA
+    shapes = {name: (columns[name].dtype, columns[name].shape) for name in schema if name in columns}
+    shapes |= {"images/data": (np.dtype("u1"), (int(lengths.sum()),))}
+    shapes |= dict.fromkeys(("content_sha256", "objects/sha256"), (np.dtype("u1"), (32,)))
+    extents = create_file(path, attributes, {name: shapes[name] for name in schema})
     hashes = {}
     with ByteWriter(path) as writer, progress.task("Importing", len(lengths), "images") as task:
         at = extents["images/data"].start
@@ -162,13 +175,16 @@ def _write(path: Path, folder: Path, manifest: Manifest, added: int, stop: Stop,
             task.advance()
             if stop.requested:
                 raise Interrupted("stopped; nothing was imported; run the same command again")
-        for name in SCHEMA:
+        for name in schema:
             if name in columns:
                 array = np.ascontiguousarray(columns[name])
                 hashes[name] = hashlib.sha256(array.data).digest()
                 writer.write(extents[name].start, array)
-        stamp = np.frombuffer(digest(attributes, hashes, extents), np.uint8)
-        writer.write(extents["content_sha256"].start, stamp)
+        content = digest(attributes, hashes, {name: extents[name] for name in SCHEMA})
+        writer.write(extents["content_sha256"].start, np.frombuffer(content, np.uint8))
+        if objects:
+            stamp = np.frombuffer(objects_digest(content, hashes, extents), np.uint8)
+            writer.write(extents["objects/sha256"].start, stamp)
     with Store(path):
         pass
 

@@ -108,12 +108,15 @@ def test_timms_training_script_trains_on_the_exports_as_documented(
 
 READ = """
 import json, sys
-from datasets import Image, load_dataset
+from datasets import ClassLabel, Image, load_dataset
 
 exports, cache = sys.argv[1:]
 found = {}
 for form in ("imagefolder", "webdataset"):
     read = load_dataset(form, data_dir=f"{exports}/{form}", cache_dir=cache)
+    if form == "imagefolder":
+        found["metadata"] = read["train"].remove_columns("image").to_list()
+        read = read.cast_column("label", ClassLabel(names_file=f"{exports}/{form}/classes.txt"))
     picture, label = ("image", "label") if form == "imagefolder" else ("jpg", "cls")
     found[form] = {split: [[row[picture].size, row[label]] for row in rows] for split, rows in read.items()}
     if form == "imagefolder":
@@ -142,6 +145,11 @@ def test_hugging_face_reads_every_form(exports: Path, tmp_path: Path) -> None:
         assert sorted(found["webdataset"][split]) == sorted([size, label] for label in labels)
         names = sorted(CLASSES[label] for label in labels)
         assert sorted(found["names"][label] for _, label in found["imagefolder"][split]) == names
+        counted = sorted(label for _, label in found["imagefolder"][split])
+        assert counted == sorted(labels)
+    train = np.flatnonzero(images.split == 0)
+    assert [about["synthetic"] for about in found["metadata"]] == images.synthetic[train].tolist()
+    assert [about["source"] for about in found["metadata"]] == [files[row] for row in images.source[train]]
     assert {about["split"] for about in found["json"]} == {"train"}
     assert [line[1:] for line in found["csv"]] == [
         [CLASSES[images.label[row]], ("train", "test")[images.split[row]], files[images.source[row]]]

@@ -10,10 +10,15 @@ import cv2
 import numpy as np
 import pytest
 from making_stores import MORPHS, REAL, Encoding, encode, header, picture, write
+from torchvision.datasets import ImageFolder
 
+from dagaug.data.image_files import decode_mask
+from dagaug.data.layouts import read_dataset
+from dagaug.data.mask_files import find_masks
 from dagaug.exchange.export import Exported, Format, export
-from dagaug.exchange.format_writers import FORMAT_WRITERS, PROVENANCE_COLUMNS
+from dagaug.exchange.format_writers import FORMAT_WRITERS, METADATA_COLUMNS, PROVENANCE_COLUMNS
 from dagaug.exchange.non_image_content import MANIFEST
+from dagaug.exchange.reimport import reimport
 from dagaug.hdf5.reader import Store
 from dagaug.runtime.errors import DataError, LockedError, OutputExistsError, StoreError, UsageError
 from dagaug.runtime.files import locked
@@ -22,7 +27,8 @@ from dagaug.runtime.signals import Interrupted
 
 TOTAL = REAL + 2 * MORPHS
 CLASSES = ("wren", "robin")
-BESIDE = {"provenance.csv", "classes.txt", MANIFEST}
+TABLES = {"train/metadata.csv", "test/metadata.csv"}
+BESIDE = {"provenance.csv", "classes.txt", "README.md", MANIFEST}
 
 
 def table(out: Path) -> list[dict[str, str]]:
@@ -60,7 +66,7 @@ def test_provenance_csv_lists_every_file_as_the_store_describes_it(tmp_path: Pat
     rows = table(out)
     assert tuple(rows[0]) == PROVENANCE_COLUMNS
     assert PROVENANCE_COLUMNS == ("path", "label", "source", "reference", "variant", "confidence", "kept")
-    assert sorted(row["path"] for row in rows) == sorted(set(files_below(out)) - BESIDE)
+    assert sorted(row["path"] for row in rows) == sorted(set(files_below(out)) - BESIDE - TABLES)
     names = header().files
     with Store(tmp_path / "x.h5") as store:
         images = store.images
@@ -116,7 +122,7 @@ def test_hostile_names_stay_in_the_folder_and_true_names_in_the_table(tmp_path: 
         path = tmp_path / "out" / row["path"]
         assert path.resolve().is_relative_to((tmp_path / "out").resolve())
         assert path.is_file()
-    assert len(files_below(tmp_path / "out")) == TOTAL + len(BESIDE)
+    assert len(files_below(tmp_path / "out")) == TOTAL + len(BESIDE | TABLES)
     assert result.renamed == tuple(zip(names, safe_names(names), strict=True))
     assert (tmp_path / "out" / "classes.txt").read_text().splitlines() == safe_names(names)
 
@@ -272,3 +278,71 @@ def test_unknown_choices_are_usage_errors(tmp_path: Path) -> None:
         with pytest.raises((UsageError, TypeError)):  # the latter where types are checked
             export(tmp_path / "x.h5", tmp_path / "out", **odd)  # type: ignore[arg-type]
     assert [path.name for path in tmp_path.iterdir()] == ["x.h5"]
+
+
+# Masks and Hugging Face's metadata
+
+
+@pytest.mark.parametrize("to", ["imagefolder", "csv"])
+def test_masks_lie_beside_the_images_under_their_names(tmp_path: Path, to: Format) -> None:
+    files = tuple(f"{row}/same.jpg" for row in range(REAL))  # equal names in both splits
+    write(tmp_path / "x.h5", classes=CLASSES, files=files)
+    done = export(tmp_path / "x.h5", tmp_path / "out", to=to, masks=True)
+    assert done.masks == 2 * MORPHS + 1
+    data = find_masks(read_dataset(tmp_path / "out"), tmp_path / "out" / "masks")
+    assert len(data.samples) == TOTAL
+    masks = [sample.mask for sample in data.samples if sample.mask is not None]
+    assert len(set(masks)) == done.masks == len([*(tmp_path / "out" / "masks").rglob("*.png")])
+    with Store(tmp_path / "x.h5") as store:
+        row_of = {store.encoded(row): row for row in range(TOTAL)}
+        for sample in data.samples:
+            expected = store.mask(row_of[data.file(sample).read_bytes()])
+            if expected is None:
+                assert sample.mask is None
+            else:
+                assert sample.mask is not None
+                np.testing.assert_array_equal(decode_mask(sample.mask), expected)
+
+
+def test_masks_do_not_look_like_a_class_even_if_one_split_is_exported(tmp_path: Path) -> None:
+    write(tmp_path / "x.h5", classes=CLASSES)
+    export(tmp_path / "x.h5", tmp_path / "out", synthetic_only=True, masks=True)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir() if path.is_dir()) == ["masks", "train"]
+    assert ImageFolder(str(tmp_path / "out" / "train")).classes == sorted(CLASSES)
+
+
+def test_masks_that_a_format_or_the_file_lacks_are_an_error(tmp_path: Path) -> None:
+    write(tmp_path / "x.h5")
+    for to in ("webdataset", "coco", "yolo"):
+        with pytest.raises(UsageError, match=f"the format {to} has"):
+            export(tmp_path / "x.h5", tmp_path / "out", to=to, masks=True)  # type: ignore[arg-type]
+    write(tmp_path / "none.h5", objects=False)
+    with pytest.raises(DataError, match=r"none\.h5: holds no masks of these images' objects; make the file again"):
+        export(tmp_path / "none.h5", tmp_path / "out", masks=True)
+
+
+@pytest.mark.parametrize("both", [True, False])
+def test_metadata_lies_beside_the_class_folders_and_names_every_image(tmp_path: Path, both: bool) -> None:
+    write(tmp_path / "x.h5", classes=CLASSES)
+    export(tmp_path / "x.h5", tmp_path / "out", split="all" if both else "train")
+    classes = (tmp_path / "out" / "classes.txt").read_text().splitlines()
+    for top in ("train", "test") if both else (".",):
+        folder = tmp_path / "out" / top
+        with (folder / "metadata.csv").open(newline="") as stream:
+            rows = list(csv.DictReader(stream))
+        assert tuple(rows[0]) == METADATA_COLUMNS
+        assert sorted(row["file_name"] for row in rows) == sorted(
+            path.relative_to(folder).as_posix() for path in folder.rglob("*.png")
+        )
+        for row in rows:
+            assert classes[int(row["label"])] == Path(row["file_name"]).parent.name
+            # An empty cell would make pandas guess another type, and differ between the splits.
+            assert "" not in row.values()
+            assert (row["synthetic"] == "True") == (row["reference"] != "none") == (float(row["confidence"]) >= 0)
+
+
+def test_an_export_with_masks_is_imported_as_it_was(tmp_path: Path) -> None:
+    write(tmp_path / "x.h5", classes=CLASSES)
+    export(tmp_path / "x.h5", tmp_path / "out", masks=True)
+    reimport(tmp_path / "out", tmp_path / "back.h5")
+    assert (tmp_path / "back.h5").read_bytes() == (tmp_path / "x.h5").read_bytes()

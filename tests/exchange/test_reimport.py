@@ -79,6 +79,10 @@ def test_a_partial_export_comes_back_with_its_metadata(
         assert new.classes == old.classes
         assert len(new.candidates) == len(old.candidates)
         assert new.header.files == old.header.files
+        assert old.boxes is not None
+        np.testing.assert_array_equal(new.boxes, old.boxes[first:last])
+        for row in range(first, last):
+            np.testing.assert_array_equal(new.mask(row - first), old.mask(row))
 
 
 @pytest.mark.parametrize("form", ["imagefolder", "csv"])
