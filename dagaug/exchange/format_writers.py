@@ -48,12 +48,17 @@ __all__ = [
 PROVENANCE_COLUMNS = ("path", "label", "source", "reference", "variant", "confidence", "kept")
 """Columns of ``provenance.csv``. Cells that do not apply to real images are empty."""
 
-METADATA_COLUMNS = ("file_name", "label", "synthetic", "source", "reference", "variant", "confidence")
-"""Columns of ``metadata.csv``. Hugging Face guesses a column's type from its first cells. So a label is a number (of
-the line in ``classes.txt``, from 0), and a real image has the reference and variant "none" and the confidence -1."""
+METADATA_COLUMNS = (
+    "file_name", "label", "class_id", "synthetic", "source", "reference", "variant", "confidence",
+)  # fmt: skip
+"""Columns of ``metadata.csv``. The label is the name of the class folder, ``class_id`` its line in ``classes.txt``
+(from 0). Of a real image, reference and variant are "none" and the confidence is -1."""
 
-TABLE_COLUMNS = ("path", "label", "split", "synthetic", "source", "reference", "variant", "confidence", "predicted")
-"""Columns of ``images.csv``. Cells that do not apply to real images are empty."""
+TABLE_COLUMNS = (
+    "path", "label", "split", "synthetic", "source", "reference", "variant", "confidence", "predicted", "box", "mask",
+)  # fmt: skip
+"""Columns of ``images.csv``; box ("x,y,width,height" in pixels) and mask as :mod:`dagaug.data.csv_layout` reads them.
+Cells that do not apply to real images, boxes that are unknown, and masks that are not written are empty."""
 
 METADATA_FILE = "metadata.csv"
 PROVENANCE_FILE = "provenance.csv"
@@ -83,7 +88,7 @@ def _imagefolder(plan: ExportPlan, images: Iterator[ExportedImage]) -> Iterator[
             if top not in metadata:
                 metadata[top] = _Table(plan.folder / top / METADATA_FILE, METADATA_COLUMNS, opened)
             metadata[top].add(
-                place.file.removeprefix(f"{top}/"), image.label, image.synthetic,
+                place.file.removeprefix(f"{top}/"), folder, image.label, image.synthetic,
                 *(in_one_line(text) or _NONE for text in (image.source, image.reference, image.variant)),
                 -1.0 if image.confidence is None else image.confidence,
             )  # fmt: skip
@@ -117,6 +122,8 @@ def _csv(plan: ExportPlan, images: Iterator[ExportedImage]) -> Iterator[ImageLoc
                     in_one_line(image.source), in_one_line(image.reference), in_one_line(image.variant),
                     _number(image.confidence),
                     "" if image.predicted is None else labels[image.predicted],
+                    "" if image.box is None else ",".join(_number(round(value, 3)) for value in image.box),
+                    f"masks/{folder}/{Path(place.file).stem}.png" if plan.masks and image.encoded_mask else "",
                 )
             )  # fmt: skip
             yield place

@@ -54,7 +54,12 @@ def test_torchvision_timm_and_dagaug_read_class_folders(exports: Path) -> None:
         found = sorted((Path(path).read_bytes(), label) for path, label in images.reader.samples)
         assert found == expected(exports, split)
     dataset = read_dataset(out)
-    assert (dataset.layout, len(dataset.train), len(dataset.test)) == ("imagefolder", 12, 2)
+    assert (dataset.layout, len(dataset.train), len(dataset.test)) == ("huggingface", 12, 2)  # by its metadata.csv
+    assert dataset.classes == ("robin", "wren")
+    folders = read_dataset(out, layout="imagefolder")
+    assert {(one.path, one.label, one.split) for one in folders.samples} == {
+        (one.path, one.label, one.split) for one in dataset.samples
+    }
 
 
 @pytest.mark.parametrize("options", [{"synthetic_only": True}, {"split": "train"}])
@@ -116,11 +121,11 @@ for form in ("imagefolder", "webdataset"):
     read = load_dataset(form, data_dir=f"{exports}/{form}", cache_dir=cache)
     if form == "imagefolder":
         found["metadata"] = read["train"].remove_columns("image").to_list()
-        read = read.cast_column("label", ClassLabel(names_file=f"{exports}/{form}/classes.txt"))
-    picture, label = ("image", "label") if form == "imagefolder" else ("jpg", "cls")
+        read = read.cast_column("class_id", ClassLabel(names_file=f"{exports}/{form}/classes.txt"))
+    picture, label = ("image", "class_id") if form == "imagefolder" else ("jpg", "cls")
     found[form] = {split: [[row[picture].size, row[label]] for row in rows] for split, rows in read.items()}
     if form == "imagefolder":
-        found["names"] = read["train"].features["label"].names
+        found["names"] = read["train"].features["class_id"].names
     else:
         found["json"] = [row["json"] for row in read["train"]]
 table = load_dataset("csv", data_files=f"{exports}/csv/images.csv", cache_dir=cache)["train"]
@@ -150,6 +155,7 @@ def test_hugging_face_reads_every_form(exports: Path, tmp_path: Path) -> None:
     train = np.flatnonzero(images.split == 0)
     assert [about["synthetic"] for about in found["metadata"]] == images.synthetic[train].tolist()
     assert [about["source"] for about in found["metadata"]] == [files[row] for row in images.source[train]]
+    assert [about["label"] for about in found["metadata"]] == [CLASSES[label] for label in images.label[train]]
     assert {about["split"] for about in found["json"]} == {"train"}
     assert [line[1:] for line in found["csv"]] == [
         [CLASSES[images.label[row]], ("train", "test")[images.split[row]], files[images.source[row]]]

@@ -14,6 +14,7 @@ import yaml
 from making_stores import MORPHS, REAL, SHARDS, SIZE, header, shard, with_objects, write
 from torchvision.datasets import CocoDetection
 
+from dagaug.data.layouts import read_dataset
 from dagaug.exchange.export import Exported, Format, export
 from dagaug.exchange.reimport import reimport
 from dagaug.hdf5.object_masks import Objects
@@ -104,6 +105,16 @@ def test_torchvision_reads_coco(tmp_path: Path) -> None:
     image, annotations = read[0]
     assert image.size == (SIZE, SIZE + 2)
     assert annotations[0]["bbox"] == [1.5, 2.0, 6.25, 4.0]
+
+
+def test_dagaug_reads_coco_with_its_boxes(tmp_path: Path) -> None:
+    data = read_dataset(exported(tmp_path, "coco"))
+    assert (data.layout, len(data.train), len(data.test)) == ("coco", TOTAL - 2, 2)
+    assert set(data.classes) == set(CLASSES)
+    with Store(tmp_path / "x.h5") as store:
+        assert store.boxes is not None
+        box_of = {store.encoded(row): tuple(store.boxes[row].tolist()) for row in range(TOTAL)}
+    assert [sample.box for sample in data.samples] == [box_of[data.file(one).read_bytes()] for one in data.samples]
 
 
 def test_yolo_has_a_label_beside_each_image_and_settings_that_name_the_folders(tmp_path: Path) -> None:

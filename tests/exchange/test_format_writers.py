@@ -115,6 +115,9 @@ def test_the_table_is_read_by_dagaug_with_labels_and_splits(tmp_path: Path) -> N
         for row, sample in enumerate(data.samples):
             assert data.file(sample).read_bytes() == store.encoded(row)
             assert data.classes[sample.label] == CLASSES[store.images.label[row]]
+            assert store.boxes is not None
+            assert sample.box == tuple(store.boxes[row].tolist())
+            assert sample.mask is None  # none is written
 
 
 def test_the_table_holds_the_records_of_the_file(tmp_path: Path) -> None:
