@@ -135,6 +135,10 @@ def _with_added(columns: Columns, changes: FolderChanges) -> Columns:
     for name, rows in values.items():
         column = columns[f"images/{name}"]
         result[f"images/{name}"] = np.concatenate([column, _as_rows(rows, column)])
+    if "objects/box" in columns:  # the objects of the added images are unknown
+        ends = columns["objects/mask_offset"]
+        result["objects/box"] = np.concatenate([columns["objects/box"], np.full((count, 4), np.nan, "<f4")])
+        result["objects/mask_offset"] = np.concatenate([ends, np.repeat(ends[-1:], count)])
     taken = set(files.tolist())
     names = [_unused(os.fsencode(image.path), taken) for image in added]
     for name, rows in (("files", names), ("files_label", values["label"]), ("files_split", values["split"])):

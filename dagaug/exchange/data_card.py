@@ -26,7 +26,14 @@ _FRONT_MATTER = (
 )  # fmt: skip
 _PATHS = ("class_map", "masks", "pairs", "source", "weights")  # options of which the card shows the last part only
 _LOCAL = "local-dir:"  # before the folder of a network
-_HIDDEN = ("data", "data_given", "checkpoint", "licences")  # shown in other sections, or paths of the author's machine
+_HIDDEN = (
+    "data",
+    "data_given",
+    "checkpoint",
+    "checkpoint_given",
+    "masks_given",
+    "licences",
+)  # shown in other sections, or paths of the author's machine
 
 
 def data_card(store: Store, rows: np.ndarray, to: str) -> str:

@@ -25,8 +25,8 @@ from jaxtyping import Bool, Int64
 
 from dagaug.data.image_files import encode
 from dagaug.exchange.data_card import DATA_CARD, data_card
-from dagaug.exchange.exported_images import ExportedImage, ExportPlan, ImageLocation
-from dagaug.exchange.format_writers import FORMAT_WRITERS, SHARD_IMAGES, FormatWriter
+from dagaug.exchange.exported_images import SHARD_IMAGES, ExportedImage, ExportPlan, ImageLocation
+from dagaug.exchange.format_writers import FORMAT_WRITERS, FormatWriter
 from dagaug.exchange.non_image_content import MANIFEST, select_images, write_manifest
 from dagaug.hdf5.object_masks import MaskReader
 from dagaug.hdf5.reader import Store

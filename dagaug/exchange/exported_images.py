@@ -15,7 +15,10 @@ from dagaug.data.image_files import encode_mask_file
 from dagaug.hdf5.object_masks import decode_mask
 from dagaug.runtime.safe_names import safe_names, unique_name
 
-__all__ = ["ExportPlan", "ExportedImage", "ImageFiles", "ImageLocation"]
+__all__ = ["SHARD_IMAGES", "ExportPlan", "ExportedImage", "ImageFiles", "ImageLocation"]
+
+SHARD_IMAGES = 1000
+"""Default number of images in a tar."""
 
 # A class folder with one of these names would be read as a split, or there is a file of that name.
 _RESERVED = frozenset(
@@ -100,7 +103,7 @@ class ExportPlan:
     folder: Path
     classes: Sequence[str]
     both: bool
-    shard_images: int
+    shard_images: int = SHARD_IMAGES
     masks: bool = False
 
     @cached_property

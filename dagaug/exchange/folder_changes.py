@@ -21,14 +21,16 @@ from dagaug.data.folder_layout import images_in
 from dagaug.data.image_files import Skipped, decode_bytes, decode_with_alpha, encode, is_plain_jpeg
 from dagaug.data.safe_paths import SafePaths
 from dagaug.exchange.export import Format
-from dagaug.exchange.format_writers import TABLE_FILE, ExportPlan
+from dagaug.exchange.exported_images import ExportPlan
+from dagaug.exchange.format_writers import TABLE_FILE
 from dagaug.exchange.non_image_content import MANIFEST, Manifest
 from dagaug.runtime.errors import DataError, ImageError
 
 __all__ = ["AddedImage", "FolderChanges", "find_changes", "read_added"]
 
 _SPLITS = ("train", "test")
-_OWN_ENDINGS = (".csv", ".json", ".tar", ".txt")  # of the files of an export that are no images
+_ANNOTATED = ("coco", "yolo")  # formats whose folders do not give the classes
+_OWN_ENDINGS = (".csv", ".json", ".md", ".tar", ".txt", ".yaml")  # of the files of an export that are no images
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,8 @@ class _Comparison:
         self.plan = ExportPlan(folder, classes, both=self.only_split is None)
         self.label_of_folder = {name: label for label, name in enumerate(self.plan.folders)}
         self.form = _form(self.exported)
+        # An export with masks has a folder of the split even if there is only one.
+        self.split_folders = self.form == "imagefolder" and all(name.count("/") == 2 for name in self.exported)
         self.encoding, self.quality = str(manifest.attributes["encoding"]), int(manifest.attributes["quality"])
         self.safe = SafePaths(folder)
         self.left_out: list[Skipped] = []
@@ -178,7 +182,8 @@ class _Comparison:
             for path in sorted(self.folder.glob("*.tar")):
                 if path.name not in listed:
                     self._leave_out(path.name, "is no part of the export")
-        return [name for name in found if name not in listed]
+        masks = "masks/" if self.split_folders or self.form == "csv" else None  # else it is a class folder
+        return [name for name in found if name not in listed and not (masks and name.startswith(masks))]
 
     def _find_again(self, unlisted: Sequence[str], present: Bool[np.ndarray, " N"]) -> tuple[dict[int, str], list[str]]:
         """Rows of missing images that lie elsewhere now, with their files; and the files of new images."""
@@ -241,19 +246,23 @@ class _Comparison:
             return table[name] or f"has no class of the export in {TABLE_FILE}"
         if self.form == "webdataset":
             return "is a single image, but the export consists of tar files"
+        if self.form in _ANNOTATED:
+            return "is new, and annotations are not read"
         *folders, _ = name.split("/")
         split = self.only_split
-        if self.form == "imagefolder" and split is None:
+        if self.split_folders:
             if not folders or folders[0] not in _SPLITS:
                 return "lies in neither train/ nor test/"
             split = _SPLITS.index(folders[0])
-        if self.form == "csv" or self.only_split is None:
+        if self.form == "csv" or self.split_folders:
             folders = folders[1:]
         label = self.label_of_folder.get(folders[0]) if folders else None
         return "lies in no class folder of the export" if label is None else _Place(label, split)
 
     def _place(self, row: int, name: str, table: Mapping[str, _Place | None] | None) -> bool:
         """Give an exported image the class and the split of its place; whether it is taken in."""
+        if self.form in _ANNOTATED:
+            return True  # the file keeps the class and the split of the annotations
         given = self._given(name, table)
         if isinstance(given, _Place) and given.split == 1 and self._is_training_morph(row):
             given = "is synthetic and cannot be a test image"
@@ -289,6 +298,11 @@ def _form(paths: Sequence[str]) -> Format:
     first = PurePosixPath(paths[0] if paths else "")
     if first.suffix == ".tar":
         return "webdataset"
+    # No class folder is named after a split.
+    if len(first.parts) == 2 and first.parts[0] in _SPLITS:
+        return "coco"
+    if len(first.parts) == 3 and first.parts[0] == "images" and first.parts[1] in _SPLITS:
+        return "yolo"
     return "csv" if len(first.parts) == 3 and first.parts[0] == "images" else "imagefolder"
 
 

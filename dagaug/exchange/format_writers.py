@@ -39,7 +39,6 @@ __all__ = [
     "METADATA_FILE",
     "PROVENANCE_COLUMNS",
     "PROVENANCE_FILE",
-    "SHARD_IMAGES",
     "TABLE_COLUMNS",
     "TABLE_FILE",
     "FormatWriter",
@@ -63,9 +62,6 @@ Cells that do not apply to real images, boxes that are unknown, and masks that a
 METADATA_FILE = "metadata.csv"
 PROVENANCE_FILE = "provenance.csv"
 TABLE_FILE = "images.csv"
-SHARD_IMAGES = 1000
-"""Default number of images in a tar."""
-
 _CLASSES = "classes.txt"
 _NONE = "none"  # an empty cell would make readers guess another type
 

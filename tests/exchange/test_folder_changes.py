@@ -31,11 +31,17 @@ class Export:
     """An export of a file with two classes, to change by hand."""
 
     def __init__(
-        self, root: Path, form: Format = "imagefolder", encoding: Encoding = "png", split: SplitChoice = "all"
+        self,
+        root: Path,
+        form: Format = "imagefolder",
+        encoding: Encoding = "png",
+        split: SplitChoice = "all",
+        *,
+        masks: bool = False,
     ) -> None:
         self.root, self.out = root, root / "out"
         write(root / "x.h5", encoding, classes=NAMES)
-        export(root / "x.h5", self.out, to=form, split=split)
+        export(root / "x.h5", self.out, to=form, split=split, masks=masks)
         self.files = [name.decode() for name in read_manifest(self.out).columns["images/path"].tolist()]
 
     def move(self, row: int, *, to: str) -> str:
@@ -296,3 +302,55 @@ def test_a_malformed_table_is_an_error(tmp_path: Path) -> None:
     (made.out / "images.csv").unlink()
     made.back()
     assert (tmp_path / "back.h5").read_bytes() == (tmp_path / "x.h5").read_bytes()
+
+
+# ---- masks, boxes, annotations
+
+
+@pytest.mark.parametrize("form", ["imagefolder", "csv"])
+@pytest.mark.parametrize("split", ["all", "train"])
+def test_exported_masks_are_no_new_images(tmp_path: Path, form: Format, split: SplitChoice) -> None:
+    made = Export(tmp_path, form, split=split, masks=True)
+    assert list((made.out / "masks").rglob("*.png"))
+    done = made.back()
+    assert (done.removed, done.relabelled, done.added, done.left_out) == (0, 0, 0, ())
+    if split == "all":
+        assert (tmp_path / "back.h5").read_bytes() == (tmp_path / "x.h5").read_bytes()
+
+
+def test_a_moved_image_is_relabelled_where_one_split_has_a_folder_because_of_masks(tmp_path: Path) -> None:
+    made = Export(tmp_path, split="train", masks=True)
+    made.move(0, to="owl")
+    put(made.out / "train" / "owl" / "new.png", 900)
+    done = made.back()
+    assert (done.relabelled, done.added, done.left_out) == (1, 1, ())
+
+
+def test_the_objects_of_new_images_are_unknown_and_the_others_stay(tmp_path: Path) -> None:
+    made = Export(tmp_path)
+    (made.out / made.files[2]).unlink()
+    put(made.out / "train" / "owl" / "new.png", 900)
+    assert made.back().added == 1
+    before, after = made.stores()
+    kept = [row for row in range(TOTAL) if row != 2]
+    assert before.boxes is not None
+    assert after.boxes is not None
+    np.testing.assert_array_equal(after.boxes[:-1], before.boxes[kept])
+    assert np.isnan(after.boxes[-1]).all()
+    assert after.mask(len(kept)) is None
+    for row, old in enumerate(kept):
+        np.testing.assert_array_equal(after.mask(row), before.mask(old))
+
+
+@pytest.mark.parametrize("form", ["coco", "yolo"])
+def test_of_annotated_forms_only_deletions_and_new_names_are_taken_in(tmp_path: Path, form: Format) -> None:
+    made = Export(tmp_path, form)
+    (made.out / made.files[2]).unlink()
+    renamed = made.out / made.files[3]
+    renamed.rename(renamed.with_name("renamed.png"))
+    put(renamed.with_name("new.png"), 900)
+    done = made.back()
+    assert (done.images, done.removed, done.relabelled, done.added) == (TOTAL - 1, 1, 0, 0)
+    assert [(skip.path.name, skip.reason) for skip in done.left_out] == [
+        ("new.png", "is new, and annotations are not read")
+    ]
