@@ -231,12 +231,12 @@ class _Comparison:
         path = self.folder / TABLE_FILE
         if self.form != "csv" or not path.is_file():
             return None
-        names, samples, has_split = read_csv(path)
+        listing = read_csv(path)
         label_of = {name: label for label, name in enumerate(self.plan.labels)}
         places: dict[str, _Place | None] = {}
-        for sample in samples:
-            label = label_of.get(names[sample.label])
-            split = _SPLITS.index(sample.split) if has_split else None
+        for sample in listing.samples:
+            label = label_of.get(listing.classes[sample.label])
+            split = _SPLITS.index(sample.split) if listing.has_split else None
             places[sample.path.as_posix()] = None if label is None else _Place(label, split)
         return places
 
