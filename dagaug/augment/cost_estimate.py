@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Int64
 
+from dagaug.augment.class_balance import below_balance, images_per_reference
 from dagaug.augment.engine import Engine
 from dagaug.augment.judge_preparation import untrained_judge
-from dagaug.augment.morph_plan import random_plan
+from dagaug.augment.morph_plan import MorphPlan, random_plan
 from dagaug.augment.options import AugmentOptions
 from dagaug.augment.prepared_augmentation import Job, Shard
 from dagaug.augment.shard_content import ShardMaker
@@ -21,7 +23,7 @@ from dagaug.hdf5.merge import Merge
 from dagaug.model.trained_model import TrainedModel
 from dagaug.runtime.execution_settings import Execution
 
-__all__ = ["AugmentEstimate", "estimate", "suitable_batch_size"]
+__all__ = ["AugmentEstimate", "estimate", "most_of_each_source", "suitable_batch_size"]
 
 _TRIAL_IMAGES = 32
 _TRIAL_REFERENCES = 4
@@ -33,6 +35,9 @@ class AugmentEstimate:
 
     Attributes:
         sources, candidates: counts.
+        kept: number of synthetic images, at most.
+        below_balance: classes that cannot reach the number of training images that ``balance`` asks for, and how many
+            they will have; empty without ``balance``.
         seconds: time to read, compute and encode everything; the training of the judges is not included.
         size: size of the file in bytes, if the selection rejects nothing.
         scratch: size in bytes of the table of encodings. It lies beside the shards and is deleted before the merge.
@@ -42,6 +47,8 @@ class AugmentEstimate:
 
     sources: int
     candidates: int
+    kept: int
+    below_balance: dict[str, int]
     seconds: float
     size: int
     scratch: int
@@ -73,22 +80,47 @@ def estimate(
     encodings = images * trial.orientations
     real, size_of_real = trial.real()
     each_encoding, each_candidate, size_of_morph = trial.synthetic()
-    most = len(job.plan)
-    if options.keep != "all" and not options.pairs:
-        winners = len({variant == "cutout" for variant in options.variants})  # cut-outs compete with cut-outs only
-        groups = job.plan.sources if options.keep == "per-image" else len(job.plan) // len(options.variants)
-        most = winners * groups
+    kept = most_of_each_source(job.plan, options)
+    most = int(kept.sum())
     size = round(size_of_morph * most + size_of_real)
     scratch = encodings * trial.record_bytes
     return AugmentEstimate(
         sources=job.plan.sources,
         candidates=len(job.plan),
+        kept=most,
+        below_balance=_below_balance(job, kept),
         seconds=real + each_encoding * encodings + each_candidate * len(job.plan),
         size=size,
         scratch=scratch,
         needed=size + (max(size, scratch) if merge == "copy" else scratch),
         free=shutil.disk_usage(folder).free,
     )
+
+
+def most_of_each_source(plan: MorphPlan, options: AugmentOptions) -> Int64[np.ndarray, " P"]:
+    """Largest number of images that the selection keeps of each source of a plan."""
+    candidates = np.diff(plan.starts)
+    if options.pairs:
+        return candidates
+    each = images_per_reference(options.variants, options.keep)
+    most = np.minimum(candidates, each) if options.keep == "per-image" else candidates // len(options.variants) * each
+    if plan.quota is None or not len(plan):
+        return most
+    return np.minimum(most, plan.quota[np.minimum(plan.starts[:-1], len(plan) - 1)])
+
+
+def _below_balance(job: Job, kept: Int64[np.ndarray, " P"]) -> dict[str, int]:
+    balance, plan = job.options.balance, job.plan
+    if balance is None:
+        return {}
+    labels, counted = job.patches.labels, np.flatnonzero(kept)
+    made = labels[plan.source[plan.starts[:-1][counted]]]
+    classes = job.dataset.classes
+    real = [sample.label for sample in job.dataset.subset(job.options.per_class).train]
+    counts = np.bincount(real, minlength=len(classes)) + np.bincount(
+        made, weights=kept[counted], minlength=len(classes)
+    ).astype(np.int64)
+    return below_balance(classes, counts, balance)
 
 
 def suitable_batch_size(job: Job) -> int:

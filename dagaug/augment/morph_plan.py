@@ -5,7 +5,7 @@ A plan depends on the list of images, the options and the seed only.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
@@ -30,7 +30,9 @@ __all__ = [
     "Variant",
     "background_rows",
     "pairs_from_csv",
+    "plan_of_references",
     "random_plan",
+    "spread_sources",
     "variant_name",
 ]
 
@@ -68,6 +70,7 @@ class MorphPlan:
         variant: index into :data:`VARIANTS`.
         starts: index of each source's first candidate, then the number of candidates; a source may have none.
         background: sample index of the image that gives the background; None means the reference.
+        quota: largest number of images that are kept of each candidate's source; None without a limit.
     """
 
     source: Int64[np.ndarray, " M"]
@@ -75,6 +78,7 @@ class MorphPlan:
     variant: UInt8[np.ndarray, " M"]
     starts: Int64[np.ndarray, " P"]
     background: Int64[np.ndarray, " M"] | None = None
+    quota: Int64[np.ndarray, " M"] | None = None
 
     @property
     def background_rows(self) -> Int64[np.ndarray, " M"]:
@@ -91,9 +95,9 @@ class MorphPlan:
 
     def take(self, rows: Int64[np.ndarray, " m"]) -> MorphPlan:
         """A plan of some candidates, in one group."""
-        background = None if self.background is None else self.background[rows]
+        background, quota = (None if one is None else one[rows] for one in (self.background, self.quota))
         starts = np.array([0, len(rows)], np.int64)
-        return MorphPlan(self.source[rows], self.reference[rows], self.variant[rows], starts, background)
+        return MorphPlan(self.source[rows], self.reference[rows], self.variant[rows], starts, background, quota)
 
     def __len__(self) -> int:
         return len(self.source)
@@ -185,14 +189,37 @@ def random_plan(
     if refs < 1:
         raise UsageError("give at least 1", option="refs", value=refs)
     usable = np.ones(count, bool) if usable is None else usable
-    others = int(usable.sum()) - 1
-    if refs > others:
+    references = dict.fromkeys(spread_sources(count, limit), refs)
+    return plan_of_references(references, variants=variants, seed=seed, usable=usable)
+
+
+def spread_sources(count: int, limit: int | None) -> list[int]:
+    """Rows of the sources: ``limit`` of ``count`` samples, spread evenly; None takes all."""
+    if limit is None or limit >= count:
+        return list(range(count))
+    return np.linspace(0, count - 1, limit).round().astype(int).tolist()
+
+
+def plan_of_references(
+    references: Mapping[int, int], *, variants: Sequence[Variant], seed: int, usable: Bool[np.ndarray, " N"]
+) -> MorphPlan:
+    """Draw so many references for each source; see :func:`random_plan`.
+
+    Args:
+        references: row of each source and number of its references.
+        variants: candidates of each reference.
+        seed: random seed.
+        usable: False for samples that cannot be read.
+
+    Raises:
+        UsageError: there are fewer other images than references.
+    """
+    others, most = int(usable.sum()) - 1, max(references.values(), default=0)
+    if most > others:
         raise UsageError(
-            f"there are only {others} other training images; give at most that many", option="refs", value=refs
+            f"there are only {others} other training images; give at most that many", option="refs", value=most
         )
-    sources = range(count) if limit is None or limit >= count else np.linspace(0, count - 1, limit).round().astype(int)
-    groups = [(int(row), _references(int(row), usable, refs, seed)) for row in sources]
-    return _plan(groups, variants)
+    return _plan([(row, _references(row, usable, refs, seed)) for row, refs in references.items()], variants)
 
 
 def _references(source: int, usable: Bool[np.ndarray, " N"], refs: int, seed: int) -> list[int]:

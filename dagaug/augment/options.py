@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from dagaug.augment.class_balance import DEFAULT_REFERENCES
 from dagaug.augment.compositing import OutputFrame
 from dagaug.augment.morph_plan import DEFAULT_VARIANTS, Background, Variant, variant_name
 from dagaug.augment.selection import Keep
@@ -18,7 +19,9 @@ class AugmentOptions(BaseModel):
     """Everything besides data and checkpoint that decides the result. It is stored in the HDF5 file.
 
     Attributes:
-        refs: random references of each source.
+        refs: random references of each source. None means 10; with ``balance`` twice as many as that needs.
+        balance: number of images, real and synthetic, up to which every class is filled
+            (:mod:`dagaug.augment.class_balance`); None makes morphs of all sources.
         variants: candidates of each reference: ``morph`` (the source in its pose), ``mirror`` (in its mirrored pose),
             ``cutout`` (the source unchanged on its background).
         background: whose background candidates have: the ``reference``'s, the ``source``'s, or that of an ``other``
@@ -48,7 +51,8 @@ class AugmentOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    refs: int = Field(10, ge=1)
+    refs: int | None = Field(None, ge=1)
+    balance: int | None = Field(None, ge=1)
     variants: tuple[Variant, ...] = Field(DEFAULT_VARIANTS, min_length=1)
     background: Background = "reference"
     keep: Keep = "per-reference"
@@ -69,6 +73,13 @@ class AugmentOptions(BaseModel):
     pairs: Path | None = None
     seed: int = Field(0, ge=0)
     batch_size: int | None = Field(None, ge=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_references(cls, values: object) -> object:
+        if isinstance(values, dict) and values.get("refs") is None and values.get("balance") is None:
+            return {**values, "refs": DEFAULT_REFERENCES}
+        return values
 
     @field_validator("variants", mode="before")
     @classmethod

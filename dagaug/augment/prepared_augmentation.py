@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool, Int64
 
 from dagaug.augment.checkpoint_checks import check_classes
+from dagaug.augment.class_balance import DEFAULT_REFERENCES, balanced_plan
 from dagaug.augment.engine import Engine
 from dagaug.augment.morph_plan import VARIANTS, MorphPlan, pairs_from_csv, random_plan
 from dagaug.augment.options import AugmentOptions
-from dagaug.augment.selection import VERDICTS, check_bounds
+from dagaug.augment.selection import SURPLUS, VERDICTS, check_bounds
 from dagaug.classifiers.cross_fit import CrossFitted
 from dagaug.compute.devices import pick_device
 from dagaug.data.dataset_records import Dataset, Sample
@@ -34,7 +36,7 @@ from dagaug.runtime.errors import UsageError
 from dagaug.runtime.execution_settings import Execution
 from dagaug.runtime.versions import library_versions
 
-__all__ = ["DEFAULT_SHARD_SIZES", "JUDGE_ACCURACY", "Job", "Shard", "ShardSizes"]
+__all__ = ["DEFAULT_SHARD_SIZES", "JUDGE_ACCURACY", "Job", "Shard", "ShardSizes", "draw_plan"]
 
 
 JUDGE_ACCURACY = "judge_accuracy_on_training_images"
@@ -133,11 +135,8 @@ class Job:
         """Drawn among all samples of the pool, then expressed in indices of the patches."""
         row_of = {sample.path: row for row, sample in enumerate(self.patches.samples)}
         patch_of = np.array([row_of.get(sample.path, -1) for sample in pool], np.int64)
-        options = self.options
-        plan = random_plan(
-            len(pool), refs=options.refs, variants=options.variants, seed=options.seed, limit=options.limit,
-            usable=patch_of >= 0,
-        )  # fmt: skip
+        labels = np.array([sample.label for sample in pool], np.int64)
+        plan = draw_plan(labels, self.options, usable=patch_of >= 0)
         return replace(plan, source=patch_of[plan.source], reference=patch_of[plan.reference])
 
     def _split(self, sizes: ShardSizes) -> tuple[Shard, ...]:
@@ -231,13 +230,38 @@ class Job:
             encoding=self.options.encoding,
             quality=self.options.quality if self.options.encoding == "jpeg" else 0,
             variants=VARIANTS,
-            verdicts=VERDICTS,
+            # without balance as in files of versions that had no such option, so that these can be continued
+            verdicts=VERDICTS if self.options.balance is not None else VERDICTS[:SURPLUS],
             options=options,
             checkpoint_sha256=self.model.sha256,
             seed=self.options.seed,
             created_by=f"dagaug {version('dagaug')}",
             skipped=tuple((str(skip.path), skip.reason) for skip in dict.fromkeys(self.skipped)),
         )
+
+
+def draw_plan(
+    labels: Int64[np.ndarray, " N"], options: AugmentOptions, *, usable: Bool[np.ndarray, " N"] | None = None
+) -> MorphPlan:
+    """The candidates that the options ask for, without their backgrounds.
+
+    Args:
+        labels: class of each training image; each is a source and a possible reference.
+        options: options without a file of pairs.
+        usable: False for images that cannot be used; None if all can.
+
+    Raises:
+        UsageError: there are too few other images, or with ``balance`` every class is full.
+    """
+    if options.balance is not None:
+        return balanced_plan(
+            labels, balance=options.balance, refs=options.refs, variants=options.variants, keep=options.keep,
+            seed=options.seed, limit=options.limit, usable=usable,
+        )  # fmt: skip
+    return random_plan(
+        len(labels), refs=options.refs or DEFAULT_REFERENCES, variants=options.variants, seed=options.seed,
+        limit=options.limit, usable=usable,
+    )  # fmt: skip
 
 
 def _check_correspondence(options: AugmentOptions, translator: PoseTranslator) -> None:
@@ -254,11 +278,12 @@ def _check_correspondence(options: AugmentOptions, translator: PoseTranslator) -
 
 def _check_options(options: AugmentOptions) -> None:
     check_bounds(options.min_confidence or 0.0, options.max_confidence)
-    if options.pairs is not None and options.limit is not None:
-        raise UsageError(
-            "cannot be combined with a file of pairs, which lists every morph; give one of the two",
-            option="limit", value=options.limit,
-        )  # fmt: skip
+    for option, value in (("limit", options.limit), ("balance", options.balance)):
+        if options.pairs is not None and value is not None:
+            raise UsageError(
+                "cannot be combined with a file of pairs, which lists every morph; give one of the two",
+                option=option, value=value,
+            )  # fmt: skip
     if options.class_map is not None and options.weights is None:
         raise UsageError(
             "used only with the weights that it belongs to",

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dagaug.augment.class_balance import below_balance, class_counts
 from dagaug.augment.cost_estimate import suitable_batch_size
 from dagaug.augment.finished_file_reuse import PreviousFile
 from dagaug.augment.in_process_executor import Executor, LocalExecutor
@@ -54,9 +55,12 @@ class Augmented:
         kept: candidates stored in the file.
         verdicts: number of candidates by verdict.
         real: real images in the file.
+        real_training: those of them that are training images.
         accuracy: accuracy of the judges on held-out images, in [0, 1]; NaN if no judge was trained.
         skipped: files that could not be read.
         seconds: duration of this call.
+        below_balance: classes with fewer training images, real and synthetic, than ``balance`` asks for, and how many
+            they have; empty without ``balance``.
     """
 
     out: Path
@@ -66,9 +70,11 @@ class Augmented:
     kept: int
     verdicts: dict[str, int]
     real: int
+    real_training: int
     accuracy: float
     skipped: tuple[Skipped, ...]
     seconds: float
+    below_balance: dict[str, int]
 
 
 def augment(
@@ -214,7 +220,10 @@ def _summary(out: Path, accuracy: float, seconds: float) -> Augmented:
         counts = verdict_counts(candidates.verdict)
         kept = int((candidates.image >= 0).sum())
         real = len(store) - kept
+        real_training = int((~store.images.synthetic & (store.images.split == 0)).sum())
         skipped = tuple(Skipped(Path(path), reason) for path, reason in store.header.skipped)
+        balance = store.header.options.get("balance")
+        below = below_balance(store.classes, class_counts(store), balance) if isinstance(balance, int) else {}
     return Augmented(
         out=out,
         sources=len(np.unique(candidates.source)),
@@ -223,7 +232,9 @@ def _summary(out: Path, accuracy: float, seconds: float) -> Augmented:
         kept=kept,
         verdicts=counts,
         real=real,
+        real_training=real_training,
         accuracy=accuracy,
         skipped=skipped,
         seconds=seconds,
+        below_balance=below,
     )

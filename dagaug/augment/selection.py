@@ -22,6 +22,7 @@ __all__ = [
     "NOT_BEST_OF_REFERENCE",
     "NOT_BEST_OF_SOURCE",
     "POOR_CORRESPONDENCE",
+    "SURPLUS",
     "TOO_HIGH",
     "TOO_LOW",
     "UNUSABLE_MASK",
@@ -43,11 +44,13 @@ VERDICTS: tuple[str, ...] = (
     "above --max-confidence",
     "poor correspondence",
     "unusable mask",
+    "surplus for --balance",
 )
 """Names of the verdicts; a verdict is an index into this table. The names are part of the stored file."""
 
 (
-    KEPT, NOT_BEST_OF_REFERENCE, NOT_BEST_OF_SOURCE, MISLABELLED, TOO_LOW, TOO_HIGH, POOR_CORRESPONDENCE, UNUSABLE_MASK
+    KEPT, NOT_BEST_OF_REFERENCE, NOT_BEST_OF_SOURCE, MISLABELLED, TOO_LOW, TOO_HIGH, POOR_CORRESPONDENCE, UNUSABLE_MASK,
+    SURPLUS,
 ) = range(len(VERDICTS))  # fmt: skip
 
 
@@ -81,6 +84,7 @@ def select(
     correspondence: Float[np.ndarray, " N"] | None = None,
     min_correspondence: float = 0.0,
     usable_masks: Bool[np.ndarray, " N"] | None = None,
+    quota: Integer[np.ndarray, " N"] | None = None,
 ) -> UInt8[np.ndarray, " N"]:
     """Give each candidate a verdict, an index into :data:`VERDICTS`.
 
@@ -89,7 +93,7 @@ def select(
     (unless that is allowed), or if its confidence lies outside ``[min_confidence, max_confidence]``; the verdict is
     the first of these reasons. Then the remaining candidates of a group compete by confidence. Groups are (source,
     reference, group) for ``per-reference`` and (source, group) for ``per-image``. Ties go to the earlier candidate.
-    A group may end without a winner.
+    A group may end without a winner. Of each source, the first ``quota`` winners in the given order are kept.
 
     Args:
         source: source of each candidate, any integer id.
@@ -105,6 +109,7 @@ def select(
         correspondence: share of mutual nearest neighbours of each candidate, in [0, 1]; None if it was not measured.
         min_correspondence: smallest accepted share.
         usable_masks: False where the mask of the source or the reference is surely wrong; None if all may be right.
+        quota: largest number of candidates that are kept of each candidate's source; None without a limit.
 
     Raises:
         UsageError: an unknown rule, or bounds outside [0, 1] or in the wrong order.
@@ -126,6 +131,8 @@ def select(
         _keep_best(verdicts, confidence, (group, reference, source), NOT_BEST_OF_REFERENCE)
     elif keep == "per-image":
         _keep_best(verdicts, confidence, (group, source), NOT_BEST_OF_SOURCE)
+    if quota is not None:
+        _keep_first(verdicts, source, quota)
     return verdicts
 
 
@@ -143,6 +150,17 @@ def _keep_best(
     if len(order):
         same_as_previous[1:] = np.logical_and.reduce([key[order][1:] == key[order][:-1] for key in keys])
     verdicts[order[same_as_previous]] = losers_verdict
+
+
+def _keep_first(
+    verdicts: UInt8[np.ndarray, " N"], source: Integer[np.ndarray, " N"], quota: Integer[np.ndarray, " N"]
+) -> None:
+    """Keep the first ``quota`` candidates of each source; changes ``verdicts`` in place."""
+    rows = np.flatnonzero(verdicts == KEPT)
+    order = rows[np.argsort(source[rows], kind="stable")]
+    of_source = source[order]
+    place = np.arange(len(order)) - np.searchsorted(of_source, of_source)
+    verdicts[order[place >= quota[order]]] = SURPLUS
 
 
 def verdict_counts(verdicts: UInt8[np.ndarray, " N"]) -> dict[str, int]:

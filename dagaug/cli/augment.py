@@ -39,9 +39,8 @@ from dagaug.runtime.errors import UsageError
 from dagaug.runtime.execution_settings import Execution
 
 if TYPE_CHECKING:
-    from dagaug.augment.cost_estimate import AugmentEstimate
+    from dagaug.augment.options import AugmentOptions
     from dagaug.augment.ray_executor import RayExecutor
-    from dagaug.augment.run import Augmented
     from dagaug.data.dataset_records import Dataset
     from dagaug.model.trained_model import TrainedModel
 
@@ -86,9 +85,24 @@ def augment(
         ),
     ] = None,
     refs: Annotated[
-        int,
-        typer.Option(min=1, metavar="N", help="Number of random references per source.", rich_help_panel=CANDIDATES),
-    ] = 10,
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Number of random references per source (default: 10; with --balance twice as many as needed).",
+            rich_help_panel=CANDIDATES,
+        ),
+    ] = None,
+    balance: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Number of training images, real and synthetic, up to which every class is filled; classes that have "
+            "as many get none (default: no balancing).",
+            rich_help_panel=CANDIDATES,
+        ),
+    ] = None,
     variants: Annotated[
         str,
         typer.Option(
@@ -272,12 +286,14 @@ def augment(
         class_map=class_map, pairs=pairs,
     )  # fmt: skip
     from dagaug.augment.options import AugmentOptions
+    from dagaug.cli.result_text import augment_lines, estimate_lines, score_command
     from dagaug.cli.terminal import Terminal
     from dagaug.model.run_folders import newest_run
 
     options = build_options(
         AugmentOptions,
         refs=refs,
+        balance=balance,
         variants=tuple(name.strip() for name in variants.split(",")),
         background=background,
         keep=keep,
@@ -326,11 +342,10 @@ def augment(
         told = f"Using the first {options.per_class} training images of each class, as in training (--per-class)"
         terminal.say(told)
     run = model.path.parent
-    name = f"{data.resolve().name or 'data'}-{f'pairs-{pairs.stem}' if pairs else f'refs{refs}'}.h5"
-    out = out or run / name
+    out = out or run / f"{data.resolve().name or 'data'}-{_plan_name(options)}.h5"
     if dry_run:
         guess = estimate(model, dataset, options, out, merge=merge, execution=execution)
-        terminal.result({**asdict(guess), "out": out}, _estimate_lines(guess, out))
+        terminal.result({**asdict(guess), "out": out}, estimate_lines(guess, out))
         return
     done = run_augment(
         model,
@@ -344,7 +359,8 @@ def augment(
         merge=merge,
         execution=execution,
     )
-    terminal.result(asdict(done), _result_lines(done), next_step="dagaug score    (pictures: dagaug show)")
+    command = score_command(done, balanced=balance is not None)
+    terminal.result(asdict(done), augment_lines(done), next_step=f"{command}    (pictures: dagaug show)")
 
 
 def _fit_frozen(
@@ -381,6 +397,14 @@ def _read_as_trained(data: Path, layout: LayoutChoice, seed: int, model: "Traine
     return read_dataset(data, layout=layout, seed=drawn)
 
 
+def _plan_name(options: "AugmentOptions") -> str:
+    """Part of the default file name: the pairs, the references, or the size of the classes."""
+    if options.pairs is not None:
+        return f"pairs-{options.pairs.stem}"
+    parts = [f"refs{options.refs}"] if options.refs else []
+    return "-".join([*parts, f"balance{options.balance}"] if options.balance else parts)
+
+
 def _ray_executor(engine: EngineChoice, address: str | None, workers: int | None, device: str) -> "RayExecutor | None":
     if engine == "ray":
         from dagaug.augment.ray_executor import RayExecutor
@@ -390,37 +414,3 @@ def _ray_executor(engine: EngineChoice, address: str | None, workers: int | None
         if value is not None:
             raise UsageError("used only with a Ray cluster", option=option, value=value, remedies={"engine": "ray"})
     return None
-
-
-def _estimate_lines(guess: "AugmentEstimate", out: Path) -> list[str]:
-    lines = [
-        f"{guess.sources} sources, {guess.candidates} candidates; output file: {out}",
-        f"About {guess.seconds / 60:.1f} minutes, plus the training of the classifiers",
-        f"At most {guess.size / 1e6:.1f} MB, and {guess.needed / 1e6:.1f} MB during the run; "
-        f"{guess.free / 1e9:.1f} GB are free",
-    ]
-    if guess.free < guess.needed:
-        lines.append("Warning: too little disk space; choose another --out, fewer --refs, or --merge virtual")
-    return lines
-
-
-def _result_lines(done: "Augmented") -> list[str]:
-    from dagaug.augment.run import skipped_log
-
-    rejected = "; ".join(f"{count} {name}" for name, count in done.verdicts.items() if count and name != "kept")
-    lines = [
-        f"{done.sources} sources, {done.candidates} candidates, {done.kept} kept"
-        + (f" ({rejected})" if rejected else ""),
-        f"{done.out}: {done.kept} synthetic and {done.real} real images, in {done.seconds / 60:.1f} minutes",
-    ]
-    unmasked = [skip for skip in done.skipped if skip.for_its_mask]
-    unread = [skip for skip in done.skipped if not skip.for_its_mask]
-    listed = f"listed in the file and in {skipped_log(done.out).name}; first:"
-    if unread:
-        lines.append(f"{len(unread)} files skipped, {listed}")
-        first = unread[0]
-        lines.append(f"{first.path}: {first.reason}; once they are readable: the same command with --retry-failed")
-    if unmasked:
-        lines.append(f"{len(unmasked)} images with unusable masks are neither sources nor references, {listed}")
-        lines.append(f"{unmasked[0].path}: {unmasked[0].reason}")
-    return lines

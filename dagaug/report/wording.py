@@ -61,6 +61,7 @@ _REASONS = {
     "above --max-confidence": "confidence too high: too easy",
     "poor correspondence": "too few places of the reference were found in the source",
     "unusable mask": "the mask of the source or of the reference is surely wrong",
+    "surplus for --balance": "a reserve that was not needed: its source had given its share",
 }
 
 _MINUS = "−"

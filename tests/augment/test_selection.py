@@ -167,3 +167,18 @@ def test_a_wrong_mask_is_the_first_reason() -> None:
         allow_mislabelled=False, usable_masks=np.array([False, True]),
     )  # fmt: skip
     assert [VERDICTS[verdict] for verdict in verdicts] == ["unusable mask", "mislabelled"]
+
+
+def test_the_first_winners_of_each_source_are_kept_up_to_its_quota() -> None:
+    verdicts = select(
+        source=np.array([0, 0, 1, 0, 1, 0]),
+        reference=np.array([1, 2, 2, 3, 3, 1]),
+        label=np.zeros(6, np.int64),
+        predicted=np.zeros(6, np.int64),
+        confidence=np.array([0.9, 0.1, 0.5, 0.8, 0.9, 0.95]),
+        min_confidence=0.2,
+        quota=np.array([1, 1, 2, 1, 2, 1]),
+    )
+    assert [VERDICTS[verdict] for verdict in verdicts] == [
+        "not the best of its reference", "below --min-confidence", "kept", "kept", "kept", "surplus for --balance"
+    ]  # fmt: skip
