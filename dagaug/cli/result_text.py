@@ -1,21 +1,103 @@
-"""Results as text for the command line: tables and sentences for ``dagaug score`` and ``dagaug metrics``."""
+"""Results as text for the command line: sentences for ``dagaug augment``, also tables for ``score`` and ``metrics``."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from dagaug.augment.cost_estimate import AugmentEstimate
+    from dagaug.augment.run import Augmented
     from dagaug.metrics.answer_comparison import PairsEvaluation
     from dagaug.metrics.flow_pck import FlowPck
     from dagaug.metrics.synthetic_image_quality import Evaluation
     from dagaug.score.results import ScoreResult
+    from dagaug.score.shot_results import ShotsResult
     from dagaug.score.statistics import ConfidenceInterval
 
-__all__ = ["flow_lines", "metrics_lines", "metrics_table", "pairs_lines", "pairs_table", "score_lines", "score_table"]
+__all__ = [
+    "augment_lines",
+    "estimate_lines",
+    "flow_lines",
+    "groups_table",
+    "metrics_lines",
+    "metrics_table",
+    "pairs_lines",
+    "pairs_table",
+    "score_command",
+    "score_lines",
+    "score_table",
+    "score_tables",
+    "shots_lines",
+    "shots_table",
+]
+
+_NAMED_CLASSES = 5  # that stay below --balance
+
+
+def estimate_lines(guess: AugmentEstimate, out: Path) -> list[str]:
+    """Counts, time and size of an augmentation that was not made (``--dry-run``)."""
+    lines = [
+        f"{guess.sources} sources, {guess.candidates} candidates, at most {guess.kept} synthetic images; output file: "
+        f"{out}",
+        *_balance_lines(guess.below_balance, "will have"),
+        f"About {guess.seconds / 60:.1f} minutes, plus the training of the classifiers",
+        f"At most {guess.size / 1e6:.1f} MB, and {guess.needed / 1e6:.1f} MB during the run; "
+        f"{guess.free / 1e9:.1f} GB are free",
+    ]
+    if guess.free < guess.needed:
+        lines.append("Warning: too little disk space; choose another --out, fewer --refs, or --merge virtual")
+    return lines
+
+
+def _balance_lines(below: Mapping[str, int], verb: str) -> list[str]:
+    """The classes that --balance cannot fill."""
+    if not below:
+        return []
+    named = ", ".join(f"{name} {verb} {count}" for name, count in list(below.items())[:_NAMED_CLASSES])
+    more = f" and {len(below) - _NAMED_CLASSES} more" if len(below) > _NAMED_CLASSES else ""
+    return [
+        f"{len(below)} classes stay below --balance, for lack of accepted candidates: {named}{more}; "
+        "try more --refs or --min-confidence 0"
+    ]
+
+
+def augment_lines(done: Augmented) -> list[str]:
+    """What an augmentation made, rejected and could not read."""
+    from dagaug.augment.run import skipped_log
+
+    rejected = "; ".join(f"{count} {name}" for name, count in done.verdicts.items() if count and name != "kept")
+    lines = [
+        f"{done.sources} sources, {done.candidates} candidates, {done.kept} kept"
+        + (f" ({rejected})" if rejected else ""),
+        f"{done.out}: {done.kept} synthetic and {done.real} real images, in {done.seconds / 60:.1f} minutes",
+        *_balance_lines(done.below_balance, "has"),
+    ]
+    unmasked = [skip for skip in done.skipped if skip.for_its_mask]
+    unread = [skip for skip in done.skipped if not skip.for_its_mask]
+    listed = f"listed in the file and in {skipped_log(done.out).name}; first:"
+    if unread:
+        lines.append(f"{len(unread)} files skipped, {listed}")
+        first = unread[0]
+        lines.append(f"{first.path}: {first.reason}; once they are readable: the same command with --retry-failed")
+    if unmasked:
+        lines.append(f"{len(unmasked)} images with unusable masks are neither sources nor references, {listed}")
+        lines.append(f"{unmasked[0].path}: {unmasked[0].reason}")
+    return lines
+
+
+def score_command(done: Augmented, *, balanced: bool) -> str:
+    """The command that scores an augmentation. That of balanced classes draws each training image equally often."""
+    training = done.kept + done.real_training
+    if not balanced or not done.kept or not done.real_training:
+        return "dagaug score"
+    return f"dagaug score --synthetic-share {max(0.01, round(done.kept / training, 2)):g}"
 
 
 def score_table(result: ScoreResult) -> Table:
@@ -42,6 +124,51 @@ def score_table(result: ScoreResult) -> Table:
     return table
 
 
+def score_tables(result: ScoreResult) -> RenderableType:
+    """The table of a score; below it that of frequent and rare classes, if the classes differ much."""
+    if not result.groups:
+        return score_table(result)
+    return Group(score_table(result), groups_table(result))
+
+
+def groups_table(result: ScoreResult) -> Table:
+    """Mean accuracy over the classes with many, medium and few training images: one column for each group."""
+    from rich import box
+
+    title = "Frequent and rare classes: mean accuracy, per cent ± 95% interval"
+    table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("arm", overflow="fold", min_width=13)
+    for group in result.groups:
+        images = f"{group.fewest}" if group.fewest == group.most else f"{group.fewest} to {group.most}"
+        table.add_column(f"{group.name}\n{group.classes} classes\n{images} images", justify="right", no_wrap=True)
+    for row in zip(*(group.arms for group in result.groups), strict=True):
+        table.add_row(escape(row[0].arm), *(_with_reach(one.accuracy, "") for one in row))
+    return table
+
+
+def shots_table(result: ShotsResult) -> Table:
+    """Accuracy of each arm, a column for each number of training images a class."""
+    from rich import box
+
+    title = "Accuracy by training images a class, per cent ± 95% interval"
+    table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("arm", overflow="fold", min_width=13)
+    for point in result.shots:
+        head = f"{point.per_class} a class\n{point.real:,} real"
+        table.add_column(head, justify="right", no_wrap=True)
+    names = dict.fromkeys(arm.arm for point in result.shots for arm in point.arms)
+    for name in names:
+        found = [{arm.arm: arm.accuracy for arm in point.arms}.get(name) for point in result.shots]
+        table.add_row(escape(name), *("" if one is None else _with_reach(one, "") for one in found))
+    return table
+
+
+def shots_lines(result: ShotsResult) -> list[str]:
+    """The comparisons of each number of training images, remarks, and the files that were made."""
+    made = [f"{point.per_class} a class: {point.file}, {point.synthetic:,} synthetic images" for point in result.shots]
+    return [*result.sentences, *result.notes, *made]
+
+
 def _with_reach(one: ConfidenceInterval, sign: Literal["", "+"]) -> str:
     """A mean and half the width of its symmetric interval, in per cent."""
     return f"{100 * one.mean:{sign}.1f} ± {50 * (one.high - one.low):.1f}"
@@ -58,6 +185,7 @@ def score_lines(result: ScoreResult) -> list[str]:
     if rival is not None:
         others = [sentence for sentence in lines if sentence != rival.sentence]
         lines = [f"Strongest arm without a generator: {rival.baseline}. {rival.sentence}", *others]
+    lines += _group_lines(result)
     for point in result.fractions:
         worth = f"; equivalent to {point.worth:.0f} real images alone" if point.worth is not None else ""
         lines.append(
@@ -97,6 +225,20 @@ def score_lines(result: ScoreResult) -> list[str]:
         *result.notes,
         f"{result.real} real and {result.synthetic} synthetic training images; {settings}.",
     ]
+
+
+def _group_lines(result: ScoreResult) -> list[str]:
+    """Gain of the main arm for classes with many, medium and few training images."""
+    if not result.groups or not result.comparisons:
+        return []
+    main = result.comparisons[0].arm
+    gains = [
+        f"{group.name} {_with_reach(one.difference, '+')}"
+        for group in result.groups
+        for one in group.arms
+        if one.arm == main and one.difference is not None
+    ]
+    return [f"Gain of {main} over real by number of training images of a class, in points: {', '.join(gains)}"]
 
 
 def metrics_table(result: Evaluation) -> Table:

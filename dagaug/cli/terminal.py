@@ -27,7 +27,6 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.progress import Task as RichTask
-from rich.table import Table
 from rich.text import Text
 
 from dagaug.runtime.errors import in_one_line
@@ -153,7 +152,7 @@ class Terminal:
         self.err.print(escape(in_one_line(text)), soft_wrap=True)
 
     def result(
-        self, data: Mapping[str, Any], lines: Sequence[str], *, table: Table | None = None, next_step: str = ""
+        self, data: Mapping[str, Any], lines: Sequence[str], *, table: RenderableType | None = None, next_step: str = ""
     ) -> None:
         """Print a command's result: ``data`` as JSON, or the table, the lines and the next command."""
         if self.as_json:

@@ -19,6 +19,9 @@ __all__ = [
 ]
 
 
+_ASIDE = 0.9  # between the points of two lines at one x, in per cent of the width
+
+
 @dataclass(frozen=True)
 class Tick:
     """A label on an axis and its position, in per cent from the left or the top."""
@@ -87,7 +90,12 @@ def ticks(low: float | int, high: float | int, most: int = 5) -> list[float]:
 
 
 def line_plot(
-    x_label: str, x_ticks: Sequence[tuple[float | int, str]], lines: Sequence[LineData], *, logarithmic: bool = False
+    x_label: str,
+    x_ticks: Sequence[tuple[float | int, str]],
+    lines: Sequence[LineData],
+    *,
+    logarithmic: bool = False,
+    bands: bool = True,
 ) -> LinePlot:
     """Lay out lines over common axes.
 
@@ -96,6 +104,8 @@ def line_plot(
         x_ticks: values of x in rising order, with their labels; the first and the last are the ends of the axis.
         lines: at least one, each with at least one point.
         logarithmic: whether the x axis is logarithmic.
+        bands: whether intervals are also drawn as bands. Without them, lines are drawn beside each other, so that the
+            intervals of several lines at one x can be told apart.
     """
     values = [value for line in lines for ends in line.y for value in ends]
     bottom, top = max(0.0, min(values)), min(1.0, max(values))
@@ -110,20 +120,27 @@ def line_plot(
     def down(share: float | int) -> float:
         return round(100 * (top - min(top, max(bottom, share))) / (top - bottom), 2)
 
-    def drawn(one: LineData) -> DrawnLine:
+    def drawn(number: int, one: LineData) -> DrawnLine:
+        aside = 0.0 if bands else _ASIDE * (number - (len(lines) - 1) / 2)
         marks = tuple(
-            PlotPoint(across(at), down(mean), down(high), down(low), f"{percent(mean)} ({interval(low, high)})")
+            PlotPoint(
+                round(across(at) + aside, 2),
+                down(mean),
+                down(high),
+                down(low),
+                f"{percent(mean)} ({interval(low, high)})",
+            )
             for at, (mean, low, high) in zip(one.x, one.y, strict=True)
         )
         upper = [f"{mark.x},{mark.high}" for mark in marks]
         lower = [f"{mark.x},{mark.low}" for mark in reversed(marks)]
         line = " ".join(f"{mark.x},{mark.y}" for mark in marks)
-        return DrawnLine(one.name, one.colour, one.dashed, marks, line, " ".join(upper + lower))
+        return DrawnLine(one.name, one.colour, one.dashed, marks, line, " ".join(upper + lower) if bands else "")
 
     return LinePlot(
         x_label=x_label,
         y_label="accuracy on test images",
         x_ticks=tuple(Tick(across(at), text) for at, text in x_ticks),
         y_ticks=tuple(Tick(down(share), percent(share, 0)) for share in ticks(bottom, top)),
-        series=tuple(map(drawn, lines)),
+        series=tuple(drawn(number, one) for number, one in enumerate(lines)),
     )

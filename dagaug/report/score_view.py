@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from dagaug.classifiers.recipes import MODE_WORDS
 from dagaug.report.accuracy_plots import LineData, LinePlot, Tick, line_plot, ticks
 from dagaug.report.chosen_settings import TriedRow, arm_settings, chosen_settings, tried_rows
+from dagaug.report.class_gains import ClassRow, class_rows, count_significant
 from dagaug.report.palette import ARMS, arm_colours
 from dagaug.report.wording import arm_description, display_names, interval, p_value, percent, signed
-from dagaug.score.results import Comparison, FractionPoint, ScoreResult
-from dagaug.score.statistics import ClassGain, ConfidenceInterval, ConfusionChange
+from dagaug.score.results import ClassGroupResult, Comparison, FractionPoint, ScoreResult
+from dagaug.score.statistics import ConfidenceInterval, ConfusionChange
 
-__all__ = ["ClassRow", "CompareRow", "FractionRow", "ScoreRow", "ScoreView", "score_view"]
+__all__ = ["CompareRow", "FractionRow", "GroupColumn", "GroupRow", "ScoreRow", "ScoreView", "score_view"]
 
 
 _HEADLINES = {
@@ -62,18 +63,21 @@ class CompareRow:
 
 
 @dataclass(frozen=True)
-class ClassRow:
-    """Gain of a class, with its bar (``left``, ``width``) and interval (``low``, ``reach``) in per cent of the axis."""
+class GroupColumn:
+    """A group of classes with similar numbers of training images, as texts."""
 
     name: str
-    difference: str
-    interval: str
-    left: float
-    width: float
-    low: float
-    reach: float
-    sign: str
-    sure: bool
+    classes: str
+    images: str
+
+
+@dataclass(frozen=True)
+class GroupRow:
+    """An arm's accuracy in each group, and its difference from real alone: pairs of mean and interval, as texts."""
+
+    arm: str
+    accuracies: tuple[tuple[str, str], ...]
+    differences: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,7 @@ class ScoreView:
         class_ticks: ticks of the axis of gains.
         sure: number of classes with a significant gain, and with a significant loss.
         better, worse: confusions that became rarer and more frequent, as texts.
+        groups, group_rows: accuracy on classes with many, medium and few training images; empty if they differ little.
         fractions: accuracy by number of real images; also as a plot if there are at least two.
         tried: settings that cross-validation tried.
         ratios: (fraction, accuracy, difference) for other synthetic fractions, with their plot.
@@ -131,6 +136,8 @@ class ScoreView:
     sure: tuple[int, int]
     better: tuple[str, ...]
     worse: tuple[str, ...]
+    groups: tuple[GroupColumn, ...]
+    group_rows: tuple[GroupRow, ...]
     fractions: tuple[FractionRow, ...]
     fraction_plot: LinePlot | None
     tried: tuple[TriedRow, ...]
@@ -140,8 +147,13 @@ class ScoreView:
     notes: tuple[str, ...]
 
 
-def score_view(score: ScoreResult) -> ScoreView:
-    """Texts and positions of all parts of a score."""
+def score_view(score: ScoreResult, photographs: Mapping[str, bytes] | None = None) -> ScoreView:
+    """Texts and positions of all parts of a score.
+
+    Args:
+        score: the score.
+        photographs: a JPEG file of an image of each class, by class name.
+    """
     low, high = _axis(score)
 
     def place(share: float | int) -> float:
@@ -150,7 +162,7 @@ def score_view(score: ScoreResult) -> ScoreView:
     colours = arm_colours([arm.arm for arm in score.arms])
     compared = {one.arm: one for one in score.comparisons if one.baseline == "real"}
     first = score.comparisons[0] if score.comparisons else None
-    classes, class_ticks = _classes(first.classes if first else [])
+    classes, class_ticks = class_rows(first.classes if first else [], photographs or {})
     return ScoreView(
         headline=_HEADLINES[first.verdict] if first else "",
         verdict=first.verdict if first else "",
@@ -187,9 +199,11 @@ def score_view(score: ScoreResult) -> ScoreView:
         question=first.arm if first else "",
         classes=classes,
         class_ticks=class_ticks,
-        sure=_sure(first.classes if first else []),
+        sure=count_significant(first.classes if first else []),
         better=_confusions(first.better if first else [], first),
         worse=_confusions(first.worse if first else [], first),
+        groups=tuple(map(_group_column, score.groups)),
+        group_rows=_group_rows(score),
         fractions=tuple(_fraction(point) for point in score.fractions),
         fraction_plot=_fraction_plot(score.fractions),
         tried=tried_rows(score),
@@ -315,6 +329,28 @@ def _confusions(changes: Sequence[ConfusionChange], comparison: Comparison | Non
     )
 
 
+def _group_column(group: ClassGroupResult) -> GroupColumn:
+    images = f"{group.fewest}" if group.fewest == group.most else f"{group.fewest} to {group.most}"
+    return GroupColumn(group.name, f"{group.classes:,} classes", f"{images} images each")
+
+
+def _group_rows(score: ScoreResult) -> tuple[GroupRow, ...]:
+    rows = zip(*(group.arms for group in score.groups), strict=True)
+    return tuple(
+        GroupRow(
+            arm=row[0].arm,
+            accuracies=tuple(
+                (percent(one.accuracy.mean), interval(one.accuracy.low, one.accuracy.high)) for one in row
+            ),
+            differences=tuple(
+                ("", "") if one.difference is None else (signed(one.difference.mean), _signed_interval(one.difference))
+                for one in row
+            ),
+        )
+        for row in rows
+    )
+
+
 def _fraction(point: FractionPoint) -> FractionRow:
     gain = point.difference
     return FractionRow(
@@ -366,37 +402,6 @@ def _axis(score: ScoreResult) -> tuple[float, float]:
     low, high = min(drawn, default=0.0), max(drawn, default=1.0)
     low, high = max(0.0, 100 * low // 1 / 100 - 0.01), min(1.0, -(-100 * high // 1) / 100 + 0.01)
     return (low, high) if high > low else (0.0, 1.0)
-
-
-def _sure(classes: Sequence[ClassGain]) -> tuple[int, int]:
-    sure = [one.difference.mean for one in classes if one.sure]
-    return sum(gain > 0 for gain in sure), sum(gain < 0 for gain in sure)
-
-
-def _classes(classes: Sequence[ClassGain]) -> tuple[tuple[ClassRow, ...], tuple[Tick, ...]]:
-    """Rows and ticks of the gains; the axis is symmetric and spans the widest interval, at most ±100 points."""
-    span = max((max(abs(one.difference.low), abs(one.difference.high)) for one in classes), default=0.0)
-    span = min(1.0, span) or 1.0
-
-    def place(gain: float | int) -> float:
-        return round(50 + 50 * min(1.0, max(-1.0, gain / span)), 2)
-
-    names = display_names([one.name for one in classes])
-    rows = tuple(
-        ClassRow(
-            name=name,
-            difference=signed(one.difference.mean),
-            interval=_signed_interval(one.difference),
-            left=min(50.0, place(one.difference.mean)),
-            width=round(abs(place(one.difference.mean) - 50), 2),
-            low=place(one.difference.low),
-            reach=round(place(one.difference.high) - place(one.difference.low), 2),
-            sign="up" if one.difference.mean > 0 else "down",
-            sure=one.sure,
-        )
-        for name, one in sorted(zip(names, classes, strict=True), key=lambda pair: -pair[1].difference.mean)
-    )
-    return rows, tuple(Tick(place(gain), signed(gain, 0).replace("+0", "0")) for gain in ticks(-span, span))
 
 
 def _fraction_plot(points: Sequence[FractionPoint]) -> LinePlot | None:

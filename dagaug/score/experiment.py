@@ -28,6 +28,7 @@ from dagaug.runtime.errors import UsageError
 from dagaug.runtime.execution_settings import Execution
 from dagaug.runtime.progress import Progress
 from dagaug.runtime.versions import library_versions
+from dagaug.score.class_frequency import frequency_groups
 from dagaug.score.control_images import Controls, use_of_features
 from dagaug.score.image_set_loading import ImageSet, TracedImageSet, framing_of, load_other, load_real, load_store
 from dagaug.score.leak_checks import check_leaks
@@ -91,6 +92,7 @@ def score(
     table = RunTable(trained.runs, images.test.labels, dataset.classes)
     comparisons = tuple(table.compare(arm, baseline) for arm, baseline in _pairs(arms))
     leaks = check_leaks(store, dataset, {"real": images.train, **images.synthetic}, images.test, execution=execution)
+    groups = frequency_groups(images.train.labels, images.test.labels, len(dataset.classes))
     synthetic = {arm.name: trainings[arm.name].synthetic for arm in arms}
     counts = {name: 0 if one is None else len(one) for name, one in synthetic.items()}
     return ScoreResult(
@@ -108,6 +110,7 @@ def score(
         synthetic_share=fit.synthetic_share,
         skipped=images.skipped,
         options=_options_record(dataset, store, options, fit, devices, versions),
+        groups=tuple(table.group(group, list(synthetic)) for group in groups),
         fractions=() if swept is None else fraction_points(table, swept, options, trainings),
         ratios=() if swept is None else ratio_points(table, swept, options),
         validated=trained.candidates,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -20,8 +21,10 @@ from dagaug.score.statistics import ClassGain, ConfidenceInterval, ConfusionChan
 __all__ = [
     "RIVALS",
     "ArmResult",
+    "ClassGroupResult",
     "Comparison",
     "FractionPoint",
+    "GroupAccuracy",
     "LeakChecks",
     "NearDuplicates",
     "RatioPoint",
@@ -29,6 +32,7 @@ __all__ = [
     "SelectorCheck",
     "SettingsCandidate",
     "read_score",
+    "strongest_rival",
 ]
 
 
@@ -126,6 +130,43 @@ class FractionPoint:
     difference: ConfidenceInterval | None = None
     p: float = math.nan
     worth: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupAccuracy:
+    """Mean accuracy of an arm over the classes of a group, each class with the same weight.
+
+    Attributes:
+        arm: name of the arm.
+        accuracy: mean over classes and seeds.
+        difference: paired difference from the arm ``real``; None for ``real`` itself.
+        p: p value of the paired t test over seeds; None for ``real`` itself.
+    """
+
+    arm: str
+    accuracy: ConfidenceInterval
+    difference: ConfidenceInterval | None = None
+    p: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassGroupResult:
+    """Results on the classes with many, medium or few training images.
+
+    Attributes:
+        name: ``many``, ``medium`` or ``few``.
+        classes: number of classes.
+        fewest, most: smallest and largest number of real training images of a class.
+        test: number of test images.
+        arms: accuracy of each arm.
+    """
+
+    name: str
+    classes: int
+    fewest: int
+    most: int
+    test: int
+    arms: tuple[GroupAccuracy, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,6 +278,7 @@ class ScoreResult:
             each arm chose.
         skipped: path and reason of each real image that could not be read.
         options: all options, and the versions and devices that the result depends on.
+        groups: results by number of training images of a class, if the classes differ much in it.
         fractions, ratios: results of the sweeps.
         validated: settings that were tried by cross-validation.
         guards: checks for leaks of test images.
@@ -256,6 +298,7 @@ class ScoreResult:
     synthetic_share: float
     skipped: tuple[tuple[str, str], ...] = ()
     options: dict[str, object]
+    groups: tuple[ClassGroupResult, ...] = ()
     fractions: tuple[FractionPoint, ...] = ()
     ratios: tuple[RatioPoint, ...] = ()
     validated: tuple[SettingsCandidate, ...] = ()
@@ -266,14 +309,8 @@ class ScoreResult:
 
     @property
     def strongest_rival(self) -> Comparison | None:
-        """The main arm against the most accurate of :data:`RIVALS`; None unless at least two of them were trained."""
-        if not self.comparisons:
-            return None
-        main = self.comparisons[0].arm
-        accuracy = {arm.arm: arm.accuracy.mean for arm in self.arms}
-        rivals = [one for one in self.comparisons if one.arm == main and one.baseline in RIVALS]
-        rivals = [one for one in rivals if one.baseline in accuracy]
-        return max(rivals, key=lambda one: accuracy[one.baseline]) if len(rivals) > 1 else None
+        """See :func:`strongest_rival`."""
+        return strongest_rival(self.arms, self.comparisons)
 
     def to_json(self) -> str:
         """All fields as one JSON object.
@@ -299,6 +336,22 @@ class ScoreResult:
 
 
 _ADAPTER = TypeAdapter(ScoreResult)
+
+
+def strongest_rival(arms: Sequence[ArmResult], comparisons: Sequence[Comparison]) -> Comparison | None:
+    """The main arm against the most accurate of :data:`RIVALS`; None unless at least two of them were trained.
+
+    Args:
+        arms: results of the arms.
+        comparisons: each arm with its baselines; the first one is the main question.
+    """
+    if not comparisons:
+        return None
+    main = comparisons[0].arm
+    accuracy = {arm.arm: arm.accuracy.mean for arm in arms}
+    rivals = [one for one in comparisons if one.arm == main and one.baseline in RIVALS]
+    rivals = [one for one in rivals if one.baseline in accuracy]
+    return max(rivals, key=lambda one: accuracy[one.baseline]) if len(rivals) > 1 else None
 
 
 def read_score(path: Path) -> ScoreResult:

@@ -8,7 +8,15 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import Bool, Int64
 
-from dagaug.score.results import ArmResult, Comparison, FractionPoint, RatioPoint
+from dagaug.score.class_frequency import ClassGroup
+from dagaug.score.results import (
+    ArmResult,
+    ClassGroupResult,
+    Comparison,
+    FractionPoint,
+    GroupAccuracy,
+    RatioPoint,
+)
 from dagaug.score.run_log import ScoreRun
 from dagaug.score.statistics import (
     ConfidenceInterval,
@@ -72,6 +80,27 @@ class RunTable:
             better=better,
             worse=worse,
         )
+
+    def group(self, group: ClassGroup, arms: Sequence[str]) -> ClassGroupResult:
+        """Mean accuracy of each arm over the classes of a group, which have test images."""
+        rows = [np.flatnonzero(self._labels == label) for label in group.labels]
+        test = sum(map(len, rows))
+
+        def accuracies(name: str) -> list[float]:
+            right = self._predictions(name)[1]
+            return np.mean([right[:, own].mean(1) for own in rows], axis=0).tolist()
+
+        real = accuracies("real")
+        found = []
+        for name in arms:
+            own = accuracies(name)
+            difference, p = (None, None) if name == "real" else paired_difference(own, real, resolution=1 / test)
+            accuracy = mean_interval(own, resolution=1 / test)
+            found.append(GroupAccuracy(arm=name, accuracy=accuracy, difference=difference, p=p))
+        return ClassGroupResult(
+            name=group.name, classes=len(group.labels), fewest=group.fewest, most=group.most, test=test,
+            arms=tuple(found),
+        )  # fmt: skip
 
     def fractions(
         self, points: Sequence[tuple[float, int, int]], names: Mapping[float, tuple[str, str]]

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from making_reports import write_store
 from making_scores import SCORE, a_score
 
 from dagaug.report.accuracy_plots import ticks
@@ -118,8 +119,6 @@ def test_ticks_are_round_numbers_within_the_axis(low: float, high: float, expect
 
 
 def test_everything_is_on_the_page_and_nothing_escapes(tmp_path: Path) -> None:
-    from making_reports import write_store
-
     (tmp_path / "score.json").write_text(json.dumps(SCORE))
     write_report(write_store(tmp_path / "s.h5"), tmp_path / "page.html", score=tmp_path / "score.json")
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
@@ -180,3 +179,33 @@ def test_the_text_to_cite_has_setting_result_strongest_rival_and_versions() -> N
     ):
         assert text in view.citation
     assert score_view(a_score(options={})).citation == ""
+
+
+GROUPS = [
+    {
+        "name": name, "classes": 1, "fewest": low, "most": high, "test": 10,
+        "arms": [
+            {"arm": "real", "accuracy": {"mean": 0.5, "low": 0.4, "high": 0.6}},
+            {"arm": "cutout", "accuracy": {"mean": 0.6, "low": 0.5, "high": 0.7},
+             "difference": {"mean": 0.1, "low": 0.05, "high": 0.15}, "p": 0.01},
+        ],
+    }
+    for name, low, high in (("many", 20, 30), ("few", 2, 2))
+]  # fmt: skip
+
+
+def test_frequent_and_rare_classes_have_a_table_of_their_own(tmp_path: Path) -> None:
+    view = score_view(a_score(groups=GROUPS))
+    assert [(group.name, group.images) for group in view.groups] == [
+        ("many", "20 to 30 images each"), ("few", "2 images each")
+    ]  # fmt: skip
+    real, cutout = view.group_rows
+    assert real.differences == (("", ""),) * 2
+    assert (cutout.arm, cutout.accuracies[1], cutout.differences[1]) == (
+        "cutout", ("60.0%", "50.0 to 70.0"), ("+10.0", "+5.0 to +15.0")
+    )  # fmt: skip
+    (tmp_path / "score.json").write_text(json.dumps(SCORE | {"groups": GROUPS}))
+    store = write_store(tmp_path / "s.h5")
+    for score, there in ((tmp_path / "score.json", True), (None, False)):
+        write_report(store, tmp_path / "page.html", score=score)
+        assert ("Frequent and rare classes" in (tmp_path / "page.html").read_text()) is there

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from dagaug.score.class_frequency import ClassGroup
 from dagaug.score.run_log import ScoreRun, pack
 from dagaug.score.summaries import RunTable
 
@@ -62,3 +63,24 @@ def test_ratios_are_differences_from_real() -> None:
     table = RunTable([*runs("real", [0.5, 0.6]), *runs("half", [0.6, 0.7])], LABELS, CLASSES)
     (point,) = table.ratios({0.5: "half"})
     assert (point.share, point.difference.mean) == (0.5, pytest.approx(0.1))
+
+
+def test_a_group_is_the_mean_over_its_classes_paired_with_real() -> None:
+    labels = np.array([0, 0, 0, 0, 1, 2, 2])
+
+    def run(arm: str, seed: int, predicted: list[int]) -> ScoreRun:
+        return ScoreRun(arm, seed, 0.5, 0.1, pack(predicted), 1.0)
+
+    everything = [
+        run("real", 0, [0, 0, 1, 1, 0, 2, 2]), run("real", 1, [0, 1, 1, 1, 0, 2, 2]),
+        run("arm", 0, [0, 0, 1, 1, 1, 0, 0]), run("arm", 1, [0, 1, 1, 1, 1, 0, 0]),
+    ]  # fmt: skip
+    table = RunTable(everything, labels, ("a", "b", "c"))
+    found = table.group(ClassGroup("few", (0, 1), 1, 3), ["real", "arm"])
+    assert (found.name, found.classes, found.fewest, found.most, found.test) == ("few", 2, 1, 3, 5)
+    real, arm = found.arms
+    assert (real.difference, real.p) == (None, None)
+    # class a: 2/4 and 1/4; class b: one image, wrong with real and right with the arm
+    assert real.accuracy.mean == pytest.approx(((0.5 + 0) / 2 + (0.25 + 0) / 2) / 2)
+    assert arm.difference is not None
+    assert arm.difference.mean == pytest.approx(0.5)
