@@ -23,7 +23,7 @@ PACKAGES = {
     "training": "classifiers compute data model runtime",
     "augment": "classifiers compute data hdf5 model runtime",
     "translate": "compute data hdf5 model runtime",
-    "score": "augment classifiers compute data hdf5 model runtime",
+    "score": "augment classifiers compute data hdf5 model runtime training",
     "metrics": "augment birds classifiers compute data hdf5 model runtime",
     "report": "augment classifiers compute data hdf5 metrics model runtime score",
     "cli": "augment birds classifiers compute data exchange hdf5 metrics model report runtime score training translate",

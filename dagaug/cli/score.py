@@ -1,7 +1,9 @@
 """`dagaug score`."""
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,8 +24,15 @@ from dagaug.cli.shared_options import (
     Seed,
     Weights,
 )
-from dagaug.runtime.errors import DataError, UsageError
+from dagaug.runtime.errors import DataError, StoreError, UsageError
 from dagaug.runtime.execution_settings import Execution
+
+if TYPE_CHECKING:
+    import torch
+
+    from dagaug.cli.terminal import Terminal
+    from dagaug.data.dataset_records import Dataset
+    from dagaug.score.options import ScoreOptions
 
 __all__ = ["score"]
 
@@ -32,6 +41,8 @@ _QUICK_STEPS = 400  # of a training from scratch with --quick; fine-tuning takes
 _SHARE = 0.5  # of a batch
 
 _EXIT_UNLESS_HELPS = 3
+
+_FROZEN = "frozen"  # in place of a checkpoint
 
 
 def score(
@@ -95,7 +106,8 @@ def score(
         Path | None,
         typer.Option(
             metavar="PATH",
-            help="Checkpoint for the control arms (default: the one that the HDF5 file names).",
+            help="Checkpoint for the control arms (default: the one that the HDF5 file names). With --shots: the run "
+            "whose training is repeated, or frozen for morphs without training.",
             rich_help_panel=EXPERIMENT,
         ),
     ] = None,
@@ -112,6 +124,15 @@ def score(
         typer.Option(
             metavar="LIST",
             help="Additional synthetic fractions of a batch to try, e.g. 0.1,0.5.",
+            rich_help_panel=EXPERIMENT,
+        ),
+    ] = None,
+    shots: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIST",
+            help="Numbers of training images a class, e.g. 1,5,10: repeats training, augmentation and score of the "
+            "HDF5 file with so few. N=FILE takes an HDF5 file for a number.",
             rich_help_panel=EXPERIMENT,
         ),
     ] = None,
@@ -235,8 +256,10 @@ def score(
     ] = None,
 ) -> None:
     """Train the same classifier on real and on real + augmented images, with controls, and test all on unseen ones."""
+    repeated = _shots(shots)
+    trained = None if repeated and str(checkpoint) == _FROZEN else checkpoint
     check_early(
-        data=data, device=device, devices=devices, weights=weights, checkpoint=checkpoint, masks=masks
+        data=data, device=device, devices=devices, weights=weights, checkpoint=trained, masks=masks
     )  # fmt: skip
     if data is not None and data.suffix in (".h5", ".hdf5") and data.is_file():
         if file is not None:
@@ -253,7 +276,6 @@ def score(
     check_choices(step_offer, share_offer, validation, steps)
     if share_offer and synthetic_share is not None:
         raise UsageError("give either this or shares to choose from", option="synthetic_share", value=synthetic_share)
-    import json
     from dataclasses import replace
 
     from dagaug.cli.terminal import Terminal
@@ -271,10 +293,7 @@ def score(
             raise UsageError(f"{file} was made without masks", option="masks", value=masks)
         dataset = find_masks(dataset, masks)
     from dagaug.classifiers.suitable_fit import describe_fit, suitable_fit
-    from dagaug.cli.result_text import score_lines, score_table
     from dagaug.compute.devices import pick_device, pick_devices
-    from dagaug.runtime.files import write_atomically
-    from dagaug.score.experiment import score
     from dagaug.score.options import ScoreOptions
 
     fit = suitable_fit(
@@ -290,7 +309,7 @@ def score(
         fit=replace(fit, steps=steps),
         seeds=seeds or (QUICK_SEEDS if quick else 5),
         seed=seed,
-        per_class=per_class or header.provenance.per_class,
+        per_class=per_class if repeated else per_class or header.provenance.per_class,
         arms=chosen,
         others=others,
         fractions=shares[0],
@@ -299,28 +318,95 @@ def score(
         step_choices=step_offer,
         share_choices=share_offer,
     )
-    out = out or file.with_name(file.stem + "-score.json")
+    devices_used = pick_devices(devices, pick_device(device), every=device == "auto")
+    execution = Execution(device, progress=terminal)
+    out = out or file.with_name(f"{file.stem}-{'shots' if repeated else 'score'}.json")
+    if repeated:
+        verdict = _score_shots(dataset, file, repeated, options, out, checkpoint, devices_used, execution, terminal)
+    else:
+        verdict = _score_once(dataset, file, options, out, checkpoint, devices_used, execution, terminal)
+    if fail_unless_helps and verdict != "helps":
+        raise typer.Exit(_EXIT_UNLESS_HELPS)
+
+
+def _score_once(
+    dataset: "Dataset",
+    file: Path,
+    options: "ScoreOptions",
+    out: Path,
+    checkpoint: Path | None,
+    devices: "Sequence[torch.device]",
+    execution: Execution,
+    terminal: "Terminal",
+) -> str | None:
+    """Score a file; write and print the result. Returns the verdict."""
+    from dagaug.cli.result_text import score_lines, score_tables
+    from dagaug.score.experiment import score
+
     result = score(
-        dataset,
-        file,
-        options,
-        checkpoint=checkpoint,
-        devices=pick_devices(devices, pick_device(device), every=device == "auto"),
-        resume=out.with_suffix(".jsonl"),
-        execution=Execution(device, progress=terminal),
-    )
-    try:
-        write_atomically(out, (result.to_json() + "\n").encode())
-    except OSError as error:
-        raise DataError(f"{out}: cannot be written ({error.strerror})", remedies={"out": None}) from error
+        dataset, file, options, checkpoint=checkpoint, devices=devices, resume=out.with_suffix(".jsonl"),
+        execution=execution,
+    )  # fmt: skip
+    _write(out, result.to_json())
     terminal.result(
         json.loads(result.to_json()),
         [*score_lines(result), f"Written to {out}"],
-        table=score_table(result),
+        table=score_tables(result),
         next_step=f"dagaug show {file}",
     )
-    if fail_unless_helps and result.verdict != "helps":
-        raise typer.Exit(_EXIT_UNLESS_HELPS)
+    return result.verdict
+
+
+def _score_shots(
+    dataset: "Dataset",
+    file: Path,
+    shots: "Sequence[tuple[int, Path | None]]",
+    options: "ScoreOptions",
+    out: Path,
+    checkpoint: Path | None,
+    devices: "Sequence[torch.device]",
+    execution: Execution,
+    terminal: "Terminal",
+) -> str | None:
+    """Repeat the score with fewer images a class; write and print the result. Returns the verdict on all numbers."""
+    from dagaug.cli.result_text import shots_lines, shots_table
+    from dagaug.cli.train import write_snapshot
+    from dagaug.score.shot_sweep import score_shots
+
+    result = score_shots(
+        dataset, file, shots, options, out.with_name(out.stem + "-runs"), checkpoint=checkpoint, devices=devices,
+        watch=write_snapshot, execution=execution,
+    )  # fmt: skip
+    _write(out, result.to_json())
+    terminal.result(
+        json.loads(result.to_json()),
+        [*shots_lines(result), f"Written to {out}"],
+        table=shots_table(result),
+        next_step=f"dagaug show {file}",
+    )
+    return result.verdict
+
+
+def _write(out: Path, text: str) -> None:
+    from dagaug.runtime.files import write_atomically
+
+    try:
+        write_atomically(out, (text + "\n").encode())
+    except OSError as error:
+        raise DataError(f"{out}: cannot be written ({error.strerror})", remedies={"out": None}) from error
+
+
+def _shots(text: str | None) -> list[tuple[int, Path | None]]:
+    """Numbers of images a class, each with the HDF5 file that is given for it; empty without the option."""
+    found: list[tuple[int, Path | None]] = []
+    for part in text.split(",") if text is not None else ():
+        number, equals, path = part.strip().partition("=")
+        if not number.isdecimal() or (equals and not path):
+            raise UsageError("write numbers separated by commas, or N=FILE", option="shots", value=text)
+        if path and not Path(path).exists():
+            raise StoreError(f"{path}: no such file")
+        found.append((int(number), Path(path) if path else None))
+    return found
 
 
 def _chosen_arms(text: str | None, *, quick: bool, controls: bool) -> tuple[str, ...]:

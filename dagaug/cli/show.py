@@ -84,12 +84,14 @@ class _Inputs:
     Attributes:
         run: run folder of the training.
         score: JSON file of ``dagaug score``.
+        shots: JSON file of ``dagaug score --shots``.
         data: the data folder.
         dataset: its content.
     """
 
     run: Path | None
     score: Path | None
+    shots: Path | None
     data: Path | None
     dataset: "Dataset | None"
 
@@ -101,7 +103,7 @@ def _inputs_of(store: Path, data: Path | None, terminal: "Terminal") -> _Inputs:
     dataset = None
     with Store(store) as opened:
         header = opened.header
-        score = store.with_name(store.stem + "-score.json")
+        score, shots = (store.with_name(f"{store.stem}-{kind}.json") for kind in ("score", "shots"))
         root = data or header.provenance.data_folder(store)
         folder = root if root is not None and root.is_dir() else None
         try:
@@ -120,6 +122,7 @@ def _inputs_of(store: Path, data: Path | None, terminal: "Terminal") -> _Inputs:
     return _Inputs(
         run=run,
         score=score if score.is_file() else None,
+        shots=shots if shots.is_file() else None,
         data=folder if dataset is not None else None,
         dataset=dataset,
     )
@@ -139,7 +142,7 @@ def _show_page(store: Path, out: Path | None, data: Path | None, rows: int, seed
     sheet_of_store(store, sheet, rows=rows, seed=seed, data=inputs.data)
     attention, attention_missing = find_attention(store, inputs.dataset, device=device)
     write_report(
-        store, page, run=inputs.run, score=inputs.score, data=inputs.data,
+        store, page, run=inputs.run, score=inputs.score, shots=inputs.shots, data=inputs.data,
         attention=attention, attention_missing=attention_missing, cloud=cloud, cloud_missing=cloud_missing,
     )  # fmt: skip
     terminal.result({"report": page, "sheet": sheet}, [f"Page: {page}", f"Contact sheet: {sheet}"])
@@ -157,7 +160,7 @@ def _show_figures(
     folder = out or store.with_name(store.stem + "-figures")
     files = write_figures(
         store, folder, "png" if form == "png" else "pdf",
-        run=inputs.run, score=inputs.score, data=inputs.data, cloud=cloud, rows=rows, seed=seed,
+        run=inputs.run, score=inputs.score, shots=inputs.shots, data=inputs.data, cloud=cloud, rows=rows, seed=seed,
     )  # fmt: skip
     if cloud is None:
         terminal.say(f"No figure of the data cloud: {cloud_missing}")

@@ -15,6 +15,7 @@ from dagaug.report.loss_curves import HEIGHT, WIDTH
 from dagaug.report.page_content import CandidateCounts, CloudSection, MorphSection
 from dagaug.report.palette import PALETTE
 from dagaug.report.score_view import ScoreView
+from dagaug.report.shots_view import ShotsView
 from dagaug.report.training_run import TrainingView
 from dagaug.report.wording import term_description
 
@@ -34,6 +35,7 @@ class Page:
     skipped: tuple[tuple[str, str], ...] = ()
     skipped_total: int = 0
     score: ScoreView | None = None
+    shots: ShotsView | None = None
     counts: CandidateCounts | None = None
     morphs: MorphSection | None = None
     cloud: CloudSection | None = None

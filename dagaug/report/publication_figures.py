@@ -24,9 +24,18 @@ from dagaug.report.palette import ARMS, GAIN, HARM, PALETTE, arm_colours
 from dagaug.report.scatter import Scatter
 from dagaug.report.wording import display_names
 from dagaug.score.results import ScoreResult
+from dagaug.score.shot_results import ShotsResult
 from dagaug.score.statistics import ConfidenceInterval
 
-__all__ = ["FIGURE_FORMATS", "FigureFormat", "cloud_figure", "picture_figure", "score_figures", "training_figure"]
+__all__ = [
+    "FIGURE_FORMATS",
+    "FigureFormat",
+    "cloud_figure",
+    "picture_figure",
+    "score_figures",
+    "shots_figures",
+    "training_figure",
+]
 
 FigureFormat = Literal["png", "pdf"]
 
@@ -63,6 +72,8 @@ _DPI = 300
 
 
 _LONGEST_NAME = 40
+
+_ENDS = ("mean", "low", "high")
 
 
 _CLOUD_LOOKS: tuple[dict[str, Any], ...] = (
@@ -161,7 +172,7 @@ def _line(
     axes: Axes, x: Sequence[float | int], y: Sequence[ConfidenceInterval], name: str, arm: str, style: str = "-"
 ) -> None:
     """Draw a line through means, with intervals."""
-    mean, low, high = (100 * np.array([getattr(one, end) for one in y]) for end in ("mean", "low", "high"))
+    mean, low, high = (100 * np.array([getattr(one, end) for one in y]) for end in _ENDS)
     colour = _colour(ARMS[arm])
     axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
     axes.errorbar(
@@ -212,6 +223,34 @@ def score_figures(score: ScoreResult, form: FigureFormat) -> Iterator[tuple[str,
         for name, (draw, there) in wanted.items():
             if there:
                 yield name, _saved(draw(score), form)
+
+
+def shots_figures(result: ShotsResult, form: FigureFormat) -> Iterator[tuple[str, bytes]]:
+    """Accuracy against the number of training images a class: name and content of the file; none with one number."""
+    if len(result.shots) < 2:
+        return
+    names = list(dict.fromkeys(arm.arm for point in result.shots for arm in point.arms))
+    places = arm_colours(names)
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _plain(_COLUMN, 2.6)
+        for number, name in enumerate(names):
+            aside = 1 + 0.015 * (number - (len(names) - 1) / 2)
+            points = [(p.per_class, arm.accuracy) for p in result.shots for arm in p.arms if arm.arm == name]
+            mean, low, high = (100 * np.array([getattr(one, end) for _, one in points]) for end in _ENDS)
+            axes.errorbar(
+                [count * aside for count, _ in points], mean, yerr=[mean - low, high - mean],
+                fmt="o--" if name == "real" else "o-", color=_colour(places[name]), label=_printable(name),
+                elinewidth=1, capsize=2, markersize=3.5,
+            )  # fmt: skip
+        counts = [point.per_class for point in result.shots]
+        axes.set_xscale("log")
+        axes.set_xticks(counts, labels=[f"{count:,}" for count in counts])
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.set_xlabel("training images a class (log scale)")
+        axes.set_ylabel(f"top-1 accuracy on {result.test:,} test images (%)")
+        axes.grid(axis="y")
+        axes.legend(loc="upper center", bbox_to_anchor=(0.45, -0.2), ncols=3, fontsize=7, columnspacing=1)
+        yield "shots", _saved(figure, form)
 
 
 def training_figure(metrics: Metrics, form: FigureFormat) -> bytes | None:

@@ -12,6 +12,7 @@ from jaxtyping import UInt8
 
 from dagaug.data.image_files import encode
 from dagaug.hdf5.reader import Store
+from dagaug.report.class_gains import class_photographs
 from dagaug.report.contact_sheets import Triple, triple_sheet
 from dagaug.report.data_cloud import Cloud
 from dagaug.report.loss_curves import read_metrics
@@ -25,13 +26,22 @@ from dagaug.report.page_content import (
     cloud_section,
     morph_section,
 )
-from dagaug.report.publication_figures import FigureFormat, cloud_figure, picture_figure, score_figures, training_figure
+from dagaug.report.publication_figures import (
+    FigureFormat,
+    cloud_figure,
+    picture_figure,
+    score_figures,
+    shots_figures,
+    training_figure,
+)
 from dagaug.report.score_view import score_view
+from dagaug.report.shots_view import shots_view
 from dagaug.report.training_run import TrainingView, read_training, run_options
 from dagaug.report.wording import display_names
 from dagaug.runtime.errors import DataError, StoreError
 from dagaug.runtime.files import write_atomically
 from dagaug.score.results import read_score
+from dagaug.score.shot_results import read_shots
 
 __all__ = ["sheet_of_store", "write_figures", "write_report", "write_run_report"]
 
@@ -100,6 +110,7 @@ def write_report(
     *,
     run: Path | None = None,
     score: Path | None = None,
+    shots: Path | None = None,
     data: Path | None = None,
     attention: FindRegions | None = None,
     attention_missing: str = "",
@@ -114,6 +125,7 @@ def write_report(
         out: HTML file to write; an existing one is replaced.
         run: run folder of the training, for curves, sample sheets and attended regions.
         score: JSON file of ``dagaug score``.
+        shots: JSON file of ``dagaug score --shots``.
         data: the data folder, for sources and references if the file has no real images.
         attention: returns attended regions, e.g. a :class:`~dagaug.report.regions_in_pixels.RegionFinder`.
         attention_missing: reason if there is no ``attention``.
@@ -127,6 +139,7 @@ def write_report(
     """
     store = Path(store)
     scored = None if score is None else read_score(score)
+    repeated = None if shots is None else read_shots(shots)
     training = TrainingView() if run is None else read_training(run)
     with Store(store) as opened:
         header, morphs = opened.header, MorphTable.of(opened)
@@ -137,12 +150,16 @@ def write_report(
             options.append(("Options of dagaug train", _flat(run_options(run))))
         if scored is not None:
             options.append(("Options of dagaug score", _flat(scored.options)))
+        if repeated is not None:
+            options.append(("Options of dagaug score --shots", _flat(repeated.options)))
+        photographs = {} if scored is None else class_photographs(opened, OriginalImages(opened, data))
         page = Page(
             kind="Augmented data set",
             title=store.name,
             about=made + (f", made by {header.created_by}" if header.created_by else ""),
             version=installed_version(),
-            score=None if scored is None else score_view(scored),
+            score=None if scored is None else score_view(scored, photographs),
+            shots=None if repeated is None else shots_view(repeated),
             counts=candidate_counts(opened, morphs, names),
             morphs=morph_section(opened, morphs, names, data, attention, attention_missing, morphs_bytes=morphs_bytes),
             cloud=None if cloud is None else cloud_section(opened, names, cloud),
@@ -163,6 +180,7 @@ def write_figures(
     *,
     run: Path | None = None,
     score: Path | None = None,
+    shots: Path | None = None,
     data: Path | None = None,
     cloud: Cloud | None = None,
     rows: int = 24,
@@ -176,6 +194,7 @@ def write_figures(
         form: ``png`` or ``pdf``.
         run: run folder of the training, for its loss curves.
         score: JSON of ``dagaug score``, for its plots.
+        shots: JSON of ``dagaug score --shots``, for its curve.
         data: the data folder, for sources and references if the file has no real images.
         cloud: the data cloud (:func:`~dagaug.report.data_cloud.make_data_cloud`).
         rows: number of morphs on the contact sheet.
@@ -189,6 +208,7 @@ def write_figures(
         DataError: the score is missing or invalid, or the folder cannot be written.
     """
     figures = [] if score is None else list(score_figures(read_score(score), form))
+    figures += [] if shots is None else list(shots_figures(read_shots(shots), form))
     sheet = _sheet(Path(store), rows=rows, seed=seed, data=data)
     figures.append(("morphs", encode(sheet, "png") if form == "png" else picture_figure(sheet, form)))
     if cloud is not None:
@@ -220,7 +240,7 @@ def write_run_report(run: Path | str, out: Path | str) -> None:
     if model.is_file():
         provenance.append(("Checkpoint, SHA-256", _sha256(model)))
     page = Page(
-        kind="TrainingView run",
+        kind="Training run",
         title=run.resolve().name,
         about="" if model.is_file() else "Unfinished: no model.safetensors yet.",
         version=installed_version(),

@@ -45,7 +45,7 @@ from dagaug.runtime.errors import CheckpointError, DataError
 from dagaug.runtime.execution_settings import Execution
 from dagaug.score.options import Control
 
-__all__ = ["Controls", "find_checkpoint", "use_of_features"]
+__all__ = ["Controls", "find_checkpoint", "is_untrained", "use_of_features", "with_stored_masks"]
 
 _BATCH = 64
 
@@ -90,7 +90,7 @@ def use_of_features(path: Path, given: Path | None = None) -> Literal["alone", "
     with Store(path) as store:
         header = store.header
     model = _load(path, find_checkpoint(path, header, given))
-    if _is_untrained(model):
+    if is_untrained(model):
         return "alone"
     return "none" if model.card.features is None else "partly"
 
@@ -127,7 +127,7 @@ class Controls:
         with Store(path) as store:
             self._header, images, candidates = store.header, store.images, store.candidates
             backgrounds = backgrounds_of(store)
-        self._dataset = _with_stored_masks(path, self._header, dataset)
+        self._dataset = with_stored_masks(path, self._header, dataset)
         variants = tuple(map(variant_name, self._header.variants))
         if variants != VARIANTS[: len(variants)]:
             raise DataError(f"{path}: has variants that this version cannot make", remedies={"controls": False})
@@ -269,7 +269,8 @@ class Controls:
         return engine
 
 
-def _is_untrained(model: TrainedModel) -> bool:
+def is_untrained(model: TrainedModel) -> bool:
+    """Whether a model is frozen features alone, without a training."""
     return model.card.features is not None and model.card.steps == 0
 
 
@@ -292,7 +293,7 @@ def _load(path: Path, checkpoint: Path) -> TrainedModel:
     return model
 
 
-def _with_stored_masks(path: Path, header: Header, dataset: Dataset) -> Dataset:
+def with_stored_masks(path: Path, header: Header, dataset: Dataset) -> Dataset:
     """The data set with the masks that the HDF5 file ``path`` was made with: its own, or those in the named folder.
 
     Raises:

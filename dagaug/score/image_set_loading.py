@@ -22,7 +22,16 @@ from dagaug.runtime.errors import DataError
 from dagaug.runtime.execution_settings import Execution
 from dagaug.runtime.progress import SILENT, Progress
 
-__all__ = ["ImageSet", "TracedImageSet", "framing_of", "load_folder", "load_other", "load_real", "load_store"]
+__all__ = [
+    "ImageSet",
+    "TracedImageSet",
+    "check_origin",
+    "framing_of",
+    "load_folder",
+    "load_other",
+    "load_real",
+    "load_store",
+]
 
 
 @dataclass(frozen=True)
@@ -121,7 +130,7 @@ def load_store(path: Path, dataset: Dataset, size: int, progress: Progress = SIL
         rows = np.flatnonzero(store.images.synthetic)
         if not len(rows):
             raise DataError(f"{path}: no synthetic images in it; make some: dagaug augment {dataset.root}")
-        _check_origin(path, store, rows, dataset, progress)
+        check_origin(path, store, rows, dataset, progress)
         out = np.empty((len(rows), size, size, 3), dtype=np.uint8)
         with progress.task("Reading synthetic", len(rows), "images") as task:
             for start in range(0, len(rows), 256):
@@ -184,7 +193,7 @@ def load_other(path: Path, dataset: Dataset, size: int, *, execution: Execution 
     return load_folder(path, dataset, size, execution=execution)
 
 
-def _check_origin(
+def check_origin(
     path: Path, store: Store, rows: Integer[np.ndarray, " N"], dataset: Dataset, progress: Progress
 ) -> None:
     """Refuse synthetic images made from other images than the training images in use.
