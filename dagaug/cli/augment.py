@@ -315,14 +315,14 @@ def augment(
         seed=seed,
         batch_size=batch_size,
     )
-    named = newest_run() if checkpoint is None else checkpoint
+    checkpoint = checkpoint or newest_run()
     from dagaug.augment.cost_estimate import estimate
     from dagaug.augment.run import augment as run_augment
     from dagaug.model.trained_model import JUDGES_FILE, load_model
 
     terminal = Terminal(as_json=as_json, quiet=quiet)
     execution = Execution(device, workers, strict, terminal)
-    if checkpoint is not None and str(checkpoint) == _FROZEN:
+    if str(checkpoint) == _FROZEN:
         model, dataset = _fit_frozen(data, layout, seed, per_class, masks, size, features, feature_weights, execution)
     else:
         other_features = None if features == "lite0" else features
@@ -334,13 +334,12 @@ def augment(
                     value=value,
                     remedies={"checkpoint": "frozen"},
                 )
-        model = load_model(named)
+        model = load_model(checkpoint)
         dataset = with_masks(_read_as_trained(data, layout, seed, model), masks, terminal.say)
     terminal.say(dataset.describe())
     if per_class is None and model.card.per_class is not None:
         options = options.model_copy(update={"per_class": model.card.per_class})
-        told = f"Using the first {options.per_class} training images of each class, as in training (--per-class)"
-        terminal.say(told)
+        terminal.say(f"Using the first {options.per_class} training images of each class, as in training (--per-class)")
     run = model.path.parent
     out = out or run / f"{data.resolve().name or 'data'}-{_plan_name(options)}.h5"
     if dry_run:
@@ -359,8 +358,8 @@ def augment(
         merge=merge,
         execution=execution,
     )
-    command = score_command(done, balanced=balance is not None)
-    terminal.result(asdict(done), augment_lines(done), next_step=f"{command}    (pictures: dagaug show)")
+    following = f"{score_command(done, balanced=balance is not None)}    (pictures: dagaug show)"
+    terminal.result(asdict(done), augment_lines(done), next_step=following)
 
 
 def _fit_frozen(

@@ -26,7 +26,7 @@ from dagaug.score.run_log import RunLog, ScoreRun
 from dagaug.score.training_cost import TrainingCost, in_words
 from dagaug.score.trainings import SharedSettings, TrainingSpec, run_all
 
-__all__ = ["OFFERED", "choose_settings", "without_origins"]
+__all__ = ["OFFERED", "choose_settings", "steps_of_choice", "without_origins"]
 
 OFFERED = (0.5, 1.0, 2.0)
 """Numbers of steps to choose from where none are named, as multiples of the default number."""
@@ -165,6 +165,19 @@ def _steps_on_offer(default: int, options: ScoreOptions) -> list[int]:
         return sorted(set(options.step_choices))
     multiples = (1.0,) if options.share_choices else OFFERED
     return sorted({max(1, round(multiple * default)) for multiple in multiples})
+
+
+def steps_of_choice(default: int, options: ScoreOptions) -> int:
+    """Optimiser steps of all trainings that choose the settings of one arm; 0 without cross-validation.
+
+    Args:
+        default: number of steps of a training where none are named.
+        options: of the score.
+    """
+    if options.validation is None:
+        return 0
+    repeats = max(1, len(options.share_choices)) * round(1 / options.validation)
+    return repeats * sum(_steps_on_offer(default, options))
 
 
 def _accuracy(jobs: Sequence[_Job], runs: Iterator[ScoreRun]) -> float:

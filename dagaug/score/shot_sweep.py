@@ -38,9 +38,9 @@ from dagaug.score.file_recipe import FileRecipe, FrozenRecipe, read_recipe
 from dagaug.score.image_set_loading import check_origin
 from dagaug.score.options import ScoreOptions
 from dagaug.score.results import ScoreResult
+from dagaug.score.settings_search import steps_of_choice
 from dagaug.score.shot_results import ShotPoint, ShotsResult, point_of
 from dagaug.score.statistics import Verdict
-from dagaug.score.step_search import OFFERED
 from dagaug.training.modes import Snapshot
 from dagaug.training.step_count import default_steps
 from dagaug.training.train import train
@@ -215,8 +215,8 @@ def _for_few(recipe: FileRecipe, per_class: int, images: int, classes: tuple[str
 
 def _check_given(file: Path, dataset: Dataset) -> None:
     """Refuse a given HDF5 file that was made from other images than these training images, or test images."""
-    check_stored_images(file, dataset)
     with Store(file) as store:
+        check_stored_images(store, dataset)
         check_origin(file, store, np.flatnonzero(store.images.synthetic), dataset, SILENT)
 
 
@@ -248,8 +248,8 @@ def _cost(
     if options.fit.mode == "linear-probe":
         yield kept
         return
-    search = 0.0 if options.validation is None else sum(OFFERED) * round(1 / options.validation)
-    steps = len(options.table()) * (options.seeds + search) * sum(plan.steps for plan in plans)
+    each_arm = sum(options.seeds * plan.steps + steps_of_choice(plan.steps, options) for plan in plans)
+    steps = len(options.table()) * each_arm
     each = _seconds_per_step(options.fit, plans[0].dataset.classes, execution)
     yield (
         f"The trainings of the classifiers take about {each * steps / 60 / len(devices):.0f} minutes in all on this "
@@ -318,9 +318,9 @@ def _made_file(plan: ShotPlan, watch: Callable[[Path, int, Snapshot], None] | No
     if out.exists():
         with Store(out) as store:
             made_by = store.header.checkpoint_sha256
+            check_stored_images(store, plan.dataset)
         if made_by != model.sha256:
             raise OutputExistsError(f"{out}: was made by another model than {model.path}", remedies={"out": None})
-        check_stored_images(out, plan.dataset)
         execution.progress.say(f"{out}: using this file, made before")
         return out
     augment(model, plan.dataset, plan.recipe.augment, out, cache=model.path.parent / JUDGES_FILE, execution=execution)
