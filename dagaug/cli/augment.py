@@ -329,11 +329,9 @@ def augment(
         for option, value in (("size", size), ("features", other_features), ("feature_weights", feature_weights)):
             if value is not None:
                 raise UsageError(
-                    "used only for morphs without training",
-                    option=option,
-                    value=value,
+                    "used only for morphs without training", option=option, value=value,
                     remedies={"checkpoint": "frozen"},
-                )
+                )  # fmt: skip
         model = load_model(checkpoint)
         dataset = with_masks(_read_as_trained(data, layout, seed, model), masks, terminal.say)
     terminal.say(dataset.describe())
