@@ -14,7 +14,7 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Bool, Int64, Integer
 
-from dagaug.augment.morph_plan import MorphPlan, Variant, plan_of_references, spread_sources
+from dagaug.augment.morph_plan import Draw, MorphPlan, Variant, plan_of_references, random_draw, spread_sources
 from dagaug.augment.selection import Keep
 from dagaug.hdf5.reader import Store
 from dagaug.runtime.errors import UsageError
@@ -71,6 +71,7 @@ def balanced_plan(
     seed: int,
     limit: int | None = None,
     usable: Bool[np.ndarray, " N"] | None = None,
+    draw: Draw | None = None,
 ) -> MorphPlan:
     """Draw references so that every class can be filled up to ``balance`` images.
 
@@ -81,6 +82,7 @@ def balanced_plan(
         variants: candidates of each reference.
         keep: rule of the selection.
         seed, limit, usable: see :func:`~dagaug.augment.morph_plan.random_plan`.
+        draw: chooses the references; None draws them at random.
 
     Returns:
         a plan with quotas; sources of full classes are not in it.
@@ -105,8 +107,9 @@ def balanced_plan(
         return min(_RESERVE * math.ceil(quota / each), others)
 
     plan = plan_of_references(
-        {row: references(quota) for row, quota in quotas.items()}, variants=variants, seed=seed, usable=usable
-    )
+        {row: references(quota) for row, quota in quotas.items()}, variants=variants, usable=usable,
+        draw=draw or random_draw(usable, seed),
+    )  # fmt: skip
     of_row = np.zeros(len(labels), np.int64)
     of_row[list(quotas)] = list(quotas.values())
     return replace(plan, quota=of_row[plan.source])

@@ -67,13 +67,14 @@ def estimate(
 ) -> AugmentEstimate:
     """Estimate the cost of :func:`~dagaug.augment.run.augment` from a few batches on this machine. Writes nothing.
 
-    Unreadable images are left out, and nothing is reported: only device and threads of ``execution`` count.
+    Unreadable images are left out, and nothing is reported: only device and threads of ``execution`` count. Images with
+    wrong masks are counted, and references are random.
 
     Raises:
         CheckpointError: the model has other classes.
         UsageError, DataError: the options do not fit the data.
     """
-    job = Job(model, dataset, options, execution=Execution(execution.device, execution.workers))
+    job = Job(model, dataset, options, execution=Execution(execution.device, execution.workers), trial=True)
     folder = next(parent for parent in out.absolute().parents if parent.is_dir())
     trial = _Trial(job)
     images = len(np.unique(np.concatenate([job.plan.source, job.plan.reference])))

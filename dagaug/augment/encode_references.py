@@ -17,17 +17,18 @@ from jaxtyping import Float32, Int64, UInt8
 from dagaug.augment.encoding_table import Encodings, mirror_records, record_type
 from dagaug.augment.morph_plan import ORIENTATION_OF, ORIENTATIONS, MorphPlan
 from dagaug.compute.devices import autocast, split_to_fit
-from dagaug.compute.tensors import to_tensor
 from dagaug.data.grabcut_and_inpainting import PatchBox, fill_background
 from dagaug.data.mask_files import PatchMask
+from dagaug.model.frozen_readings import StructureReader
 from dagaug.model.given_masks import with_given_masks, with_masks
 from dagaug.model.networks import join_batches
 from dagaug.model.training_free import PoseStructure, PoseTranslator
+from dagaug.runtime.disk_cache import DiskCache
 from dagaug.runtime.files import explain_write_errors
 from dagaug.runtime.prefetch import map_ahead
 from dagaug.runtime.progress import SILENT, Progress
 
-__all__ = ["ImageEncoder", "object_masks"]
+__all__ = ["ImageEncoder", "mirror_boxes", "object_masks"]
 
 _Encoded = tuple[int, UInt8[np.ndarray, "B S S 3"], PoseStructure, list[PatchMask | None]]
 """Index of the first record, patches, structures, given masks."""
@@ -47,6 +48,7 @@ class ImageEncoder:
         boxes: of the objects, as fractions of the patches' side; None where unknown.
         masks: given masks of the objects, in [0, 255]; the model estimates those that are None.
         block_size: images computed at a time.
+        cache: keeps what frozen networks say about images; None reads them anew.
     """
 
     def __init__(
@@ -59,17 +61,19 @@ class ImageEncoder:
         boxes: Sequence[PatchBox | None] | None = None,
         masks: Sequence[PatchMask | None] | None = None,
         block_size: int = 64,
+        cache: DiskCache | None = None,
     ) -> None:
         self.translator, self.patches, self.block_size = translator, patches, block_size
         self.boxes: list[PatchBox | None] = [None] * len(patches) if boxes is None else list(boxes)
         self._masks: list[PatchMask | None] = [None] * len(patches) if masks is None else list(masks)
         self._device, self._scratch = device, scratch
+        self._reader = StructureReader(translator, device, cache)
 
     @cached_property
     def table(self) -> Encodings:
         """The table; its file is made at the first use."""
         with torch.inference_mode():
-            structure = self.translator.structure(to_tensor(self.patches[:1], self._device), self.boxes[:1])
+            structure = self._reader.structure(self.patches[:1], self.boxes[:1])
         record = record_type(structure, self.patches.shape[1], backgrounds=self.translator.stores_backgrounds)
         return Encodings(record, self.orientations * len(self.patches), self._scratch)
 
@@ -140,7 +144,7 @@ class ImageEncoder:
         boxes = self.boxes[first : first + self.block_size]
         if ORIENTATIONS[orientation] == "mirrored":
             patches = patches[:, :, ::-1]
-            boxes = [None if box is None else (1 - box[0] - box[2], box[1], box[2], box[3]) for box in boxes]
+            boxes = mirror_boxes(boxes)
         return int(self._record(np.array(first), orientation)), patches, boxes
 
     def _masks_of(self, number: int) -> list[PatchMask | None]:
@@ -158,7 +162,7 @@ class ImageEncoder:
 
         def compute(start: int, stop: int) -> PoseStructure:
             with autocast(self._device):
-                return self.translator.structure(to_tensor(padded[start:stop], self._device), padded_boxes[start:stop])
+                return self._reader.structure(padded[start:stop], padded_boxes[start:stop])
 
         with torch.inference_mode():
             pieces = split_to_fit(compute, 0, self.block_size, self._device)
@@ -233,6 +237,11 @@ class ImageEncoder:
     def given_masks(self, rows: Int64[np.ndarray, " B"]) -> list[PatchMask | None]:
         """Given masks of images that are not mirrored."""
         return [self._masks[row] for row in rows]
+
+
+def mirror_boxes(boxes: Sequence[PatchBox | None]) -> list[PatchBox | None]:
+    """The boxes of the objects in the mirror images of patches."""
+    return [None if box is None else (1 - box[0] - box[2], box[1], box[2], box[3]) for box in boxes]
 
 
 def object_masks(structure: PoseStructure, given: Sequence[PatchMask | None]) -> Float32[np.ndarray, "B S S"]:

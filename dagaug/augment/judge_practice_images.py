@@ -14,13 +14,15 @@ from jaxtyping import Float, Float32, Int64, UInt8
 
 from dagaug.classifiers.cross_fit import SyntheticImages
 from dagaug.compute.devices import autocast, pick_device
-from dagaug.compute.tensors import scale_pixels, to_tensor
+from dagaug.compute.tensors import scale_pixels
 from dagaug.data.grabcut_and_inpainting import PatchBox, cut_out, fill_background
 from dagaug.data.mask_files import PatchMask
+from dagaug.model.frozen_readings import StructureReader
 from dagaug.model.given_masks import with_given_masks
 from dagaug.model.known_warps import random_warp, sample
 from dagaug.model.mode_translators import as_sharp_as
 from dagaug.model.training_free import PoseTranslator
+from dagaug.runtime.disk_cache import cache_of
 from dagaug.runtime.execution_settings import Execution
 
 __all__ = ["practice_images", "warp_objects"]
@@ -88,6 +90,7 @@ def practice_images(
     chosen_boxes = [None if boxes is None else boxes[row] for row in chosen]
     device, before = pick_device(execution.device), next(translator.parameters()).device
     translator.to(device)
+    reader = StructureReader(translator, device, cache_of(execution))
     masks = np.zeros((count, side, side), np.float32)
     backgrounds = np.zeros((count, side, side, 3), np.uint8)
     rows = np.tile(np.arange(count), _COPIES)
@@ -96,9 +99,9 @@ def practice_images(
     with execution.progress.task("Making practice images for the judges", count + len(rows), "images") as task:
         for start in range(0, count, _BATCH):
             part = slice(start, min(start + _BATCH, count))
-            shown = to_tensor(patches[chosen[part]], device)
             with torch.inference_mode(), autocast(device):
-                found = with_given_masks(translator.object_masks(shown, chosen_boxes[part]), known[part])
+                estimated = reader.masks(patches[chosen[part]], chosen_boxes[part])
+                found = with_given_masks(estimated, known[part])
                 masks[part] = found[:, 0].float().cpu().numpy()
             for row in range(part.start, part.stop):
                 backgrounds[row] = fill_background(patches[chosen[row]], masks[row])[0]

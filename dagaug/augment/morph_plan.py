@@ -5,7 +5,7 @@ A plan depends on the list of images, the options and the seed only.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
@@ -26,11 +26,14 @@ __all__ = [
     "ORIENTATION_OF",
     "VARIANTS",
     "Background",
+    "Draw",
     "MorphPlan",
+    "References",
     "Variant",
     "background_rows",
     "pairs_from_csv",
     "plan_of_references",
+    "random_draw",
     "random_plan",
     "spread_sources",
     "variant_name",
@@ -51,6 +54,12 @@ ORIENTATION_OF: UInt8[np.ndarray, " V"] = np.array([int(variant == "mirror") for
 
 IS_CUTOUT: Bool[np.ndarray, " V"] = np.array([variant == "cutout" for variant in VARIANTS])
 """Whether each variant shows the source without morphing."""
+
+References = Literal["random", "missing-poses"]
+"""How references are chosen: at random, or rather those whose poses the source's class lacks."""
+
+Draw = Callable[[int, int], Sequence[int]]
+"""Chooses references: from the row of a source and their number to their rows."""
 
 BACKGROUNDS: tuple[Background, ...] = get_args(Background)
 """Whose background a candidate has: its reference's, its source's, or that of the source's next reference."""
@@ -190,7 +199,7 @@ def random_plan(
         raise UsageError("give at least 1", option="refs", value=refs)
     usable = np.ones(count, bool) if usable is None else usable
     references = dict.fromkeys(spread_sources(count, limit), refs)
-    return plan_of_references(references, variants=variants, seed=seed, usable=usable)
+    return plan_of_references(references, variants=variants, usable=usable, draw=random_draw(usable, seed))
 
 
 def spread_sources(count: int, limit: int | None) -> list[int]:
@@ -201,15 +210,15 @@ def spread_sources(count: int, limit: int | None) -> list[int]:
 
 
 def plan_of_references(
-    references: Mapping[int, int], *, variants: Sequence[Variant], seed: int, usable: Bool[np.ndarray, " N"]
+    references: Mapping[int, int], *, variants: Sequence[Variant], usable: Bool[np.ndarray, " N"], draw: Draw
 ) -> MorphPlan:
     """Draw so many references for each source; see :func:`random_plan`.
 
     Args:
         references: row of each source and number of its references.
         variants: candidates of each reference.
-        seed: random seed.
-        usable: False for samples that cannot be read.
+        usable: False for samples that cannot be used.
+        draw: chooses the references.
 
     Raises:
         UsageError: there are fewer other images than references.
@@ -219,12 +228,15 @@ def plan_of_references(
         raise UsageError(
             f"there are only {others} other training images; give at most that many", option="refs", value=most
         )
-    return _plan([(row, _references(row, usable, refs, seed)) for row, refs in references.items()], variants)
+    return _plan([(row, draw(row, refs) if usable[row] else []) for row, refs in references.items()], variants)
+
+
+def random_draw(usable: Bool[np.ndarray, " N"], seed: int) -> Draw:
+    """Random usable samples, all different, and never the source itself."""
+    return lambda source, count: _references(source, usable, count, seed)
 
 
 def _references(source: int, usable: Bool[np.ndarray, " N"], refs: int, seed: int) -> list[int]:
-    if not usable[source]:
-        return []
     random = np.random.default_rng([seed, source])
     drawn = random.choice(len(usable) - 1, refs, replace=False).tolist()
     found = [other + (other >= source) for other in drawn]

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from dagaug.augment.class_balance import DEFAULT_REFERENCES
 from dagaug.augment.compositing import OutputFrame
-from dagaug.augment.morph_plan import DEFAULT_VARIANTS, Background, Variant, variant_name
+from dagaug.augment.morph_plan import DEFAULT_VARIANTS, Background, References, Variant, variant_name
 from dagaug.augment.selection import Keep
 
 __all__ = ["AugmentOptions"]
@@ -19,7 +19,9 @@ class AugmentOptions(BaseModel):
     """Everything besides data and checkpoint that decides the result. It is stored in the HDF5 file.
 
     Attributes:
-        refs: random references of each source. None means 10; with ``balance`` twice as many as that needs.
+        refs: references of each source. None means 10; with ``balance`` twice as many as that needs.
+        references: how they are chosen: at ``random``, or rather images whose ``missing-poses`` the source's class has
+            not (:mod:`dagaug.augment.missing_poses`).
         balance: number of images, real and synthetic, up to which every class is filled
             (:mod:`dagaug.augment.class_balance`); None makes morphs of all sources.
         variants: candidates of each reference: ``morph`` (the source in its pose), ``mirror`` (in its mirrored pose),
@@ -52,6 +54,7 @@ class AugmentOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     refs: int | None = Field(None, ge=1)
+    references: References = "random"
     balance: int | None = Field(None, ge=1)
     variants: tuple[Variant, ...] = Field(DEFAULT_VARIANTS, min_length=1)
     background: Background = "reference"

@@ -9,29 +9,42 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Int64
 
 from dagaug.augment.checkpoint_checks import check_classes
 from dagaug.augment.class_balance import DEFAULT_REFERENCES, balanced_plan
 from dagaug.augment.engine import Engine
-from dagaug.augment.morph_plan import VARIANTS, MorphPlan, pairs_from_csv, random_plan
+from dagaug.augment.missing_poses import MissingPoses, read_key_grids
+from dagaug.augment.morph_plan import (
+    VARIANTS,
+    Draw,
+    MorphPlan,
+    pairs_from_csv,
+    plan_of_references,
+    random_draw,
+    spread_sources,
+)
 from dagaug.augment.options import AugmentOptions
 from dagaug.augment.selection import SURPLUS, VERDICTS, check_bounds
 from dagaug.classifiers.cross_fit import CrossFitted
 from dagaug.compute.devices import pick_device
 from dagaug.data.dataset_records import Dataset, Sample
-from dagaug.data.mask_files import hash_masks
-from dagaug.data.object_patches import Patches, read_patches
+from dagaug.data.mask_files import hash_masks, mask_faults
+from dagaug.data.object_patches import Patches, leave_out, read_patches
 from dagaug.data.patch_loading import say_transparent
 from dagaug.hdf5.schema import Header
+from dagaug.model.frozen_readings import StructureReader
 from dagaug.model.mode_translators import ReferenceTranslator
 from dagaug.model.trained_model import TrainedModel
 from dagaug.model.training_free import FrozenStructure, FrozenTranslator, PoseTranslator
+from dagaug.runtime.disk_cache import cache_of
 from dagaug.runtime.errors import UsageError
 from dagaug.runtime.execution_settings import Execution
 from dagaug.runtime.versions import library_versions
@@ -84,16 +97,26 @@ class Job:
     Attributes:
         device: where to compute.
         threads: number of threads that read and encode images.
-        patches: patches of the readable images whose masks, if given, are usable.
+        cache: keeps what frozen networks say about images; None reads them anew.
+        patches: patches of the readable images whose masks, if given or estimated by frozen features, are usable.
         masks_sha256: hash of the given masks; empty without any.
         plan: the candidates; sources and references are indices into the patches. Which pairs are drawn does not
-            depend on what is readable, except for pairs with an unreadable source or reference.
+            depend on what is readable, except for pairs with an unreadable source or reference; references for
+            missing poses depend on all images.
         training_rows: indices of the patches that judges are trained on.
         files: every image that the output names.
         file_of: for each patch its index in ``files``.
         real: indices in ``files`` of the real images to store.
         shards: parts of the work, in the order in which they are merged.
         skipped: files that could not be read so far, and those with unusable masks.
+
+    Args:
+        model: the model.
+        dataset: labelled images; only training images are sources and references.
+        options: what to generate, keep and store.
+        shard_sizes: how the work is split.
+        execution: where to compute, and how to read images.
+        trial: prepare only an estimate: masks are not estimated, and references are random.
     """
 
     def __init__(
@@ -104,8 +127,10 @@ class Job:
         *,
         shard_sizes: ShardSizes = DEFAULT_SHARD_SIZES,
         execution: Execution = Execution(),
+        trial: bool = False,
     ) -> None:
         self.device, self.threads = pick_device(execution.device), execution.threads
+        self.cache = cache_of(execution)
         check_classes(model, dataset)
         _check_options(options)
         assert isinstance(model.translator, ReferenceTranslator | FrozenTranslator)
@@ -116,11 +141,13 @@ class Job:
         train = dataset.subset(options.per_class).train
         pool = dataset.samples if options.pairs else train
         self.patches: Patches = read_patches(dataset, pool, framing, masks=True, execution=execution)
+        if not options.pairs and not trial:  # all morphs of given pairs are kept
+            self.patches = self._with_usable_masks(execution)
         samples = self.patches.samples
         say_transparent(self.patches.transparent, len(pool), execution.progress)
         self.skipped = [*self.patches.skipped, *self.patches.unmasked]
         self.masks_sha256 = hash_masks(pool)
-        plan = self._random_plan(pool) if options.pairs is None else pairs_from_csv(options.pairs, samples)
+        plan = self._drawn_plan(pool, execution, trial) if not options.pairs else pairs_from_csv(options.pairs, samples)
         self.plan: MorphPlan = plan.with_background(options.background)
         allowed = {sample.path for sample in train}
         self.training_rows = np.array([row for row, sample in enumerate(samples) if sample.path in allowed], np.int64)
@@ -131,13 +158,60 @@ class Job:
         self.real = [row for row, sample in enumerate(self.files) if sample.path in keep_real] if options.real else []
         self.shards = self._split(shard_sizes)
 
-    def _random_plan(self, pool: Sequence[Sample]) -> MorphPlan:
+    def _with_usable_masks(self, execution: Execution) -> Patches:
+        """The patches without those whose masks, as frozen features estimate them, are surely wrong."""
+        patches = self.patches
+        rows = [row for row, mask in enumerate(patches.masks) if mask is None]
+        if self.translator.structure_type is not FrozenStructure or not rows:
+            return patches
+        reader, boxes = StructureReader(self.translator, self.device, self.cache), patches.boxes()
+        masks = []
+        self.translator.to(self.device)
+        with torch.inference_mode(), execution.progress.task("Finding objects", len(rows), "images") as task:
+            for row in rows:
+                mask = 255 * reader.masks(patches.images[row : row + 1], boxes[row : row + 1])
+                masks.append(mask[0, 0].round().to(torch.uint8).cpu().numpy())
+                task.advance()
+        self.translator.to("cpu")  # other processes may get the translator, and must not use this GPU
+        faults = mask_faults(masks, [boxes[row] for row in rows], "the estimated mask")
+        return leave_out(self.dataset, patches, {rows[place]: fault for place, fault in faults.items()}, execution)
+
+    def _drawn_plan(self, pool: Sequence[Sample], execution: Execution, trial: bool) -> MorphPlan:
         """Drawn among all samples of the pool, then expressed in indices of the patches."""
         row_of = {sample.path: row for row, sample in enumerate(self.patches.samples)}
         patch_of = np.array([row_of.get(sample.path, -1) for sample in pool], np.int64)
         labels = np.array([sample.label for sample in pool], np.int64)
-        plan = draw_plan(labels, self.options, usable=patch_of >= 0)
-        return replace(plan, source=patch_of[plan.source], reference=patch_of[plan.reference])
+        usable, options = patch_of >= 0, self.options
+        if options.references == "random" or trial:
+            plan = draw_plan(labels, options, usable=usable)
+            return replace(plan, source=patch_of[plan.source], reference=patch_of[plan.reference])
+
+        @cache
+        def poses() -> MissingPoses:
+            return self._read_poses(execution)
+
+        def draw(source: int, count: int) -> list[int]:
+            luck = np.random.default_rng([options.seed, source]).random(len(pool))[usable]
+            return np.flatnonzero(usable)[poses().draw(int(patch_of[source]), count, luck)].tolist()
+
+        plan = draw_plan(labels, options, usable=usable, draw=draw)
+        plan = replace(plan, source=patch_of[plan.source], reference=patch_of[plan.reference])
+        chosen, every = poses().mean_distances(plan.source, plan.reference)
+        execution.progress.say(
+            f"References with missing poses: parts are {chosen:.1%} of the patch's side away from the nearest pose of "
+            f"the source's class; of random references {every:.1%}"
+        )
+        return plan
+
+    def _read_poses(self, execution: Execution) -> MissingPoses:
+        patches = self.patches
+        self.translator.to(self.device)
+        grids = read_key_grids(
+            self.translator, patches.images, patches.boxes(), patches.masks, device=self.device, cache=self.cache,
+            progress=execution.progress,
+        )  # fmt: skip
+        self.translator.to("cpu")
+        return MissingPoses(grids, patches.labels)
 
     def _split(self, sizes: ShardSizes) -> tuple[Shard, ...]:
         count = len(self.real)
@@ -172,7 +246,7 @@ class Job:
         return Engine(
             self.translator, self.patches.images, judges, judge_rows, device=self.device,
             batch_size=self.options.batch_size, scratch=scratch, boxes=self.patches.boxes(),
-            masks=self.patches.masks,
+            masks=self.patches.masks, cache=self.cache,
             measures_correspondence=self.options.min_correspondence > 0,
         )  # fmt: skip
 
@@ -241,7 +315,11 @@ class Job:
 
 
 def draw_plan(
-    labels: Int64[np.ndarray, " N"], options: AugmentOptions, *, usable: Bool[np.ndarray, " N"] | None = None
+    labels: Int64[np.ndarray, " N"],
+    options: AugmentOptions,
+    *,
+    usable: Bool[np.ndarray, " N"] | None = None,
+    draw: Draw | None = None,
 ) -> MorphPlan:
     """The candidates that the options ask for, without their backgrounds.
 
@@ -249,6 +327,7 @@ def draw_plan(
         labels: class of each training image; each is a source and a possible reference.
         options: options without a file of pairs.
         usable: False for images that cannot be used; None if all can.
+        draw: chooses the references; None draws them at random.
 
     Raises:
         UsageError: there are too few other images, or with ``balance`` every class is full.
@@ -256,12 +335,13 @@ def draw_plan(
     if options.balance is not None:
         return balanced_plan(
             labels, balance=options.balance, refs=options.refs, variants=options.variants, keep=options.keep,
-            seed=options.seed, limit=options.limit, usable=usable,
+            seed=options.seed, limit=options.limit, usable=usable, draw=draw,
         )  # fmt: skip
-    return random_plan(
-        len(labels), refs=options.refs or DEFAULT_REFERENCES, variants=options.variants, seed=options.seed,
-        limit=options.limit, usable=usable,
-    )  # fmt: skip
+    usable = np.ones(len(labels), bool) if usable is None else usable
+    references = dict.fromkeys(spread_sources(len(labels), options.limit), options.refs or DEFAULT_REFERENCES)
+    return plan_of_references(
+        references, variants=options.variants, usable=usable, draw=draw or random_draw(usable, options.seed)
+    )
 
 
 def _check_correspondence(options: AugmentOptions, translator: PoseTranslator) -> None:
@@ -284,6 +364,11 @@ def _check_options(options: AugmentOptions) -> None:
                 "cannot be combined with a file of pairs, which lists every morph; give one of the two",
                 option=option, value=value,
             )  # fmt: skip
+    if options.pairs is not None and options.references != "random":
+        raise UsageError(
+            "has no effect on a file of pairs, which lists every reference; give one of the two",
+            option="references", value=options.references,
+        )  # fmt: skip
     if options.class_map is not None and options.weights is None:
         raise UsageError(
             "used only with the weights that it belongs to",

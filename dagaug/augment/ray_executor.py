@@ -55,6 +55,8 @@ class _Worker:
         if threads:
             torch.set_num_threads(threads)
         job.device = pick_device(device)
+        if job.cache is not None and not job.cache.folder.is_dir():
+            job.cache = None  # this node does not see it; a folder made here would be left behind
         self.job, self.parts = job, parts
         self._maker = ShardMaker(job, judges.min_confidence)
         self._engine = job.engine(judges.classifiers.to(job.device), judges.rows, parts / _TABLE)

@@ -36,6 +36,7 @@ from dagaug.hdf5.shard_folder import (
 )
 from dagaug.hdf5.shards import parts_folder
 from dagaug.model.trained_model import TrainedModel
+from dagaug.runtime.disk_cache import with_cache
 from dagaug.runtime.execution_settings import Execution
 from dagaug.runtime.files import explain_write_errors, write_atomically
 from dagaug.runtime.progress import Progress
@@ -121,20 +122,21 @@ def augment(
         reason = f"none of the {len(previous.skipped)} skipped files can be read now"
         progress.say(f"{out}: {reason if previous.skipped else 'no file was skipped'}; the file is unchanged")
         return _summary(out, float("nan"), time.monotonic() - started)
-    job = Job(model, dataset, options, shard_sizes=shard_sizes, execution=execution)
-    used = _batch_size(completed or unfinished_identity(out)) if previous is None else previous.batch_size
-    if options.batch_size is None:
-        job.fix_batch_size(used or suitable_batch_size(job))
-    if previous is not None:
-        previous.check(job.header())
-    elif completed is not None and first_difference(completed, job.identity()) is None:
-        progress.say(f"{out}: already complete; an earlier call was killed after writing it")
-        return _summary(out, float("nan"), time.monotonic() - started)
-    replaces = overwrite or previous is not None
-    with open_shard_folder(out, job.identity(), overwrite=replaces) as folder, executor or LocalExecutor() as makes:
-        judges = _make_shards(job, folder, makes, cache, previous, execution)
-        header = job.header(judges.sha256, judges.accuracy_on_training, licences_of_weights(job, judges))
-        folder.merge(header, len(job.shards), how=merge, progress=progress)
+    with with_cache(execution) as reading:
+        job = Job(model, dataset, options, shard_sizes=shard_sizes, execution=reading)
+        used = _batch_size(completed or unfinished_identity(out)) if previous is None else previous.batch_size
+        if options.batch_size is None:
+            job.fix_batch_size(used or suitable_batch_size(job))
+        if previous is not None:
+            previous.check(job.header())
+        elif completed is not None and first_difference(completed, job.identity()) is None:
+            progress.say(f"{out}: already complete; an earlier call was killed after writing it")
+            return _summary(out, float("nan"), time.monotonic() - started)
+        replaces = overwrite or previous is not None
+        with open_shard_folder(out, job.identity(), overwrite=replaces) as folder, executor or LocalExecutor() as makes:
+            judges = _make_shards(job, folder, makes, cache, previous, reading)
+            header = job.header(judges.sha256, judges.accuracy_on_training, licences_of_weights(job, judges))
+            folder.merge(header, len(job.shards), how=merge, progress=progress)
     return _summary(out, judges.classifiers.accuracy, time.monotonic() - started)
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 import numpy as np
-from jaxtyping import Bool, Float, Integer, UInt8
+from jaxtyping import Float, Integer, UInt8
 
 from dagaug.runtime.errors import UsageError
 
@@ -25,7 +25,6 @@ __all__ = [
     "SURPLUS",
     "TOO_HIGH",
     "TOO_LOW",
-    "UNUSABLE_MASK",
     "VERDICTS",
     "Keep",
     "check_bounds",
@@ -43,14 +42,12 @@ VERDICTS: tuple[str, ...] = (
     "below --min-confidence",
     "above --max-confidence",
     "poor correspondence",
-    "unusable mask",
     "surplus for --balance",
 )
 """Names of the verdicts; a verdict is an index into this table. The names are part of the stored file."""
 
 (
-    KEPT, NOT_BEST_OF_REFERENCE, NOT_BEST_OF_SOURCE, MISLABELLED, TOO_LOW, TOO_HIGH, POOR_CORRESPONDENCE, UNUSABLE_MASK,
-    SURPLUS,
+    KEPT, NOT_BEST_OF_REFERENCE, NOT_BEST_OF_SOURCE, MISLABELLED, TOO_LOW, TOO_HIGH, POOR_CORRESPONDENCE, SURPLUS
 ) = range(len(VERDICTS))  # fmt: skip
 
 
@@ -83,17 +80,16 @@ def select(
     max_confidence: float = 1.0,
     correspondence: Float[np.ndarray, " N"] | None = None,
     min_correspondence: float = 0.0,
-    usable_masks: Bool[np.ndarray, " N"] | None = None,
     quota: Integer[np.ndarray, " N"] | None = None,
 ) -> UInt8[np.ndarray, " N"]:
     """Give each candidate a verdict, an index into :data:`VERDICTS`.
 
-    First, each candidate is checked alone. It is rejected if the mask of its source or reference is surely wrong,
-    if too few places of its reference were found in its source, if it is predicted as another class than ``label``
-    (unless that is allowed), or if its confidence lies outside ``[min_confidence, max_confidence]``; the verdict is
-    the first of these reasons. Then the remaining candidates of a group compete by confidence. Groups are (source,
-    reference, group) for ``per-reference`` and (source, group) for ``per-image``. Ties go to the earlier candidate.
-    A group may end without a winner. Of each source, the first ``quota`` winners in the given order are kept.
+    First, each candidate is checked alone. It is rejected if too few places of its reference were found in its source,
+    if it is predicted as another class than ``label`` (unless that is allowed), or if its confidence lies outside
+    ``[min_confidence, max_confidence]``; the verdict is the first of these reasons. Then the remaining candidates of a
+    group compete by confidence. Groups are (source, reference, group) for ``per-reference`` and (source, group) for
+    ``per-image``. Ties go to the earlier candidate. A group may end without a winner. Of each source, the first
+    ``quota`` winners in the given order are kept.
 
     Args:
         source: source of each candidate, any integer id.
@@ -108,7 +104,6 @@ def select(
         max_confidence: largest accepted confidence; discards morphs that are too easy.
         correspondence: share of mutual nearest neighbours of each candidate, in [0, 1]; None if it was not measured.
         min_correspondence: smallest accepted share.
-        usable_masks: False where the mask of the source or the reference is surely wrong; None if all may be right.
         quota: largest number of candidates that are kept of each candidate's source; None without a limit.
 
     Raises:
@@ -124,8 +119,6 @@ def select(
         verdicts[predicted != label] = MISLABELLED
     if correspondence is not None:
         verdicts[correspondence < min_correspondence] = POOR_CORRESPONDENCE
-    if usable_masks is not None:
-        verdicts[~usable_masks] = UNUSABLE_MASK
     group = np.zeros(len(source), np.uint8) if group is None else group
     if keep == "per-reference":
         _keep_best(verdicts, confidence, (group, reference, source), NOT_BEST_OF_REFERENCE)

@@ -177,7 +177,6 @@ class ShardMaker:
             max_confidence=1.0 if given_pairs else options.max_confidence,
             correspondence=morphs.correspondence,
             min_correspondence=options.min_correspondence,
-            usable_masks=None if given_pairs else morphs.usable_masks,
             quota=None if job.plan.quota is None else job.plan.quota[part],
         )
         return _Judged(label, predicted, confidence, verdict)

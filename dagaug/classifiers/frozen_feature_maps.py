@@ -73,6 +73,15 @@ class FeatureExtractor(nn.Module):
         """Hash (hexadecimal) of the network's weights, as they were given."""
         return self._sha256
 
+    def identity(self) -> dict[str, object]:
+        """What the maps depend on besides the images, as JSON values."""
+        network = self.network
+        norm = [buffer.flatten().tolist() for buffer in (network.mean, network.std)]
+        return {
+            "name": network.name, "weights": self.sha256(), "layers": self.layers, "size": network.input_size,
+            "norm": norm,
+        }  # fmt: skip
+
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> list[Float[Tensor, "B _ _ _"]]:
         """The maps of images in [-1, 1], in the order of the layers; each is channels × height × width."""
         prepared = self.network.prepare(images).contiguous(memory_format=torch.channels_last)

@@ -8,6 +8,7 @@ import typer
 
 from dagaug.cli.command_inputs import build_options, check_early, with_masks
 from dagaug.cli.shared_options import (
+    CACHE,
     CANDIDATES,
     CLASSIFIER,
     DATA,
@@ -30,6 +31,7 @@ from dagaug.cli.shared_options import (
     Overwrite,
     PerClass,
     Quiet,
+    ReferencesChoice,
     Seed,
     Strict,
     Weights,
@@ -89,7 +91,7 @@ def augment(
         typer.Option(
             min=1,
             metavar="N",
-            help="Number of random references per source (default: 10; with --balance twice as many as needed).",
+            help="Number of references per source (default: 10; with --balance twice as many as needed).",
             rich_help_panel=CANDIDATES,
         ),
     ] = None,
@@ -103,6 +105,15 @@ def augment(
             rich_help_panel=CANDIDATES,
         ),
     ] = None,
+    references: Annotated[
+        ReferencesChoice,
+        typer.Option(
+            metavar="CHOICE",
+            help="Choice of the references: random, or missing-poses (rather images whose poses the source's class "
+            "lacks).",
+            rich_help_panel=CANDIDATES,
+        ),
+    ] = "random",
     variants: Annotated[
         str,
         typer.Option(
@@ -279,7 +290,7 @@ def augment(
         ),
     ] = None,
 ) -> None:
-    """Morph every image into the poses of random references, keep what a classifier recognises, write HDF5."""
+    """Morph every image into the poses of other images, keep what a classifier recognises, write HDF5."""
     given = None if str(checkpoint) == _FROZEN else checkpoint
     check_early(
         data=data, device=device, checkpoint=given, weights=weights, feature_weights=feature_weights, masks=masks,
@@ -293,6 +304,7 @@ def augment(
     options = build_options(
         AugmentOptions,
         refs=refs,
+        references=references,
         balance=balance,
         variants=tuple(name.strip() for name in variants.split(",")),
         background=background,
@@ -321,7 +333,7 @@ def augment(
     from dagaug.model.trained_model import JUDGES_FILE, load_model
 
     terminal = Terminal(as_json=as_json, quiet=quiet)
-    execution = Execution(device, workers, strict, terminal)
+    execution = Execution(device, workers, strict, terminal, CACHE)
     if str(checkpoint) == _FROZEN:
         model, dataset = _fit_frozen(data, layout, seed, per_class, masks, size, features, feature_weights, execution)
     else:
@@ -399,7 +411,8 @@ def _plan_name(options: "AugmentOptions") -> str:
     if options.pairs is not None:
         return f"pairs-{options.pairs.stem}"
     parts = [f"refs{options.refs}"] if options.refs else []
-    return "-".join([*parts, f"balance{options.balance}"] if options.balance else parts)
+    parts += [f"balance{options.balance}"] if options.balance else []
+    return "-".join(parts if options.references == "random" else [*parts, options.references])
 
 
 def _ray_executor(engine: EngineChoice, address: str | None, workers: int | None, device: str) -> "RayExecutor | None":

@@ -8,6 +8,7 @@ import typer
 
 from dagaug.cli.command_inputs import check_early, data_folder, read_stored_dataset, with_masks
 from dagaug.cli.shared_options import (
+    CACHE,
     CLASSIFIER,
     Classifier,
     Device,
@@ -150,7 +151,7 @@ def metrics(
     from dagaug.hdf5.reader import Store
 
     terminal = Terminal(as_json=as_json, quiet=quiet)
-    execution = Execution(device, workers, progress=terminal)
+    execution = Execution(device, workers, progress=terminal, cache=CACHE)
     if parts and data is not None:
         _measure_parts(file, data, masks, seed, terminal, execution)
         return

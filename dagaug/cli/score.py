@@ -9,6 +9,7 @@ import typer
 
 from dagaug.cli.command_inputs import check_early, data_folder, newest_store, read_stored_dataset
 from dagaug.cli.shared_options import (
+    CACHE,
     CLASSIFIER,
     EXPERIMENT,
     MACHINE,
@@ -319,7 +320,7 @@ def score(
         share_choices=share_offer,
     )
     devices_used = pick_devices(devices, pick_device(device), every=device == "auto")
-    execution = Execution(device, progress=terminal)
+    execution = Execution(device, progress=terminal, cache=CACHE)
     out = out or file.with_name(f"{file.stem}-{'shots' if repeated else 'score'}.json")
     if repeated:
         verdict = _score_shots(dataset, file, repeated, options, out, checkpoint, devices_used, execution, terminal)

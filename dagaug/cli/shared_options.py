@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 __all__ = [
+    "CACHE",
     "CANDIDATES",
     "CLASSIFIER",
     "DATA",
@@ -43,6 +44,7 @@ __all__ = [
     "PoseBandChoice",
     "PrecisionChoice",
     "Quiet",
+    "ReferencesChoice",
     "Seed",
     "ShowChoice",
     "StoreFile",
@@ -50,6 +52,9 @@ __all__ = [
     "Weights",
     "Workers",
 ]
+
+CACHE = Path("runs/.cache")
+"""Folder of masks and frozen features that commands share; see :class:`dagaug.runtime.disk_cache.DiskCache`."""
 
 # ---- panels
 
@@ -82,6 +87,7 @@ LayoutChoice = Literal[
 MergeChoice = Literal["copy", "virtual"]
 PoseBandChoice = Literal["narrow", "mixed", "all"]
 PrecisionChoice = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
+ReferencesChoice = Literal["random", "missing-poses"]
 ShowChoice = Literal["page", "png", "pdf"]
 
 # ---- arguments

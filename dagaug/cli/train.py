@@ -8,6 +8,7 @@ import typer
 
 from dagaug.cli.command_inputs import build_options, check_early, with_masks
 from dagaug.cli.shared_options import (
+    CACHE,
     DATA,
     MACHINE,
     NETWORKS,
@@ -292,7 +293,7 @@ def train(
     from dagaug.training.run_folder import find_run_of_other_length
     from dagaug.training.train import train
 
-    execution = Execution(device, workers, strict, terminal)
+    execution = Execution(device, workers, strict, terminal, CACHE)
     name = data.resolve().name if data.is_dir() else data.stem
     if out is None and (other := find_run_of_other_length(options, source, name)) is not None:
         terminal.say(_describe_other_length(other, frozen=options.features is not None))

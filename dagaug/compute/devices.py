@@ -13,6 +13,7 @@ __all__ = [
     "autocast",
     "batch_size_for",
     "computes_in_bf16",
+    "last_bits",
     "pick_device",
     "pick_devices",
     "split_to_fit",
@@ -86,6 +87,14 @@ def computes_in_bf16(device: torch.device) -> bool:
 def autocast(device: torch.device) -> torch.autocast:
     """A context that computes convolutions and matrix products in bf16 where :func:`computes_in_bf16` holds."""
     return torch.autocast(device.type, torch.bfloat16, enabled=computes_in_bf16(device))
+
+
+def last_bits(device: torch.device) -> dict[str, object]:
+    """What the last bits of a result depend on besides programs and inputs, as JSON values."""
+    if device.type == "cuda":
+        return {"device": torch.cuda.get_device_name(device)}
+    kind = torch.backends.cpu.get_cpu_capability()
+    return {"device": device.type, "processor": kind, "threads": torch.get_num_threads()}
 
 
 def split_to_fit(compute: Callable[[int, int], _Result], start: int, stop: int, device: torch.device) -> list[_Result]:

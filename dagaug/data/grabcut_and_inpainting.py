@@ -17,7 +17,9 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from dagaug.runtime.disk_cache import cache_key, cache_of
 from dagaug.runtime.execution_settings import Execution
+from dagaug.runtime.versions import library_versions
 
 __all__ = ["PatchBox", "backgrounds", "cut_out", "fill_background", "grabcut", "grabcut_masks"]
 
@@ -28,6 +30,7 @@ _WORKING_SIDE = (
     128  # GrabCut loses thin parts at 64 pixels: IoU 0.69, and 0.77 if 64-pixel aircraft are enlarged to 128
 )
 _ITERATIONS = 4
+_VERSION = 1  # of the masks that a cache keeps
 
 
 def grabcut(image: UInt8[np.ndarray, "H W 3"], box: PatchBox | None) -> Float[np.ndarray, "H W"]:
@@ -134,15 +137,23 @@ def grabcut_masks(
         images: RGB.
         boxes: the bounding box of each object, or None.
         given: masks that are known, in [0, 255]; None for those to be found.
-        execution: its progress counts the images.
+        execution: its progress counts the images, its cache keeps the masks that are found.
     """
     known = [None] * len(images) if given is None else given
+    cache, versions = cache_of(execution), library_versions("opencv-python", "numpy")
 
     def one(index: int) -> np.ndarray:
         mask = known[index]
         if mask is not None:
             return mask
-        return np.round(255 * grabcut(images[index], boxes[index])).astype(np.uint8)
+        key = "" if cache is None else cache_key("grabcut", _VERSION, versions, images[index], boxes[index])
+        kept = None if cache is None else cache.read(key)
+        if kept is not None:
+            return kept["mask"]
+        found = np.round(255 * grabcut(images[index], boxes[index])).astype(np.uint8)
+        if cache is not None:
+            cache.write(key, {"mask": found})
+        return found
 
     return _map_images(one, len(images), "Segmenting objects", execution)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
@@ -26,7 +26,16 @@ from dagaug.data.square_crops import Region, cut_mask
 from dagaug.runtime.errors import DataError, ImageError, UsageError
 from dagaug.runtime.execution_settings import Execution
 
-__all__ = ["PatchMask", "WrongMask", "find_masks", "hash_masks", "mask_fault", "read_masks", "read_whole_mask"]
+__all__ = [
+    "PatchMask",
+    "WrongMask",
+    "find_masks",
+    "hash_masks",
+    "mask_fault",
+    "mask_faults",
+    "read_masks",
+    "read_whole_mask",
+]
 
 PatchMask = UInt8[np.ndarray, "S S"]
 """Mask of the object in a patch: 255 on the object, 0 beside it, grey at its edge."""
@@ -218,3 +227,15 @@ def mask_fault(mask: PatchMask, box: PatchBox | None) -> str:
     if areas.max() < _LARGEST_PIECE * areas.sum():
         return f"is torn into {count - 1} pieces"
     return ""
+
+
+def mask_faults(masks: Iterable[PatchMask], boxes: Iterable[PatchBox | None], subject: str) -> dict[int, str]:
+    """Why masks of patches are surely wrong (:func:`mask_fault`), by their rows; the others are left out.
+
+    Args:
+        masks: in [0, 255].
+        boxes: of the objects.
+        subject: of the sentences: ``the estimated mask``.
+    """
+    faults = (mask_fault(mask, box) for mask, box in zip(masks, boxes, strict=True))
+    return {row: f"{subject} {fault}" for row, fault in enumerate(faults) if fault}

@@ -15,12 +15,13 @@ from dagaug.compute.devices import pick_device
 from dagaug.compute.tensors import to_tensor
 from dagaug.data.dataset_records import Dataset, Split
 from dagaug.data.object_patches import Patches, read_patches
+from dagaug.model.frozen_readings import StructureReader
 from dagaug.model.given_masks import with_given_masks, with_masks
 from dagaug.model.trained_model import TrainedModel
 from dagaug.model.training_free import PoseStructure, PoseTranslator
+from dagaug.runtime.disk_cache import cache_of, with_cache
 from dagaug.runtime.errors import DataError, UsageError
 from dagaug.runtime.execution_settings import Execution
-from dagaug.runtime.progress import Progress
 
 __all__ = ["FlowPck", "FoundParts", "find_parts", "measure_flow", "part_positions"]
 
@@ -114,6 +115,13 @@ def find_parts(
     execution: Execution = Execution(),
 ) -> FoundParts:
     """Let the flow of random pairs of images of any classes carry their part points; see :func:`measure_flow`."""
+    with with_cache(execution) as reading:
+        return _find_parts(model, dataset, split, pairs, seed, reading)
+
+
+def _find_parts(
+    model: TrainedModel, dataset: Dataset, split: Split, pairs: int, seed: int, execution: Execution
+) -> FoundParts:
     if model.card.mode != "reference":
         raise UsageError(f"{model.path}: does not morph poses, so it has no flow to measure")
     samples = [sample for sample in dataset.samples if sample.split == split and sample.parts]
@@ -124,12 +132,12 @@ def find_parts(
     chosen = _draw_pairs(visible, pairs, seed)
     if not len(chosen):
         raise DataError(f"{dataset.root}: no two {split} images have {_LEAST_PARTS} visible parts in common")
-    device = pick_device(execution.device)
+    translator, reader, device = _on_device(model, execution)
     ends = []
     with execution.progress.task("Measuring the flow", len(chosen), "pairs") as task:
         for first in range(0, len(chosen), _BATCH):
             part = chosen[first : first + _BATCH]
-            ends.append(_carried_parts(model, patches, part, positions, device))
+            ends.append(_carried_parts(translator, reader, patches, part, positions, device))
             task.advance(len(part))
     return FoundParts(patches, chosen, positions, visible, np.concatenate(ends))
 
@@ -157,11 +165,10 @@ def measure_flow(
         UsageError: the model does not morph poses.
         DataError: the data have no part points, or no pair has enough of them in common.
     """
-    found = find_parts(model, dataset, split=split, pairs=pairs, seed=seed, execution=execution)
-    distances = found.distances()
-    inside, area = _measure_masks(
-        model, found.patches, found.positions, found.visible, pick_device(execution.device), execution.progress
-    )
+    with with_cache(execution) as reading:
+        found = _find_parts(model, dataset, split, pairs, seed, reading)
+        distances = found.distances()
+        inside, area = _measure_masks(model, found, reading)
     return FlowPck(
         pck=float((distances <= 0.1).mean()),
         pck_fine=float((distances <= 0.05).mean()),
@@ -183,21 +190,25 @@ def _draw_pairs(visible: Bool[np.ndarray, "N P"], count: int, seed: int) -> Int6
     return possible[rng.permutation(len(possible))[:count]]
 
 
+def _on_device(model: TrainedModel, execution: Execution) -> tuple[PoseTranslator, StructureReader, torch.device]:
+    device = pick_device(execution.device)
+    translator = cast(PoseTranslator, model.translator).to(device)
+    return translator, StructureReader(translator, device, cache_of(execution)), device
+
+
 def _carried_parts(
-    model: TrainedModel,
+    translator: PoseTranslator,
+    reader: StructureReader,
     patches: Patches,
     pairs: Int64[np.ndarray, "B 2"],
     positions: Float32[np.ndarray, "N P 2"],
     device: torch.device,
 ) -> Float32[np.ndarray, "B P 2"]:
     """Where in the sources the flow takes the references' parts from, x and y in [0, 1]."""
-    translator = cast(PoseTranslator, model.translator).to(device)
     with torch.inference_mode():
+        source, reference = (_structure(translator, reader, patches, rows) for rows in pairs.T)
         images = to_tensor(patches.images[pairs[:, 0]], device)
-        source = _structure(translator, images, patches, pairs[:, 0])
         appearance = translator.appearance(images, source)  # type: ignore[arg-type]
-        images = to_tensor(patches.images[pairs[:, 1]], device)
-        reference = _structure(translator, images, patches, pairs[:, 1])
         flow: Tensor = translator(appearance, source, reference).flow.permute(0, 3, 1, 2).float()
         where = torch.from_numpy(positions[pairs[:, 1]]).to(device)[:, None] * 2 - 1  # B 1 P 2
         ends = F.grid_sample(flow, where, padding_mode="border", align_corners=False)[:, :, 0].mT
@@ -205,31 +216,26 @@ def _carried_parts(
 
 
 def _structure(
-    translator: PoseTranslator, images: Float[Tensor, "B 3 H W"], patches: Patches, rows: Int64[np.ndarray, " B"]
+    translator: PoseTranslator, reader: StructureReader, patches: Patches, rows: Int64[np.ndarray, " B"]
 ) -> PoseStructure:
     """Structures of some patches, with their given masks if the translator takes them."""
     boxes = patches.boxes()
-    structure = translator.structure(images, [boxes[row] for row in rows])
+    structure = reader.structure(patches.images[rows], [boxes[row] for row in rows])
     return with_masks(structure, [patches.masks[row] for row in rows]) if translator.takes_given_masks else structure
 
 
-def _measure_masks(
-    model: TrainedModel,
-    patches: Patches,
-    positions: Float32[np.ndarray, "N P 2"],
-    visible: Bool[np.ndarray, "N P"],
-    device: torch.device,
-    progress: Progress,
-) -> tuple[float, float]:
+def _measure_masks(model: TrainedModel, found: FoundParts, execution: Execution) -> tuple[float, float]:
     """Share of visible parts inside the masks, and the masks' mean share of the patches."""
-    translator, side = cast(PoseTranslator, model.translator).to(device), patches.images.shape[1]
-    boxes = patches.boxes()
+    _, reader, _ = _on_device(model, execution)
+    patches, positions, visible = found.patches, found.positions, found.visible
+    boxes, side = patches.boxes(), patches.images.shape[1]
     hits, area = [], []
-    with torch.inference_mode(), progress.task("Measuring the masks", len(patches.images), "images") as task:
+    count = len(patches.images)
+    with torch.inference_mode(), execution.progress.task("Measuring the masks", count, "images") as task:
         for first in range(0, len(patches.images), _BATCH):
             images = patches.images[first : first + _BATCH]
             part = boxes[first : first + _BATCH]
-            estimated = translator.object_masks(to_tensor(images, device), part)
+            estimated = reader.masks(images, part)
             masks = with_given_masks(estimated, patches.masks[first : first + _BATCH])
             for row, mask in enumerate(masks[:, 0].cpu().numpy() > 0.5, start=first):
                 x, y = (positions[row, visible[row]] * side).astype(np.int64).T

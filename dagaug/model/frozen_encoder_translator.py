@@ -138,16 +138,9 @@ class FeatureEncoder(FrozenEncoder):
         self.localise = Localisation(self.head.keys, attention.regions)
         self.stem = Encoder(width, 2 * width, blocks=1)
 
-    def read(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "B K g g"], Float[Tensor, "B g g"]]:
-        """Keys of images in [-1, 1], and each cell's probability to show the object."""
-        components, coarse = self.components(images)
-        return self.head(components), coarse
-
-    def components(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "B C g g"], Float[Tensor, "B g g"]]:
-        """Principal components of E of images in [-1, 1], which the head reads, and the probability of the object."""
-        with torch.autocast(images.device.type, enabled=False):
-            features = self.reduction.joined(self.extractor(images.float()))
-            return self.reduction.components(features), self.reduction.probability(features)
+    def keys_of(self, components: Float[Tensor, "B C g g"]) -> Float[Tensor, "B K g g"]:
+        """Unit vectors that the head reads from the principal components of E."""
+        return self.head(components)
 
     def centres(self, keys: Float[Tensor, "B K g g"]) -> Float[Tensor, "B N 2"]:
         """Centres of the attended regions, f_loc of eq. 1."""

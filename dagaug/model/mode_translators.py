@@ -217,12 +217,6 @@ class ReferenceTranslator(nn.Module):
         del boxes
         return self.dae.structure(images)[0]
 
-    def object_masks(
-        self, images: Float[Tensor, "B 3 H W"], boxes: Sequence[PatchBox | None] | None = None
-    ) -> Float[Tensor, "B 1 H W"]:
-        """Where the objects are, in [0, 1]."""
-        return self.structure(images, boxes).object
-
     def appearance(self, images: Float[Tensor, "B 3 H W"], structure: Structure) -> Appearance:
         """What things look like."""
         return self.dae.appearance(images, structure)

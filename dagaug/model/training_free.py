@@ -108,10 +108,6 @@ class Reduction(nn.Module):
         means, deviations = self.mean.split(self.channels), self.deviation.split(self.channels)
         return joined(maps, means, deviations, self.weights, self.grid)
 
-    def reduced(self, features: Float[Tensor, "B C g g"]) -> Float[Tensor, "B K g g"]:
-        """Unit vectors of the principal components of joined features."""
-        return F.normalize(self.components(features), dim=1)
-
     def components(self, features: Float[Tensor, "B C g g"]) -> Float[Tensor, "B K g g"]:
         """Principal components of joined features."""
         return torch.einsum("bcgh,ck->bkgh", features - self.centre[:, None, None], self.projection)
@@ -122,9 +118,9 @@ class Reduction(nn.Module):
         return odds.sigmoid()
 
     def forward(self, maps: list[Tensor]) -> tuple[Float[Tensor, "B K g g"], Float[Tensor, "B g g"]]:
-        """Reduced features, and the probability of the object."""
+        """Principal components, and the probability of the object."""
         features = self.joined(maps)
-        return self.reduced(features), self.probability(features)
+        return self.components(features), self.probability(features)
 
 
 class FrozenEncoder(nn.Module):
@@ -135,10 +131,19 @@ class FrozenEncoder(nn.Module):
         self.extractor = extractor
         self.reduction = reduction
 
-    def read(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "B K g g"], Float[Tensor, "B g g"]]:
-        """Reduced features of images in [-1, 1], and each cell's probability to show the object."""
+    def components(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "B C g g"], Float[Tensor, "B g g"]]:
+        """Principal components of E of images in [-1, 1], and each cell's probability to show the object."""
         with torch.autocast(images.device.type, enabled=False):
             return self.reduction(self.extractor(images.float()))
+
+    def keys_of(self, components: Float[Tensor, "B C g g"]) -> Float[Tensor, "B K g g"]:
+        """Unit vectors that identify places on the object."""
+        return F.normalize(components, dim=1)
+
+    def read(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "B K g g"], Float[Tensor, "B g g"]]:
+        """Keys of images in [-1, 1], and each cell's probability to show the object."""
+        components, coarse = self.components(images)
+        return self.keys_of(components), coarse
 
     def structure(
         self, images: Float[Tensor, "B 3 H W"], boxes: Sequence[PatchBox | None] | None = None
@@ -152,12 +157,6 @@ class FrozenEncoder(nn.Module):
         keys, coarse = self.read(images)
         masks = self.refined(images, coarse, boxes)
         return FrozenStructure(masks, keys, self.read(images.flip(-1))[0]), coarse
-
-    def object_masks(
-        self, images: Float[Tensor, "B 3 H W"], boxes: Sequence[PatchBox | None] | None = None
-    ) -> Float[Tensor, "B 1 H W"]:
-        """The masks alone, without the features of the mirror images."""
-        return self.refined(images, self.read(images)[1], boxes)
 
     @staticmethod
     def refined(
@@ -215,11 +214,14 @@ class FrozenTranslator(nn.Module):
         """Where things are; an object ends at its box (x, y, width, height as fractions of the side)."""
         return self.dae.structure(images, boxes)[0]
 
-    def object_masks(
-        self, images: Float[Tensor, "B 3 H W"], boxes: Sequence[PatchBox | None] | None = None
-    ) -> Float[Tensor, "B 1 H W"]:
-        """Where the objects are, in [0, 1]; half the work of :meth:`structure`."""
-        return self.dae.object_masks(images, boxes)
+    def structure_of(
+        self,
+        components: Float[Tensor, "B C g g"],
+        mirrored: Float[Tensor, "B C g g"],
+        object_: Float[Tensor, "B 1 H W"],
+    ) -> FrozenStructure:
+        """The same from the principal components of images and of their mirror images, and from masks in [0, 1]."""
+        return FrozenStructure(object_, self.dae.keys_of(components), self.dae.keys_of(mirrored))
 
     def appearance(self, images: Float[Tensor, "B 3 H W"], structure: FrozenStructure) -> FrozenAppearance:
         """What things look like."""

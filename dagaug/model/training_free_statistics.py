@@ -1,7 +1,7 @@
 """Fits the statistics of a frozen model to training images: standardisation, principal components, foreground.
 
 Nothing is trained by gradient descent on a task; all is closed form or Newton's method, and takes seconds beside the
-network's one pass over the images.
+network's one pass over the images. A cache keeps the result for other commands.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from dagaug.compute.tensors import to_tensor
 from dagaug.data.grabcut_and_inpainting import PatchBox, grabcut_masks
 from dagaug.data.mask_files import PatchMask
 from dagaug.data.mask_refinement import inside_box
+from dagaug.model.frozen_readings import computed_by
 from dagaug.model.training_free import FrozenTranslator, Reduction
+from dagaug.runtime.disk_cache import cache_key, cache_of
 from dagaug.runtime.execution_settings import Execution
 from dagaug.runtime.progress import Progress
 
@@ -58,18 +60,45 @@ def fit_frozen(
     """
     device = pick_device(execution.device)
     chosen = np.unique(np.linspace(0, len(images) - 1, min(len(images), _MOST)).astype(int))
-    extractor = extractor.to(device)
-    maps = _maps(extractor, images[chosen], device, execution.progress)
-    weights = layer_weights or (1.0,) * len(maps)
+    images, boxes = images[chosen], [boxes[row] for row in chosen]
+    given = [None if masks is None else masks[row] for row in chosen]
+    weights = layer_weights or (1.0,) * len(extractor.layers)
     reduction = Reduction(extractor.channels, weights, min(dimensions, sum(extractor.channels)), _GRID)
+    cache, key = cache_of(execution), ""
+    if cache is not None:
+        known_masks = [b"" if mask is None else mask.tobytes() for mask in given]
+        settings = [computed_by(device), extractor.identity(), weights, dimensions]
+        key = cache_key("statistics", settings, images, boxes, *known_masks)
+        known = cache.read(key)
+        if known is not None:
+            reduction.load_state_dict({name: torch.from_numpy(array) for name, array in known.items()})
+            return _translator(extractor, reduction, device)
+    _fit(reduction, extractor.to(device), images, boxes, given, device, execution)
+    if cache is not None:
+        cache.write(key, {name: tensor.numpy() for name, tensor in reduction.state_dict().items()})
+    return _translator(extractor, reduction, device)
+
+
+def _translator(extractor: FeatureExtractor, reduction: Reduction, device: torch.device) -> FrozenTranslator:
+    return FrozenTranslator(extractor, reduction).to(device).eval().requires_grad_(False)
+
+
+def _fit(
+    reduction: Reduction,
+    extractor: FeatureExtractor,
+    images: UInt8[np.ndarray, "N S S 3"],
+    boxes: Sequence[PatchBox | None],
+    given: Sequence[PatchMask | None],
+    device: torch.device,
+    execution: Execution,
+) -> None:
+    """Fill in all statistics; arguments as of :func:`fit_frozen`."""
+    maps = _maps(extractor, images, device, execution.progress)
     reduction.mean.copy_(torch.cat([layer.float().mean((0, 2, 3)) for layer in maps]))
     reduction.deviation.copy_(torch.cat([layer.float().std((0, 2, 3)) for layer in maps]).clamp_min(1e-6))
     directions = _fit_projection(reduction, maps)
-    chosen_boxes = [boxes[row] for row in chosen]
-    given = None if masks is None else [masks[row] for row in chosen]
-    found = grabcut_masks(images[chosen], chosen_boxes, given=given, execution=execution)
-    _fit_foreground(reduction, maps, directions, *_labelled_cells(found, chosen_boxes))
-    return FrozenTranslator(extractor, reduction.to(device)).eval().requires_grad_(False)
+    found = grabcut_masks(images, boxes, given=given, execution=execution)
+    _fit_foreground(reduction, maps, directions, *_labelled_cells(found, boxes))
 
 
 def _rows(count: int) -> list[slice]:

@@ -1,9 +1,10 @@
-"""How a command runs on this machine: device, threads, reaction to unreadable images, progress reports."""
+"""How a command runs on this machine: device, threads, reaction to unreadable images, progress, cache."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 from dagaug.runtime.errors import UsageError
 from dagaug.runtime.progress import SILENT, Progress
@@ -23,6 +24,8 @@ class Execution:
         workers: number of threads that read and write images; None for one per processor, at most 8.
         strict: raise the error of an unreadable image, instead of skipping the image.
         progress: receives counts and messages.
+        cache: folder that keeps masks and frozen features for later calls
+            (:class:`dagaug.runtime.disk_cache.DiskCache`); None computes them anew.
 
     Raises:
         UsageError: ``workers`` is below 1.
@@ -32,6 +35,7 @@ class Execution:
     workers: int | None = None
     strict: bool = False
     progress: Progress = SILENT
+    cache: Path | None = None
 
     def __post_init__(self) -> None:
         if self.workers is not None and self.workers < 1:

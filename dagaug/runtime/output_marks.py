@@ -8,10 +8,10 @@ from typing import Literal
 __all__ = ["is_output", "mark_output"]
 
 _MARK = ".dagaug-"
-_KINDS = ("run", "demo", "export")  # an export has its manifest under this name
+_KINDS = ("run", "demo", "cache", "export")  # an export has its manifest under this name
 
 
-def mark_output(folder: Path, kind: Literal["run", "demo"]) -> None:
+def mark_output(folder: Path, kind: Literal["run", "demo", "cache"]) -> None:
     """Mark a folder, which exists, as written by dagaug.
 
     Raises:
@@ -23,7 +23,7 @@ def mark_output(folder: Path, kind: Literal["run", "demo"]) -> None:
 
 
 def is_output(folder: Path) -> bool:
-    """Whether a folder is a run, a demo or an export: it holds a mark, or the files of a run of an older version.
+    """Whether a folder is a run, a demo, a cache or an export: it holds a mark, or files of a run of an older version.
 
     Folders of translated images are no such outputs: people train on them.
     """

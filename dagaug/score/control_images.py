@@ -41,6 +41,7 @@ from dagaug.model.checkpoint import MODEL_FILE, find_by_hash
 from dagaug.model.mode_translators import PaperTranslator
 from dagaug.model.trained_model import TrainedModel, load_model
 from dagaug.model.training_free_checkpoint import fit_training_free
+from dagaug.runtime.disk_cache import cache_of
 from dagaug.runtime.errors import CheckpointError, DataError
 from dagaug.runtime.execution_settings import Execution
 from dagaug.score.options import Control
@@ -263,7 +264,7 @@ class Controls:
         judges = _NullJudges(len(self._header.classes))
         engine = Engine(
             translator, patches, judges, unlabelled, device=self._device, batch_size=_BATCH, scratch=self._scratch,
-            boxes=self._patches.boxes(), masks=self._patches.masks,
+            boxes=self._patches.boxes(), masks=self._patches.masks, cache=cache_of(self._execution),
         )  # fmt: skip
         engine.encoder.encode(self._execution.progress)
         return engine

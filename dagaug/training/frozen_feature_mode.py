@@ -17,14 +17,15 @@ from dagaug.compute.devices import pick_device
 from dagaug.compute.tensors import scale_pixels, to_bytes, to_pixels, to_tensor
 from dagaug.data.dataset_records import Dataset
 from dagaug.data.grabcut_and_inpainting import backgrounds
-from dagaug.data.mask_files import mask_fault
+from dagaug.data.mask_files import mask_faults
 from dagaug.data.object_patches import Framing, Patches, leave_out, read_patches
 from dagaug.data.patch_loading import say_transparent
 from dagaug.model.frozen_encoder_translator import FeatureTranslator
-from dagaug.model.given_masks import with_given_masks
+from dagaug.model.frozen_readings import FrozenReader
 from dagaug.model.task_presets import AttentionSettings
 from dagaug.model.training_free import spread_objects
 from dagaug.model.training_free_statistics import fit_frozen
+from dagaug.runtime.disk_cache import cache_of
 from dagaug.runtime.errors import DataError
 from dagaug.runtime.execution_settings import Execution
 from dagaug.training.consistency_distances import Distance, make_distance
@@ -38,8 +39,6 @@ __all__ = ["COMPONENTS", "FeatureMode"]
 
 COMPONENTS = 96
 """Principal components of the frozen features that the trained head reads."""
-
-_BATCH = 8
 
 
 class FeatureMode:
@@ -91,8 +90,7 @@ class FeatureMode:
         self.translator = FeatureTranslator(extractor, frozen.dae.reduction, attention, own_pixels)
         frozen.to(pick_device(execution.device))
         objects = _read_objects(patches, self.translator, execution)
-        faults = map(mask_fault, objects.masks, patches.boxes())
-        wrong = {row: f"the estimated mask {fault}" for row, fault in enumerate(faults) if fault}
+        wrong = mask_faults(objects.masks, patches.boxes(), "the estimated mask")
         patches = leave_out(dataset, patches, wrong, execution)
         objects = objects.without(wrong)
         self.boxes, self.seed = patches.boxes(), seed
@@ -178,22 +176,21 @@ def _read_objects(patches: Patches, translator: FeatureTranslator, execution: Ex
     """Masks, given or estimated, and features; sets the scale of the head's input."""
     device, count, dae = pick_device(execution.device), len(patches.images), translator.dae
     boxes, grid = patches.boxes(), dae.reduction.grid
+    reader = FrozenReader(dae, device, cache_of(execution))
     cache = ComponentCache(count, (dae.channels, grid, grid))
     masks, spread, squares = [], [], 0.0
     with torch.inference_mode(), execution.progress.task("Features and masks", count, "images") as task:
-        for first in range(0, count, _BATCH):
-            images = to_tensor(patches.images[first : first + _BATCH], device)
-            components, coarse = dae.components(images)
-            cache.write(first, 0, components)
-            cache.write(first, 1, dae.components(images.flip(-1))[0])
-            squares += float(components.square().mean()) * len(images)
-            estimated = dae.refined(images, coarse, boxes[first : first + _BATCH])
-            mask = with_given_masks(estimated, patches.masks[first : first + _BATCH])
-            masks.append((255 * mask[:, 0]).round().to(torch.uint8).cpu().numpy())
-            spread.append(to_bytes(spread_objects(images, mask)).cpu().numpy())
-            task.advance(len(images))
+        for row, (patch, box, given) in enumerate(zip(patches.images, boxes, patches.masks, strict=True)):
+            reading = reader.read(patch, box)
+            cache.write(row, reading.components, reading.mirrored)
+            squares += float(np.square(reading.components, dtype=np.float32).mean())
+            mask = reading.mask if given is None else given
+            masks.append(mask)
+            where = torch.from_numpy(mask)[None, None].float() / 255
+            spread.append(to_bytes(spread_objects(to_tensor(patch[None], torch.device("cpu")), where)).numpy())
+            task.advance()
     dae.head.scale.fill_((squares / count) ** 0.5)
-    return _Objects(np.concatenate(masks), np.concatenate(spread), cache)
+    return _Objects(np.stack(masks), np.concatenate(spread), cache)
 
 
 def _sampler(

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Float16, Int, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -41,9 +41,9 @@ class ComponentCache:
             self._rows = np.memmap(file, np.float16, "w+", shape=(count, 2, *shape))
         self._place = np.arange(count)
 
-    def write(self, first: int, orientation: int, components: Float[Tensor, "B C g g"]) -> None:
-        """Store the components of images from ``first`` on; orientation 1 is the mirror image."""
-        self._rows[first : first + len(components), orientation] = components.half().cpu().numpy()
+    def write(self, row: int, components: Float16[np.ndarray, "C g g"], mirrored: Float16[np.ndarray, "C g g"]) -> None:
+        """Store the components of an image and of its mirror image."""
+        self._rows[row, 0], self._rows[row, 1] = components, mirrored
 
     def keep(self, images: Int[np.ndarray, " L"]) -> None:
         """Leave out all but some images; rows are counted among these from now on."""

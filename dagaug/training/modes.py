@@ -19,7 +19,7 @@ from dagaug.compute.tensors import scale_pixels, to_pixels
 from dagaug.data.dataset_records import Dataset, Domains
 from dagaug.data.grabcut_and_inpainting import backgrounds, grabcut_masks
 from dagaug.data.image_files import Skipped
-from dagaug.data.mask_files import mask_fault
+from dagaug.data.mask_files import mask_faults
 from dagaug.data.object_patches import Framing, Patches, leave_out, read_patches
 from dagaug.data.patch_loading import load, say_transparent
 from dagaug.model.mode_translators import PaperTranslator, ReferenceTranslator, composite
@@ -240,8 +240,7 @@ def _with_objects(
     """Patches and masks of their objects, given or by GrabCut, without those whose masks are surely wrong."""
     boxes = patches.boxes()
     masks = grabcut_masks(patches.images, boxes, given=patches.masks, execution=execution)
-    faults = {row: mask_fault(mask, box) for row, (mask, box) in enumerate(zip(masks, boxes, strict=True))}
-    wrong = {row: f"GrabCut's {fault}" for row, fault in faults.items() if fault}
+    wrong = mask_faults(masks, boxes, "GrabCut's")
     right = [row for row in range(len(masks)) if row not in wrong]
     return leave_out(dataset, patches, wrong, execution), masks[right]
 

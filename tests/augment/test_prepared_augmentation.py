@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,18 +18,22 @@ from making_augmentations import (
 )
 from making_images import make_transparent
 from making_masks import write_mask, write_masks
-from making_runs import FRAMING, SPECIES, TRAINING_IMAGES, Listener
+from making_runs import FRAMING, SPECIES, TRAINING_IMAGES, Listener, quick
 
 from dagaug.augment.morph_plan import DEFAULT_VARIANTS, VARIANTS
 from dagaug.augment.options import AugmentOptions
 from dagaug.augment.prepared_augmentation import Job
-from dagaug.augment.run import Augmented, skipped_log
+from dagaug.augment.run import Augmented, augment, skipped_log
 from dagaug.augment.selection import VERDICTS
 from dagaug.data.dataset_records import Dataset
 from dagaug.data.layouts import read_dataset
 from dagaug.data.mask_files import find_masks, hash_masks
+from dagaug.data.mask_refinement import refine_mask
+from dagaug.data.object_patches import read_patches
 from dagaug.hdf5.reader import Store
 from dagaug.hdf5.shard_folder import first_difference
+from dagaug.model import training_free
+from dagaug.model.frozen_readings import FrozenReader
 from dagaug.model.trained_model import TrainedModel
 from dagaug.runtime.errors import UsageError
 from dagaug.runtime.execution_settings import Execution
@@ -179,28 +184,54 @@ def test_morphs_of_poor_correspondence_are_dropped_for_models_with_frozen_featur
         Job(frozen, birds, strict.model_copy(update={"pairs": tmp_path / "pairs.csv", "limit": None}))
 
 
-@pytest.mark.slow
-def test_candidates_whose_source_or_reference_has_a_wrong_mask_are_rejected(
-    frozen: TrainedModel, birds: Dataset, birds_judge: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_an_image_whose_estimated_mask_is_wrong_is_neither_source_nor_reference_and_is_listed(
+    frozen: TrainedModel, birds: Dataset, judged: AugmentOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[object] = []
+    bad = birds.train[2]
+    image = read_patches(birds, [bad], frozen.card.framing).images[0]
 
-    def wrong_at_first(mask: np.ndarray, box: object) -> str:
-        seen.append(mask)
-        return "is empty" if len(seen) == 1 else ""
+    def empty(patch: np.ndarray, *rest: Any) -> np.ndarray:
+        found = refine_mask(patch, *rest)
+        return np.zeros_like(found) if (patch == image).all() else found
 
-    monkeypatch.setattr("dagaug.augment.engine.mask_fault", wrong_at_first)
-    options = AugmentOptions(refs=2, limit=4, weights=birds_judge, classifier="test_resnet", min_confidence=0.0)
-    done = run(frozen, birds, options, tmp_path / "a.h5")
-    assert 1 <= len(seen) <= len(birds.train)  # each image once
+    monkeypatch.setattr(training_free, "refine_mask", empty)
+    said = Listener()
+    options = judged.model_copy(update={"variants": ("cutout",), "frame": "crop"})
+    done = run(frozen, birds, options, tmp_path / "a.h5", progress=said)
+    assert (done.sources, done.real) == (TRAINING_IMAGES - 1, TRAINING_IMAGES + TEST_IMAGES)
+    assert [(skip.path, skip.for_its_mask) for skip in done.skipped] == [(birds.file(bad), True)]
+    assert "the estimated mask is empty" in skipped_log(tmp_path / "a.h5").read_text()
+    assert any(line.startswith("1 of 16 images have unusable masks and are left out") for line in said.lines)
     with Store(tmp_path / "a.h5") as store:
-        candidates = store.candidates
-        rejected = candidates.verdict == VERDICTS.index("unusable mask")
-        assert rejected.sum() == done.verdicts["unusable mask"] > 0
-        assert any(
-            (rejected == (candidates.source == row) | (candidates.reference == row)).all()
-            for row in np.unique([candidates.source[rejected], candidates.reference[rejected]]).tolist()
-        )
+        row = store.header.files.index(bad.path.as_posix())
+        assert row not in {*store.candidates.source, *store.candidates.reference}
+        assert set(Counter(store.candidates.source.tolist()).values()) == {REFS}
+    table = tmp_path / "pairs.csv"
+    table.write_text(f"source,reference\n{bad.path.as_posix()},{birds.train[5].path.as_posix()}\n")
+    job = Job(frozen, birds, judged.model_copy(update={"pairs": table}), execution=Execution("cpu"))
+    assert len(job.plan) == 1  # what is asked for by name is made
+
+
+def test_a_second_run_takes_masks_and_features_from_the_cache_with_the_same_bytes(
+    frozen: TrainedModel, birds: Dataset, judged: AugmentOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A judge that is trained here sees practice images, too, which are cut out by the masks."""
+    options = judged.model_copy(
+        update={"weights": None, "classifier": "plain", "folds": 2, "limit": 2, "refs": 1, "variants": ("morph",),
+                "min_confidence": 0.0}
+    )  # fmt: skip
+
+    def made(name: str, cache: Path | None) -> bytes:
+        out = tmp_path / f"{name}.h5"
+        augment(frozen, birds, options, out, execution=Execution("cpu", 1, cache=cache))
+        return out.read_bytes()
+
+    with quick():
+        plain, first = made("plain", None), made("first", tmp_path / "cache")
+        entries = sum(path.is_file() for path in (tmp_path / "cache").glob("??/*"))
+        monkeypatch.setattr(FrozenReader, "_computed", None)
+        assert made("second", tmp_path / "cache") == first == plain
+    assert entries == TRAINING_IMAGES
 
 
 def test_images_with_transparent_pixels_are_told_once(

@@ -160,15 +160,6 @@ def test_poor_correspondence_is_told_apart_from_low_confidence() -> None:
     assert [VERDICTS[verdict] for verdict in verdicts] == ["poor correspondence"] * 2 + ["below --min-confidence"]
 
 
-def test_a_wrong_mask_is_the_first_reason() -> None:
-    one = np.zeros(2, np.int64)
-    verdicts = select(
-        source=one, reference=np.arange(2), label=one, predicted=one + 1, confidence=np.array([0.9, 0.9], np.float32),
-        allow_mislabelled=False, usable_masks=np.array([False, True]),
-    )  # fmt: skip
-    assert [VERDICTS[verdict] for verdict in verdicts] == ["unusable mask", "mislabelled"]
-
-
 def test_the_first_winners_of_each_source_are_kept_up_to_its_quota() -> None:
     verdicts = select(
         source=np.array([0, 0, 1, 0, 1, 0]),

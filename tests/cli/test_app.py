@@ -51,7 +51,7 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Outp
 
 def test_the_users_three_commands_run_one_after_another_in_an_empty_folder(session: dict[str, Output]) -> None:
     assert {name: output.code for name, output in session.items()} == dict.fromkeys(session, 0)
-    (run,) = (path for path in Path("runs").iterdir() if path.is_dir())
+    (run,) = (path for path in Path("runs").glob("[!.]*") if path.is_dir())
     assert run.name.startswith("cub-pose-")
     (store,) = run.glob("*.h5")
     assert store.name == "cub-refs2.h5"
@@ -117,7 +117,7 @@ def test_more_steps_are_a_new_training_that_names_the_finished_run_as_a_start(se
 
 
 def test_a_run_can_be_shown_by_its_folder(session: dict[str, Output]) -> None:
-    (run,) = (path for path in Path("runs").iterdir() if path.is_dir())
+    (run,) = (path for path in Path("runs").glob("[!.]*") if path.is_dir())
     shown = dagaug("show", run, "--json")
     assert shown.code == 0
     assert Path(shown.json["report"]).read_text(encoding="utf-8").startswith("<!")
@@ -129,7 +129,7 @@ def test_a_run_can_be_shown_by_its_folder(session: dict[str, Output]) -> None:
 @pytest.fixture(scope="module")
 def as_json(session: dict[str, Output]) -> dict[str, Output]:
     """Every command with --json, in the folder of the session; demo has a separate test."""
-    (run,) = (path for path in Path("runs").iterdir() if path.is_dir())
+    (run,) = (path for path in Path("runs").glob("[!.]*") if path.is_dir())
     for domain, level in (("trainA", 40), ("trainB", 180)):
         Path("two", domain).mkdir(parents=True)
         for number in range(3):

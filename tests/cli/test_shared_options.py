@@ -19,6 +19,7 @@ from dagaug.cli.shared_options import (
     KeepChoice,
     LayoutChoice,
     MergeChoice,
+    ReferencesChoice,
 )
 from dagaug.data.layouts import LAYOUTS
 from dagaug.data.object_patches import Framing
@@ -37,6 +38,7 @@ def field(record: Any, name: str) -> set[str]:
     [
         (BackgroundChoice, field(AugmentOptions, "background")),
         (KeepChoice, field(AugmentOptions, "keep")),
+        (ReferencesChoice, field(AugmentOptions, "references")),
         (FrameChoice, field(AugmentOptions, "frame")),
         (EncodingChoice, field(AugmentOptions, "encoding")),
         (CropChoice, field(Framing, "crop")),

@@ -80,6 +80,18 @@ def test_a_box_at_or_beyond_the_border_still_gives_a_mask(box: tuple[float, floa
     assert np.isfinite(found).all()
 
 
+def test_masks_that_a_cache_keeps_are_not_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = np.stack([painted(disc(32, 0.5, 0.5, 0.3), seed) for seed in range(3)])
+    given = [None, np.full((32, 32), 9, np.uint8), None]
+    execution = Execution(workers=2, cache=tmp_path)
+    first = grabcut_masks(images, [None] * 3, given=given, execution=execution)
+    np.testing.assert_array_equal(first, grabcut_masks(images, [None] * 3, given=given))
+    monkeypatch.setattr("dagaug.data.grabcut_and_inpainting.grabcut", None)
+    np.testing.assert_array_equal(first, grabcut_masks(images, [None] * 3, given=given, execution=execution))
+    with pytest.raises(TypeError):
+        grabcut_masks(images, [(0.1, 0.1, 0.8, 0.8)] * 3, given=given, execution=execution)
+
+
 def test_the_same_image_has_the_same_mask_whatever_was_done_before() -> None:
     image = painted(disc(64, 0.5, 0.5, 0.3))
     first = grabcut(image, None)

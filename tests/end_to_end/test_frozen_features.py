@@ -11,7 +11,7 @@ import pytest
 import torch
 from making_runs import dagaug
 
-from dagaug.classifiers.frozen_feature_maps import build_extractor
+from dagaug.classifiers.pretrained_networks import build_pretrained
 from dagaug.hdf5.reader import Store
 from dagaug.training.trainer import Trainer
 
@@ -23,7 +23,7 @@ def test_a_model_trained_on_frozen_features_augments(
     monkeypatch.setattr(Trainer, "recalibrate", partialmethod(Trainer.recalibrate, batches=1))
     weights, run, out = tmp_path / "weights.pth", tmp_path / "run", tmp_path / "out.h5"
     torch.manual_seed(0)
-    network = build_extractor("test_resnet", input_size=64, pretrained=False).network
+    network = build_pretrained("test_resnet", input_size=64, pretrained=False)
     torch.save(network.model.state_dict(), weights)
     trained = dagaug(
         "train", birds_folder, "--features", "test_resnet", "--feature-weights", weights, "--size", 64, "--steps", 2,

@@ -9,13 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from making_masks import write_masks
+from making_networks import saved
 from making_runs import dagaug
 
 from dagaug.data.dataset_records import Dataset
 from dagaug.data.mask_files import find_masks
 from dagaug.data.object_patches import Framing, read_patches
 from dagaug.metrics.flow_pck import measure_flow, part_positions
+from dagaug.model.frozen_readings import FrozenReader
 from dagaug.model.trained_model import TrainedModel, load_model
+from dagaug.model.training_free_checkpoint import fit_training_free
 from dagaug.runtime.errors import DataError
 from dagaug.runtime.execution_settings import Execution
 
@@ -63,6 +66,27 @@ def test_given_masks_are_those_that_are_measured(birds: Dataset, model: TrainedM
     masks = read_patches(masked, masked.test, model.card.framing, masks=True, execution=CPU).masks
     assert found.area == pytest.approx(np.mean([mask > 127 for mask in masks if mask is not None]))
     assert found.area != measure_flow(model, birds, pairs=6, execution=CPU).area
+
+
+def test_frozen_features_and_masks_of_each_image_are_read_once(
+    birds: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved(tmp_path / "network", "test_vit", patch_size=14, img_size=112, dynamic_img_size=False)
+    frozen = fit_training_free(birds, tmp_path, name="b", features=f"local-dir:{tmp_path / 'network'}", size=64)
+    computed, read = FrozenReader._computed, list[np.ndarray]()
+
+    def counted(self: FrozenReader, patch: np.ndarray, box: object) -> object:
+        read.append(patch)
+        return computed(self, patch, box)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(FrozenReader, "_computed", counted)
+    plain = measure_flow(frozen, birds, pairs=6, execution=CPU)
+    assert len(read) == len(birds.test)
+    cached = replace(CPU, cache=tmp_path / "cache")
+    assert measure_flow(frozen, birds, pairs=6, execution=cached) == plain
+    assert len(read) == 2 * len(birds.test)
+    assert measure_flow(frozen, birds, pairs=6, execution=cached) == plain
+    assert len(read) == 2 * len(birds.test)
 
 
 def test_data_without_parts_are_refused(birds: Dataset, model: TrainedModel) -> None:

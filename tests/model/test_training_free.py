@@ -70,7 +70,6 @@ def test_keys_are_unit_vectors_and_masks_lie_in_their_boxes(translator: FrozenTr
     structure = translator.structure(to_tensor(patches.images[:2], CPU), boxes)
     assert torch.allclose(structure.keys.square().sum(1), torch.ones(2, 32, 32), atol=1e-4)
     assert not structure.object[:, :, :14].any()
-    assert torch.equal(structure.object, translator.object_masks(to_tensor(patches.images[:2], CPU), boxes))
 
 
 def test_the_model_is_made_once_and_rests_on_its_weights(

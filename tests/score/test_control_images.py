@@ -27,6 +27,8 @@ from dagaug.data.mask_files import find_masks
 from dagaug.data.object_patches import Framing, Patches, read_patches
 from dagaug.hdf5.reader import Store
 from dagaug.hdf5.schema import Images
+from dagaug.model import training_free_statistics
+from dagaug.model.frozen_readings import FrozenReader
 from dagaug.model.trained_model import load_model
 from dagaug.model.training_free_checkpoint import fit_training_free
 from dagaug.runtime.errors import CheckpointError, DataError
@@ -209,10 +211,21 @@ def frozen_store(birds: Dataset, birds_judge: Path, tmp_path_factory: pytest.Tem
 
 @pytest.mark.slow
 def test_frozen_morphs_are_those_of_the_model_without_training_at_the_file_s_framing(
-    birds: Dataset, birds_run: Path, birds_judge: Path, frozen_store: Path, tmp_path: Path
+    birds: Dataset,
+    birds_run: Path,
+    birds_judge: Path,
+    frozen_store: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     trained = make(birds, birds_run, birds_judge, tmp_path / "trained.h5", frame="crop", keep="all")
-    made, labels = Controls(trained, birds, size=SIZE).make("frozen")
+    execution = Execution("cpu", cache=tmp_path / "cache.h5")
+    made, labels = Controls(trained, birds, size=SIZE, execution=execution).make("frozen")
+    with monkeypatch.context() as patch:
+        patch.setattr(FrozenReader, "_computed", None)
+        patch.setattr(training_free_statistics, "_maps", None)
+        again, _ = Controls(trained, birds, size=SIZE, execution=execution).make("frozen")
+    np.testing.assert_array_equal(made, again)
     with Store(frozen_store) as store:  # the plan depends on the seed alone
         kept = np.flatnonzero(store.images.synthetic)
         np.testing.assert_allclose(made, np.stack(store.read(kept.tolist())), atol=2)

@@ -12,12 +12,14 @@ import torch
 from making_runs import Killed, assert_same_bits, kill_at_step, options, tensors_of, train_small
 
 from dagaug.classifiers.frozen_feature_maps import build_extractor
+from dagaug.classifiers.pretrained_networks import build_pretrained
 from dagaug.compute.tensors import to_tensor
 from dagaug.data.dataset_records import Dataset
 from dagaug.data.mask_refinement import refine_mask
 from dagaug.data.object_patches import Framing, read_patches
-from dagaug.model import training_free
+from dagaug.model import training_free, training_free_statistics
 from dagaug.model.frozen_encoder_translator import FeatureTranslator
+from dagaug.model.frozen_readings import FrozenReader
 from dagaug.model.trained_model import load_model
 from dagaug.model.training_free_statistics import fit_frozen
 from dagaug.runtime.errors import CheckpointError, UsageError
@@ -37,7 +39,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Weights of a small convolutional network."""
     torch.manual_seed(1)
     path = tmp_path_factory.mktemp("features") / "weights.pth"
-    torch.save(build_extractor("test_resnet", input_size=64, pretrained=False).network.model.state_dict(), path)
+    torch.save(build_pretrained("test_resnet", input_size=64, pretrained=False).model.state_dict(), path)
     return path
 
 
@@ -53,13 +55,13 @@ def mode(birds: Dataset, weights: Path) -> FeatureMode:
     return new_mode(birds, weights)
 
 
-def new_mode(birds: Dataset, weights: Path) -> FeatureMode:
+def new_mode(birds: Dataset, weights: Path, cache: Path | None = None) -> FeatureMode:
     resolved = options(**changes(weights)).resolved()
     return FeatureMode(
         birds, resolved.framing, build_extractor("test_resnet", input_size=96, weights=weights),
         layer_weights=(1.0,) * len(build_extractor("test_resnet", input_size=96, pretrained=False).layers),
         attention=resolved.attention, own_pixels=0.0, distance="resblock", weights=None, without=frozenset(), seed=0,
-        execution=Execution(workers=1),
+        execution=Execution(workers=1, cache=cache),
     )  # fmt: skip
 
 
@@ -121,6 +123,23 @@ def test_images_with_surely_wrong_masks_are_left_out(
     batch = mode.sampler.batch(3, 8, with_teacher=False)
     found = mode.translator.dae.components(batch.source)[0]
     assert (found - batch.source_components).abs().mean() < 0.02 * found.abs().mean()
+
+
+def test_the_cache_gives_the_same_training_without_the_frozen_network(
+    birds: Dataset, weights: Path, mode: FeatureMode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = new_mode(birds, weights, cache=tmp_path)
+    monkeypatch.setattr(FrozenReader, "_computed", None)
+    monkeypatch.setattr(training_free_statistics, "_maps", None)
+    second = new_mode(birds, weights, cache=tmp_path)
+    for one in (first, second):
+        assert one.translator.dae.head.scale == mode.translator.dae.head.scale
+        for name, tensor in one.translator.dae.reduction.state_dict().items():
+            assert torch.equal(tensor, mode.translator.dae.reduction.state_dict()[name])
+        batch, plain = (which.sampler.batch(3, 8, with_teacher=False) for which in (one, mode))
+        assert torch.equal(batch.source_components, plain.source_components)
+        assert torch.equal(batch.source_mask, plain.source_mask)
+        assert torch.equal(batch.spread, plain.spread)
 
 
 def test_keys_and_regions_are_trained_first_and_then_kept(trainer: Trainer, mode: FeatureMode) -> None:
@@ -193,7 +212,7 @@ def test_a_model_holds_no_weights_of_the_frozen_network_and_needs_the_same(
     assert model.card.features is not None
     assert model.card.features.name == "test_resnet"
     torch.manual_seed(2)
-    torch.save(build_extractor("test_resnet", input_size=64, pretrained=False).network.model.state_dict(), mine)
+    torch.save(build_pretrained("test_resnet", input_size=64, pretrained=False).model.state_dict(), mine)
     with pytest.raises(CheckpointError, match="other weights"):
         load_model(tmp_path / "run")
 
