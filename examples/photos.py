@@ -104,7 +104,7 @@ def write_sheet(dataset: Dataset, model: Path, out: Path) -> None:
         table, files = store.images, store.header.files
         made = store.read(list(range(len(table.source))))
         pair = {(files[s], files[r]): image for s, r, image in zip(table.source, table.reference, made, strict=True)}
-    rows, columns = (read_patches(dataset, several, card.framing).images for several in (sources, references))
+    rows, columns = (read_patches(dataset, several, card.framing).images[:] for several in (sources, references))
     morphs = [[pair[s.path.as_posix(), r.path.as_posix()] for r in references] for s in sources]
     sheet = contact_sheet(rows, columns, np.array(morphs), scale=1.0)
     cv2.imwrite(str(out.with_suffix(".png")), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))

@@ -193,7 +193,7 @@ def main(
     reader = target = None
     if pairs is None:
         reader = pose_reader(
-            judge_patches.images,
+            judge_patches.images[:],
             poses(judge_data, judge_patches),
             steps,
             cache / f"pose-{plenty.name}-{framing.size}.pt",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ from dagaug.data.dataset_records import Dataset
 from dagaug.hdf5.merge import Merge
 from dagaug.model.trained_model import TrainedModel
 from dagaug.runtime.execution_settings import Execution
+from dagaug.runtime.progress import SILENT
 
 __all__ = ["AugmentEstimate", "estimate", "most_of_each_source", "suitable_batch_size"]
 
@@ -74,7 +75,8 @@ def estimate(
         CheckpointError: the model has other classes.
         UsageError, DataError: the options do not fit the data.
     """
-    job = Job(model, dataset, options, execution=Execution(execution.device, execution.workers), trial=True)
+    quiet = replace(execution, strict=False, progress=SILENT, cache=None)
+    job = Job(model, dataset, options, execution=quiet, trial=True)
     folder = next(parent for parent in out.absolute().parents if parent.is_dir())
     trial = _Trial(job)
     images = len(np.unique(np.concatenate([job.plan.source, job.plan.reference])))

@@ -27,6 +27,7 @@ from dagaug.runtime.disk_cache import DiskCache
 from dagaug.runtime.files import explain_write_errors
 from dagaug.runtime.prefetch import map_ahead
 from dagaug.runtime.progress import SILENT, Progress
+from dagaug.runtime.streamed_array import ImageArray
 
 __all__ = ["ImageEncoder", "mirror_boxes", "object_masks"]
 
@@ -54,7 +55,7 @@ class ImageEncoder:
     def __init__(
         self,
         translator: PoseTranslator,
-        patches: UInt8[np.ndarray, "N S S 3"],
+        patches: ImageArray,
         *,
         device: torch.device,
         scratch: Path,
@@ -65,7 +66,7 @@ class ImageEncoder:
     ) -> None:
         self.translator, self.patches, self.block_size = translator, patches, block_size
         self.boxes: list[PatchBox | None] = [None] * len(patches) if boxes is None else list(boxes)
-        self._masks: list[PatchMask | None] = [None] * len(patches) if masks is None else list(masks)
+        self._masks: Sequence[PatchMask | None] = [None] * len(patches) if masks is None else masks
         self._device, self._scratch = device, scratch
         self._reader = StructureReader(translator, device, cache)
 
@@ -114,8 +115,7 @@ class ImageEncoder:
         chosen = range(self.orientations * self._block_count) if blocks is None else blocks
         with explain_write_errors(self._scratch, "finished shards are kept"):
             for number in chosen:
-                first, patches, _ = self._patches_of(number)
-                self.table.reserve(first, len(patches))
+                self.table.reserve(self._first_record(number), self.block_length(number))
         encoded = (self._encode(number) for number in chosen)
         with (
             ThreadPoolExecutor(1) as writer,
@@ -134,10 +134,15 @@ class ImageEncoder:
 
     def block_length(self, number: int) -> int:
         """Number of images in a block."""
-        return len(self._patches_of(number)[1])
+        return min(self.block_size, len(self.patches) - number % self._block_count * self.block_size)
 
-    def _patches_of(self, number: int) -> tuple[int, UInt8[np.ndarray, "B S S 3"], list[PatchBox | None]]:
-        """Index of a block's first record, its patches, and their boxes."""
+    def _first_record(self, number: int) -> int:
+        """Index of a block's first record."""
+        orientation, block = divmod(number, self._block_count)
+        return int(self._record(np.array(block * self.block_size), orientation))
+
+    def _patches_of(self, number: int) -> tuple[UInt8[np.ndarray, "B S S 3"], list[PatchBox | None]]:
+        """The patches of a block, and their boxes."""
         orientation, block = divmod(number, self._block_count)
         first = block * self.block_size
         patches = self.patches[first : first + self.block_size]
@@ -145,7 +150,7 @@ class ImageEncoder:
         if ORIENTATIONS[orientation] == "mirrored":
             patches = patches[:, :, ::-1]
             boxes = mirror_boxes(boxes)
-        return int(self._record(np.array(first), orientation)), patches, boxes
+        return patches, boxes
 
     def _masks_of(self, number: int) -> list[PatchMask | None]:
         """The given masks of a block's patches, in its orientation."""
@@ -155,7 +160,7 @@ class ImageEncoder:
         return [None if mask is None else mask[:, ::step] for mask in masks]
 
     def _encode(self, number: int) -> _Encoded:
-        first, patches, boxes = self._patches_of(number)
+        patches, boxes = self._patches_of(number)
         # The last block is padded: the number of images computed at a time may change the last bits of a structure.
         rows = np.minimum(np.arange(self.block_size), len(patches) - 1)
         padded, padded_boxes = patches[rows], [boxes[row] for row in rows]
@@ -171,7 +176,7 @@ class ImageEncoder:
         given = self._masks_of(number)
         if self.translator.takes_given_masks:
             structure = with_masks(structure, given)
-        return first, patches, structure, given
+        return self._first_record(number), patches, structure, given
 
     def _write(self, encoded: _Encoded) -> int:
         """Inpaint the objects of a block, if that is stored, write its records, return their number."""

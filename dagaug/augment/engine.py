@@ -42,6 +42,7 @@ from dagaug.model.training_free import (
 )
 from dagaug.runtime.disk_cache import DiskCache
 from dagaug.runtime.prefetch import map_ahead
+from dagaug.runtime.streamed_array import ImageArray
 
 __all__ = ["Engine", "MorphBatch"]
 
@@ -141,7 +142,7 @@ class Engine:
     def __init__(
         self,
         translator: PoseTranslator,
-        patches: UInt8[np.ndarray, "N S S 3"],
+        patches: ImageArray,
         judges: CrossFitted,
         judge_rows: np.ndarray,
         *,

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int64, UInt8
+from jaxtyping import Float, Float32, Int64
 
 from dagaug.classifiers.cross_fit import SyntheticImages
 from dagaug.compute.devices import autocast, pick_device
@@ -24,6 +24,7 @@ from dagaug.model.mode_translators import as_sharp_as
 from dagaug.model.training_free import PoseTranslator
 from dagaug.runtime.disk_cache import cache_of
 from dagaug.runtime.execution_settings import Execution
+from dagaug.runtime.streamed_array import ImageArray, StreamedArray
 
 __all__ = ["practice_images", "warp_objects"]
 
@@ -59,7 +60,7 @@ def warp_objects(
 
 def practice_images(
     translator: PoseTranslator,
-    patches: UInt8[np.ndarray, "N S S 3"],
+    patches: ImageArray,
     labels: Int64[np.ndarray, " N"],
     *,
     seed: int,
@@ -77,8 +78,9 @@ def practice_images(
         seed: random seed of warps and backgrounds.
         boxes: of the objects, as fractions of the patches' side; None where unknown.
         given: masks of the objects, in [0, 255]; the translator estimates those that are None.
-        max_images: real images used at most, chosen at random; bounds the memory (76 KB each at 64 px).
-        execution: where to find the objects; its progress receives the number of finished images.
+        max_images: real images used at most, chosen at random; bounds what is kept (76 KB each at 64 px).
+        execution: where to find the objects; its progress receives the number of finished images, its cache holds
+            images.
 
     Returns:
         images, labels, and the rows of ``patches`` that each image was made from.
@@ -86,25 +88,27 @@ def practice_images(
     draws, others = (np.random.default_rng(np.random.SeedSequence([seed, stream])) for stream in (37, 43))
     chosen = np.sort(others.permutation(len(patches))[:max_images])
     count, side = len(chosen), patches.shape[1]
-    known = [None if given is None else given[row] for row in chosen]
     chosen_boxes = [None if boxes is None else boxes[row] for row in chosen]
     device, before = pick_device(execution.device), next(translator.parameters()).device
     translator.to(device)
     reader = StructureReader(translator, device, cache_of(execution))
-    masks = np.zeros((count, side, side), np.float32)
-    backgrounds = np.zeros((count, side, side, 3), np.uint8)
+    masks = StreamedArray(count, (side, side), dtype=np.float32, execution=execution)
+    backgrounds = StreamedArray(count, (side, side, 3), execution=execution)
     rows = np.tile(np.arange(count), _COPIES)
     behind = draws.integers(count, size=len(rows))
-    images = np.zeros((len(rows), side, side, 3), np.uint8)
+    images = StreamedArray(len(rows), (side, side, 3), execution=execution)
+    execution.memory.tell(execution.progress)
     with execution.progress.task("Making practice images for the judges", count + len(rows), "images") as task:
         for start in range(0, count, _BATCH):
             part = slice(start, min(start + _BATCH, count))
+            pixels = patches[chosen[part]]
+            known = [None if given is None else given[row] for row in chosen[part]]
             with torch.inference_mode(), autocast(device):
-                estimated = reader.masks(patches[chosen[part]], chosen_boxes[part])
-                found = with_given_masks(estimated, known[part])
-                masks[part] = found[:, 0].float().cpu().numpy()
-            for row in range(part.start, part.stop):
-                backgrounds[row] = fill_background(patches[chosen[row]], masks[row])[0]
+                estimated = reader.masks(pixels, chosen_boxes[part])
+                found = with_given_masks(estimated, known)[:, 0].float().cpu().numpy()
+            masks.write(start, found)
+            filled = [fill_background(image, mask)[0] for image, mask in zip(pixels, found, strict=True)]
+            backgrounds.write(start, np.stack(filled))
             task.advance(part.stop - part.start)
         translator.to(before)  # other processes may get the translator, and must not use this GPU
         for start in range(0, len(rows), _BATCH):
@@ -112,6 +116,6 @@ def practice_images(
             seeds = [np.random.SeedSequence([seed, 41, row]) for row in range(part.start, part.stop)]
             pixels, moved = warp_objects(patches[chosen[rows[part]]].astype(np.float32), masks[rows[part]], seeds)
             beyond = np.zeros((len(moved), side, side), np.uint8)
-            images[part] = cut_out(pixels, moved, backgrounds[behind[part]], beyond)[0]
+            images.write(start, cut_out(pixels, moved, backgrounds[behind[part]], beyond)[0])
             task.advance(part.stop - part.start)
     return SyntheticImages(images, labels[chosen[rows]].astype(np.int64), chosen[np.stack([rows, behind], 1)])

@@ -18,6 +18,7 @@ from dagaug.classifiers.cross_fit import TRUSTED_ACCURACY, CrossFitted, Syntheti
 from dagaug.classifiers.fit import FitOptions
 from dagaug.classifiers.pretrained_networks import licence_of, names_weights
 from dagaug.classifiers.recipes import Mode
+from dagaug.data.mask_files import take_masks
 from dagaug.runtime.errors import CheckpointError
 from dagaug.runtime.execution_settings import Execution
 
@@ -131,7 +132,7 @@ def _check_given(job: Job, given: Classifier) -> float:
         CheckpointError: there are enough images to tell, and it is less than one standard error above that of always
             naming the most frequent class.
     """
-    images, labels = job.patches.images[job.training_rows], job.patches.labels[job.training_rows]
+    images, labels = job.patches.images.take(job.training_rows), job.patches.labels[job.training_rows]
     predicted = given.probabilities(images).argmax(axis=1)
     accuracy = float((predicted == labels).mean())
     guess = float(np.bincount(labels).max() / len(labels))
@@ -184,7 +185,7 @@ def _fit_options(job: Job) -> FitOptions:
 def _trained(job: Job, cache: Path | None, execution: Execution) -> CrossFitted:
     options = job.options
     fit = _fit_options(job)
-    images, labels = job.patches.images[job.training_rows], job.patches.labels[job.training_rows]
+    images, labels = job.patches.images.take(job.training_rows), job.patches.labels[job.training_rows]
 
     boxes = job.patches.boxes()
 
@@ -192,7 +193,7 @@ def _trained(job: Job, cache: Path | None, execution: Execution) -> CrossFitted:
         return practice_images(
             job.translator, images, labels.astype(np.int64), seed=options.seed,
             boxes=[boxes[row] for row in job.training_rows],
-            given=[job.patches.masks[row] for row in job.training_rows], execution=execution,
+            given=take_masks(job.patches.masks, job.training_rows), execution=execution,
         )  # fmt: skip
 
     return cross_fit(

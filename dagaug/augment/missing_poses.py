@@ -32,6 +32,7 @@ from dagaug.model.networks import resize
 from dagaug.model.training_free import FrozenStructure, PoseStructure, PoseTranslator
 from dagaug.runtime.disk_cache import DiskCache
 from dagaug.runtime.progress import SILENT, Progress
+from dagaug.runtime.streamed_array import ImageArray
 
 __all__ = ["KeyGrids", "MissingPoses", "Poses", "find_poses", "read_key_grids"]
 
@@ -63,7 +64,7 @@ class KeyGrids:
 
 def read_key_grids(
     translator: PoseTranslator,
-    patches: UInt8[np.ndarray, "N S S 3"],
+    patches: ImageArray,
     boxes: Sequence[PatchBox | None],
     masks: Sequence[PatchMask | None],
     *,
@@ -77,7 +78,9 @@ def read_key_grids(
     def structure(rows: slice, *, mirrored: bool) -> PoseStructure:
         step = -1 if mirrored else 1
         with torch.inference_mode(), autocast(device):
-            found = reader.structure(patches[rows, :, ::step], mirror_boxes(boxes[rows]) if mirrored else boxes[rows])
+            found = reader.structure(
+                patches[rows][:, :, ::step], mirror_boxes(boxes[rows]) if mirrored else boxes[rows]
+            )
         given = [None if mask is None else mask[:, ::step] for mask in masks[rows]]
         return with_masks(found, given) if translator.takes_given_masks else found
 

@@ -12,6 +12,7 @@ import os
 import socket
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from copy import copy
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -179,8 +180,9 @@ class RayExecutor(Executor):
         count = self._workers or gpus or int(resources.get("CPU", 1))
         gpu = min(gpus / count, 1.0) if gpus else 0
         remote = self._ray.remote(num_cpus=1, num_gpus=gpu, max_restarts=-1, max_task_retries=-1)(_Worker)
-        # Sent once to each node; its processes share the memory of the arrays.
-        shared = self._ray.put(job), self._ray.put(judges)
+        sent = copy(job)
+        sent.patches = job.patches.divided(count)
+        shared = self._ray.put(sent), self._ray.put(judges)  # once to each node
         return [remote.remote(*shared, parts, self._device, self._threads) for _ in range(min(count, tasks))]
 
     def _check(self, workers: list[Any]) -> None:

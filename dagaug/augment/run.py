@@ -124,6 +124,7 @@ def augment(
         return _summary(out, float("nan"), time.monotonic() - started)
     with with_cache(execution) as reading:
         job = Job(model, dataset, options, shard_sizes=shard_sizes, execution=reading)
+        execution.memory.tell(progress)
         used = _batch_size(completed or unfinished_identity(out)) if previous is None else previous.batch_size
         if options.batch_size is None:
             job.fix_batch_size(used or suitable_batch_size(job))

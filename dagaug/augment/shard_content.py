@@ -16,7 +16,7 @@ from dagaug.augment.prepared_augmentation import Job, Shard
 from dagaug.augment.selection import KEPT, select
 from dagaug.data.dataset_records import Box, Sample
 from dagaug.data.image_files import Skipped, decode_bytes, encode, is_plain_jpeg
-from dagaug.data.mask_files import WrongMask, read_whole_mask
+from dagaug.data.mask_files import read_whole_mask
 from dagaug.data.square_crops import clipped_box
 from dagaug.hdf5.object_masks import Objects, box_of_mask, encode_mask
 from dagaug.hdf5.schema import Candidates, Images
@@ -185,7 +185,7 @@ class ShardMaker:
 def _real_object(sample: Sample, height: int, width: int) -> _Object:
     """The given mask of a real image, and its given box or that of the mask; an unusable mask counts as unknown."""
     given = None if sample.mask is None else read_whole_mask(sample.mask, (height, width), sample.mask_values)
-    mask: Bool[np.ndarray, "H W"] | None = None if given is None or isinstance(given, WrongMask) else given > 127
+    mask: Bool[np.ndarray, "H W"] | None = None if given is None or isinstance(given, str) else given > 127
     box = None if sample.box is None else clipped_box(sample.box, height, width)
     if mask is None or not mask.any():
         return b"", box

@@ -9,7 +9,6 @@ complete.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -28,6 +27,7 @@ from dagaug.classifiers.pretrained_networks import create_again
 from dagaug.compute.tensors import to_tensor
 from dagaug.runtime.errors import CheckpointError, UsageError
 from dagaug.runtime.files import atomic_replace
+from dagaug.runtime.streamed_array import ImageArray, StreamedArray, batches, hash_rows
 
 __all__ = [
     "Classifier",
@@ -81,23 +81,21 @@ class Classifier:
             logits = self.network(images)
         return logits.float().softmax(dim=1)
 
-    def probabilities(
-        self, images: UInt8[np.ndarray, "N H W 3"], *, batch_size: int = 256
-    ) -> Float32[np.ndarray, "N K"]:
+    def probabilities(self, images: ImageArray, *, batch_size: int = 256) -> Float32[np.ndarray, "N K"]:
         """Class probabilities of uint8 RGB images; each row sums to 1."""
         out = np.zeros((len(images), len(self.classes)), dtype=np.float32)
-        for start in range(0, len(images), batch_size):
-            batch = to_tensor(images[start : start + batch_size], self.device)
+        for start, part in zip(range(0, len(images), batch_size), batches(images, batch_size), strict=True):
+            batch = to_tensor(part, self.device)
             out[start : start + batch_size] = self.probabilities_of_tensor(batch).cpu().numpy()
         return out
 
-    def accuracy(self, images: UInt8[np.ndarray, "N H W 3"], labels: Integer[np.ndarray, " N"]) -> float:
+    def accuracy(self, images: ImageArray, labels: Integer[np.ndarray, " N"]) -> float:
         """Top-1 accuracy in [0, 1]; NaN if there are no images."""
         if not len(images):
             return math.nan
         return float((self.probabilities(images).argmax(axis=1) == labels).mean())
 
-    def saw(self, images: UInt8[np.ndarray, "N H W 3"]) -> Bool[np.ndarray, " N"]:
+    def saw(self, images: ImageArray) -> Bool[np.ndarray, " N"]:
         """For each image, whether an image of exactly the same pixels was in the training set."""
         return np.isin(hash_images(images), self.trained_on)
 
@@ -137,10 +135,9 @@ def untrained(name: str, classes: Sequence[str], *, size: int) -> Classifier:
     return Classifier(create_again(name, len(classes), input_size_for(name, size)), classes, size)
 
 
-def hash_images(images: UInt8[np.ndarray, "N H W C"]) -> Int64[np.ndarray, " N"]:
+def hash_images(images: UInt8[np.ndarray, "N H W C"] | StreamedArray) -> Int64[np.ndarray, " N"]:
     """64-bit BLAKE2b hash of each image's pixels."""
-    digests = (hashlib.blake2b(image.tobytes(), digest_size=8).digest() for image in images)
-    return np.frombuffer(b"".join(digests), dtype="<i8").astype(np.int64)
+    return images.hashes() if isinstance(images, StreamedArray) else hash_rows(images)
 
 
 def write_classifiers(

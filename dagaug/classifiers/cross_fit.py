@@ -26,6 +26,7 @@ from dagaug.compute.devices import pick_device
 from dagaug.runtime.errors import CheckpointError, UsageError
 from dagaug.runtime.execution_settings import Execution
 from dagaug.runtime.progress import Progress
+from dagaug.runtime.streamed_array import ImageArray, select
 
 __all__ = ["TRUSTED_ACCURACY", "CrossFitted", "SyntheticImages", "assign_folds", "cross_fit", "judge_from_weights"]
 
@@ -37,19 +38,19 @@ class SyntheticImages(NamedTuple):
     """Synthetic images for training judges beside the real ones.
 
     Attributes:
-        images: RGB, of the size of the real images.
+        images: RGB, M of the size of the real images.
         labels: their classes.
         made_from: for each image the rows of the K real images that it was made from.
     """
 
-    images: UInt8[np.ndarray, "M H W 3"]
+    images: ImageArray
     labels: Int64[np.ndarray, " M"]
     made_from: Int64[np.ndarray, "M K"]
 
-    def only(self, allowed: Bool[np.ndarray, " N"]) -> tuple[UInt8[np.ndarray, "m H W 3"], Int64[np.ndarray, " m"]]:
+    def only(self, allowed: Bool[np.ndarray, " N"]) -> tuple[ImageArray, Int64[np.ndarray, " m"]]:
         """Images and labels of those that were made from allowed real images only."""
         rows = self.rows_from(allowed)
-        return self.images[rows], self.labels[rows]
+        return select(self.images, rows), self.labels[rows]
 
     def rows_from(self, allowed: Bool[np.ndarray, " N"]) -> Int64[np.ndarray, " m"]:
         """Rows of those that were made from allowed real images only."""
@@ -177,7 +178,7 @@ def assign_folds(
 
 
 def cross_fit(
-    images: UInt8[np.ndarray, "N H W 3"],
+    images: ImageArray,
     labels: Integer[np.ndarray, " N"],
     classes: Sequence[str],
     options: FitOptions,
@@ -235,11 +236,11 @@ def cross_fit(
         title = f"training the classifier, fold {fold + 1} of {count}" if count > 1 else "training the classifier"
         classifiers.append(
             fit(
-                images[train], labels[train], classes, options, seed=seed, title=title,
+                select(images, train), labels[train], classes, options, seed=seed, title=title,
                 synthetic=None if extra is None else extra.only(train), execution=execution,
             )
         )  # fmt: skip
-    probabilities = _judge_by_fold(classifiers, images[held_out], fold_of[held_out])
+    probabilities = _judge_by_fold(classifiers, select(images, held_out), fold_of[held_out])
     right = probabilities.argmax(axis=1) == labels[held_out]
     fitted = CrossFitted(classifiers, fold_of, held_out, float(right.mean()) if len(right) else math.nan)
     if cache is not None:
@@ -249,7 +250,7 @@ def cross_fit(
 
 
 def _fit_heads(
-    images: UInt8[np.ndarray, "N H W 3"],
+    images: ImageArray,
     labels: Integer[np.ndarray, " N"],
     classes: Sequence[str],
     options: FitOptions,
@@ -270,7 +271,7 @@ def _fit_heads(
         if synthetic is not None and made is not None:
             rows = synthetic.rows_from(train)
             extra = (made[rows], synthetic.labels[rows])
-        fitted = fit_head(options, classes, images[train], features[train], labels[train], extra)
+        fitted = fit_head(options, classes, select(images, train), features[train], labels[train], extra)
         classifiers.append(fitted.to(device))
     return classifiers
 
@@ -285,12 +286,12 @@ def _warn_if_weak(fitted: CrossFitted, progress: Progress) -> None:
 
 
 def _judge_by_fold(
-    classifiers: Sequence[Classifier], images: UInt8[np.ndarray, "N H W 3"], folds: Int64[np.ndarray, " N"]
+    classifiers: Sequence[Classifier], images: ImageArray, folds: Int64[np.ndarray, " N"]
 ) -> Float32[np.ndarray, "N K"]:
     """Class probabilities of images, each by the classifier of its fold."""
     out = np.zeros((len(images), len(classifiers[0].classes)), dtype=np.float32)
     for fold in np.unique(folds):
-        out[folds == fold] = classifiers[fold].probabilities(images[folds == fold])
+        out[folds == fold] = classifiers[fold].probabilities(select(images, folds == fold))
     return out
 
 

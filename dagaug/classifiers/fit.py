@@ -6,7 +6,10 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import get_args
 
@@ -29,13 +32,17 @@ from dagaug.compute.devices import autocast, pick_device
 from dagaug.compute.tensors import to_tensor
 from dagaug.runtime.errors import TrainingError, UsageError
 from dagaug.runtime.execution_settings import Execution
+from dagaug.runtime.prefetch import map_ahead
 from dagaug.runtime.progress import Progress
+from dagaug.runtime.streamed_array import ImageArray
 from dagaug.runtime.versions import library_versions
 
 __all__ = ["LIBRARIES", "FitOptions", "fit", "fit_identity", "starting_network"]
 
 LIBRARIES = ("torch", "timm", "albumentations", "opencv-python", "numpy")
 """Libraries besides dagaug whose versions can change a trained classifier."""
+
+_READ_AHEAD = 2  # batches
 
 
 @dataclass(frozen=True)
@@ -127,13 +134,13 @@ class FitOptions:
 
 
 def fit(
-    images: UInt8[np.ndarray, "N H W 3"],
+    images: ImageArray,
     labels: Integer[np.ndarray, " N"],
     classes: Sequence[str],
     options: FitOptions,
     *,
     seed: int,
-    synthetic: tuple[UInt8[np.ndarray, "M H W 3"], Integer[np.ndarray, " M"]] | None = None,
+    synthetic: tuple[ImageArray, Integer[np.ndarray, " M"]] | None = None,
     title: str = "training the classifier",
     execution: Execution = Execution(),
 ) -> Classifier:
@@ -144,7 +151,7 @@ def fit(
     number of steps of the same batch size: synthetic images replace real ones in ``synthetic_share`` of each batch.
 
     Args:
-        images: real training images, RGB.
+        images: real training images, RGB; streamed ones are read ahead of the steps.
         labels: their classes, indices into ``classes``.
         classes: class names.
         options: see :class:`FitOptions`.
@@ -167,7 +174,7 @@ def fit(
         count = options.synthetic_count()
         sets = [(images, labels, options.batch_size - count), (*synthetic, count)]
     batches = _Batches(sets, options, streams, len(classes), device)
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with closing(batches), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         network = starting_network(options, len(classes)).to(device).to(memory_format=torch.channels_last)
         freeze_stages(network.train(), options.frozen_stages)
@@ -208,32 +215,50 @@ class _Batches:
 
     def __init__(
         self,
-        sets: Sequence[tuple[UInt8[np.ndarray, "_ H W 3"], Integer[np.ndarray, " _"], int]],
+        sets: Sequence[tuple[ImageArray, Integer[np.ndarray, " _"], int]],
         options: FitOptions,
         streams: Sequence[np.random.Generator],
         classes: int,
         device: torch.device,
     ) -> None:
-        self._sets = [
-            (pixels, labels, count, _endless_order(len(pixels), stream))
-            for (pixels, labels, count), stream in zip(sets, streams, strict=False)
+        self._sets = sets
+        self._orders = [
+            (_endless_order(len(pixels), stream), count)
+            for (pixels, _, count), stream in zip(sets, streams, strict=False)
         ]
-        seed, shape = int(streams[2].integers(2**31)), sets[0][0].shape[1:3]
-        self._change = image_augmentation(options.augment or "none", seed, shape, trivialaugment=options.trivialaugment)
+        self._reader = ThreadPoolExecutor(1)
+        self._read_ahead = map_ahead(self._read, self._rows(), self._reader, ahead=_READ_AHEAD)
+        seed = int(streams[2].integers(2**31))
+        _, height, width, _ = sets[0][0].shape
+        self._change = image_augmentation(
+            options.augment or "none", seed, (height, width), trivialaugment=options.trivialaugment
+        )
         self._mix, self._mixing = BATCH_MIXING.get(options.mixing), streams[3]
         self._classes, self._device = classes, device
 
     def next(self) -> tuple[Float32[Tensor, "B 3 H W"], Float32[Tensor, "B K"]]:
         """Images in [-1, 1] and class probabilities."""
-        pixels, labels = [], []
-        for images, classes, count, order in self._sets:
-            rows = [next(order) for _ in range(count)]
-            pixels += [self._change(images[row]) for row in rows]
-            labels.append(classes[rows])
+        parts = next(self._read_ahead)
+        pixels, labels = [self._change(image) for images, _ in parts for image in images], [part[1] for part in parts]
         x = to_tensor(np.stack(pixels), self._device)
         y = torch.from_numpy(np.concatenate(labels).astype(np.int64)).to(self._device)
         y = F.one_hot(y, self._classes).float()
         return (x, y) if self._mix is None else self._mix(x, y, self._mixing)
+
+    def close(self) -> None:
+        """End the reading of further batches."""
+        self._read_ahead.close()
+        self._reader.shutdown()
+
+    def _rows(self) -> Iterator[list[list[int]]]:
+        """Rows of each set, batch after batch."""
+        while True:
+            yield [list(islice(order, count)) for order, count in self._orders]
+
+    def _read(self, rows: list[list[int]]) -> list[tuple[UInt8[np.ndarray, "_ H W 3"], Integer[np.ndarray, " _"]]]:
+        """Images of each set, before their augmentation, and their classes."""
+        chosen = [np.array(of_set, np.int64) for of_set in rows]
+        return [(images[some], labels[some]) for (images, labels, _), some in zip(self._sets, chosen, strict=True)]
 
 
 def _endless_order(count: int, rng: np.random.Generator) -> Iterator[int]:

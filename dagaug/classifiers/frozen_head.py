@@ -11,7 +11,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float32, Integer, UInt8
+from jaxtyping import Float32, Integer
 from torch import Tensor, nn
 
 from dagaug.classifiers.backbones import Network
@@ -21,6 +21,7 @@ from dagaug.classifiers.pretrained_networks import build_pretrained
 from dagaug.compute.tensors import to_tensor
 from dagaug.runtime.errors import UsageError
 from dagaug.runtime.progress import SILENT, Progress
+from dagaug.runtime.streamed_array import ImageArray, batches
 
 __all__ = ["fit_head", "pooled_features"]
 
@@ -29,9 +30,7 @@ _RIDGE = 1e-3  # penalty on the squared weights of standardised features
 _ITERATIONS = 200  # of L-BFGS
 
 
-def pooled_features(
-    network: Network, images: UInt8[np.ndarray, "N H W 3"], *, progress: Progress = SILENT
-) -> Float32[Tensor, "N D"]:
+def pooled_features(network: Network, images: ImageArray, *, progress: Progress = SILENT) -> Float32[Tensor, "N D"]:
     """What a network's last layer sees of images, on the CPU.
 
     Args:
@@ -42,8 +41,8 @@ def pooled_features(
     model, device = cast(Any, network.model), network.mean.device
     found = []
     with torch.no_grad(), progress.task("Reading features for the judges", len(images), "images") as task:
-        for start in range(0, len(images), _BATCH):
-            batch = network.prepare(to_tensor(images[start : start + _BATCH], device))
+        for part in batches(images, _BATCH):
+            batch = network.prepare(to_tensor(part, device))
             found.append(model.forward_head(model.forward_features(batch), pre_logits=True).float().cpu())
             task.advance(len(batch))
     return torch.cat(found)
@@ -52,7 +51,7 @@ def pooled_features(
 def fit_head(
     options: FitOptions,
     classes: Sequence[str],
-    images: UInt8[np.ndarray, "N H W 3"],
+    images: ImageArray,
     features: Float32[Tensor, "N D"],
     labels: Integer[np.ndarray, " N"],
     synthetic: tuple[Float32[Tensor, "M D"], Integer[np.ndarray, " M"]] | None = None,

@@ -23,6 +23,7 @@ from dagaug.classifiers.recipes import RECIPES
 from dagaug.compute.devices import pick_device
 from dagaug.compute.tensors import to_tensor
 from dagaug.runtime.execution_settings import Execution
+from dagaug.runtime.streamed_array import ImageArray, batches
 
 __all__ = ["COPIES_PER_IMAGE", "Features", "LinearProbe"]
 
@@ -55,7 +56,7 @@ class LinearProbe:
 
     def features(
         self,
-        images: UInt8[np.ndarray, "N S S 3"],
+        images: ImageArray,
         labels: Int64[np.ndarray, " N"],
         hashes: Int64[np.ndarray, " N"],
         augment: Augment = "none",
@@ -78,10 +79,10 @@ class LinearProbe:
             with self._progress.task(f"Reading features, {kind}", copies * len(images), "images") as task:
                 seen = []
                 for copy in range(copies):
-                    for start in range(0, len(images), _BATCH):
-                        part = slice(start, start + _BATCH)
-                        seeds = [(number + copy) % 2**32 for number in hashes[part].tolist()]
-                        changed = augment_images(images[part], augment, seeds, trivialaugment=trivialaugment)
+                    starts = range(0, len(images), _BATCH)
+                    for start, part in zip(starts, batches(images, _BATCH), strict=True):
+                        seeds = [(number + copy) % 2**32 for number in hashes[start : start + _BATCH].tolist()]
+                        changed = augment_images(part, augment, seeds, trivialaugment=trivialaugment)
                         seen.append(self._read(changed))
                         task.advance(len(seeds))
             self._cache[key] = torch.cat(seen).unflatten(0, (copies, len(images)))

@@ -16,6 +16,7 @@ from dagaug.cli.shared_options import (
     SELECTION,
     STORAGE,
     BackgroundChoice,
+    Cache,
     Classifier,
     Data,
     Device,
@@ -39,6 +40,7 @@ from dagaug.cli.shared_options import (
 )
 from dagaug.runtime.errors import UsageError
 from dagaug.runtime.execution_settings import Execution
+from dagaug.runtime.image_cache import ImageCache
 
 if TYPE_CHECKING:
     from dagaug.augment.options import AugmentOptions
@@ -268,6 +270,7 @@ def augment(
         ),
     ] = None,
     workers: Workers = 2,
+    cache: Cache = None,
     engine: Annotated[
         EngineChoice,
         typer.Option(help="Where to compute: on this machine, or on a Ray cluster.", rich_help_panel=MACHINE),
@@ -296,6 +299,7 @@ def augment(
         data=data, device=device, checkpoint=given, weights=weights, feature_weights=feature_weights, masks=masks,
         class_map=class_map, pairs=pairs,
     )  # fmt: skip
+    images = ImageCache.of_size(cache)
     from dagaug.augment.options import AugmentOptions
     from dagaug.cli.result_text import augment_lines, estimate_lines, score_command
     from dagaug.cli.terminal import Terminal
@@ -333,7 +337,7 @@ def augment(
     from dagaug.model.trained_model import JUDGES_FILE, load_model
 
     terminal = Terminal(as_json=as_json, quiet=quiet)
-    execution = Execution(device, workers, strict, terminal, CACHE)
+    execution = Execution(device, workers, strict, terminal, CACHE, images)
     if str(checkpoint) == _FROZEN:
         model, dataset = _fit_frozen(data, layout, seed, per_class, masks, size, features, feature_weights, execution)
     else:
@@ -350,8 +354,7 @@ def augment(
     if per_class is None and model.card.per_class is not None:
         options = options.model_copy(update={"per_class": model.card.per_class})
         terminal.say(f"Using the first {options.per_class} training images of each class, as in training (--per-class)")
-    run = model.path.parent
-    out = out or run / f"{data.resolve().name or 'data'}-{_plan_name(options)}.h5"
+    out = out or model.path.parent / f"{data.resolve().name or 'data'}-{_plan_name(options)}.h5"
     if dry_run:
         guess = estimate(model, dataset, options, out, merge=merge, execution=execution)
         terminal.result({**asdict(guess), "out": out}, estimate_lines(guess, out))
@@ -362,7 +365,7 @@ def augment(
         options,
         out,
         overwrite=overwrite,
-        cache=run / JUDGES_FILE,
+        cache=model.path.parent / JUDGES_FILE,
         retry_failed=retry_failed,
         executor=_ray_executor(engine, ray_address, ray_workers, device),
         merge=merge,

@@ -15,6 +15,7 @@ from dagaug.cli.shared_options import (
     MACHINE,
     TRAINING,
     AugmentChoice,
+    Cache,
     Classifier,
     Device,
     Json,
@@ -27,6 +28,7 @@ from dagaug.cli.shared_options import (
 )
 from dagaug.runtime.errors import DataError, StoreError, UsageError
 from dagaug.runtime.execution_settings import Execution
+from dagaug.runtime.image_cache import ImageCache
 
 if TYPE_CHECKING:
     import torch
@@ -255,6 +257,7 @@ def score(
             rich_help_panel=MACHINE,
         ),
     ] = None,
+    cache: Cache = None,
 ) -> None:
     """Train the same classifier on real and on real + augmented images, with controls, and test all on unseen ones."""
     repeated = _shots(shots)
@@ -262,6 +265,7 @@ def score(
     check_early(
         data=data, device=device, devices=devices, weights=weights, checkpoint=trained, masks=masks
     )  # fmt: skip
+    images = ImageCache.of_size(cache)
     if data is not None and data.suffix in (".h5", ".hdf5") and data.is_file():
         if file is not None:
             raise UsageError("give the data folder first, then the HDF5 file", option="file", value=file)
@@ -320,7 +324,7 @@ def score(
         share_choices=share_offer,
     )
     devices_used = pick_devices(devices, pick_device(device), every=device == "auto")
-    execution = Execution(device, progress=terminal, cache=CACHE)
+    execution = Execution(device, progress=terminal, cache=CACHE, memory=images)
     out = out or file.with_name(f"{file.stem}-{'shots' if repeated else 'score'}.json")
     if repeated:
         verdict = _score_shots(dataset, file, repeated, options, out, checkpoint, devices_used, execution, terminal)

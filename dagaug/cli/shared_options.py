@@ -21,6 +21,7 @@ __all__ = [
     "TRAINING",
     "AugmentChoice",
     "BackgroundChoice",
+    "Cache",
     "Checkpoint",
     "Classifier",
     "CropChoice",
@@ -170,6 +171,16 @@ Device = Annotated[
     typer.Option(
         metavar="NAME",
         help="Device: auto, cpu, cuda, cuda:N, mps, or any other torch device.",
+        rich_help_panel=MACHINE,
+    ),
+]
+
+Cache = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIZE",
+        help="Memory for decoded images, e.g. 2GB; the others lie in temporary files, in TMPDIR if it is set. It does "
+        "not change results (default: half of the free memory).",
         rich_help_panel=MACHINE,
     ),
 ]

@@ -13,6 +13,7 @@ from dagaug.cli.shared_options import (
     MACHINE,
     NETWORKS,
     TRAINING,
+    Cache,
     CropChoice,
     Device,
     FitChoice,
@@ -29,6 +30,7 @@ from dagaug.cli.shared_options import (
 )
 from dagaug.runtime.errors import UsageError
 from dagaug.runtime.execution_settings import Execution
+from dagaug.runtime.image_cache import ImageCache
 
 if TYPE_CHECKING:
     from dagaug.data.dataset_records import Dataset, Domains
@@ -239,6 +241,7 @@ def train(
         typer.Option(metavar="NAME", help="Precision: auto, 32-true, bf16-mixed or 16-mixed.", rich_help_panel=MACHINE),
     ] = "auto",
     workers: Workers = 2,
+    cache: Cache = None,
 ) -> None:
     """Train DA-GAN on a folder of labelled images. The same command again resumes a stopped run."""
     from dagaug.model.task_presets import GENERAL, PRESETS, SCRATCH
@@ -247,6 +250,7 @@ def train(
     check_early(
         data=data, device=device, feature_weights=feature_weights, weights=weights, masks=masks, start=begun
     )  # fmt: skip
+    images = ImageCache.of_size(cache)
     from dagaug.cli.terminal import Terminal
     from dagaug.data.domains_layout import read_domains
     from dagaug.data.layouts import read_dataset
@@ -293,7 +297,7 @@ def train(
     from dagaug.training.run_folder import find_run_of_other_length
     from dagaug.training.train import train
 
-    execution = Execution(device, workers, strict, terminal, CACHE)
+    execution = Execution(device, workers, strict, terminal, CACHE, images)
     name = data.resolve().name if data.is_dir() else data.stem
     if out is None and (other := find_run_of_other_length(options, source, name)) is not None:
         terminal.say(_describe_other_length(other, frozen=options.features is not None))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import cv2
 import numpy as np
@@ -19,6 +20,8 @@ from jaxtyping import Float, UInt8
 
 from dagaug.runtime.disk_cache import cache_key, cache_of
 from dagaug.runtime.execution_settings import Execution
+from dagaug.runtime.prefetch import map_ahead
+from dagaug.runtime.streamed_array import ImageArray, StreamedArray
 from dagaug.runtime.versions import library_versions
 
 __all__ = ["PatchBox", "backgrounds", "cut_out", "fill_background", "grabcut", "grabcut_masks"]
@@ -125,19 +128,19 @@ def cut_out(
 
 
 def grabcut_masks(
-    images: UInt8[np.ndarray, "N S S 3"],
+    images: ImageArray,
     boxes: Sequence[PatchBox | None],
     *,
     given: Sequence[UInt8[np.ndarray, "S S"] | None] | None = None,
     execution: Execution = Execution(),
-) -> UInt8[np.ndarray, "N S S"]:
-    """Masks of many images by :func:`grabcut`, in [0, 255].
+) -> StreamedArray:
+    """Masks of many images by :func:`grabcut`, uint8 N × S × S in [0, 255].
 
     Args:
         images: RGB.
         boxes: the bounding box of each object, or None.
         given: masks that are known, in [0, 255]; None for those to be found.
-        execution: its progress counts the images, its cache keeps the masks that are found.
+        execution: its progress counts the images, its cache keeps the masks found, its memory holds the result.
     """
     known = [None] * len(images) if given is None else given
     cache, versions = cache_of(execution), library_versions("opencv-python", "numpy")
@@ -155,33 +158,36 @@ def grabcut_masks(
             cache.write(key, {"mask": found})
         return found
 
-    return _map_images(one, len(images), "Segmenting objects", execution)
+    return _map_images(one, images.shape[:3], "Segmenting objects", execution)
 
 
 def backgrounds(
-    images: UInt8[np.ndarray, "N S S 3"],
-    masks: UInt8[np.ndarray, "N S S"],
-    *,
-    execution: Execution = Execution(),
-) -> UInt8[np.ndarray, "N S S 3"]:
-    """Many images without their objects, by :func:`fill_background`.
+    images: ImageArray, masks: UInt8[np.ndarray, "N S S"] | StreamedArray, *, execution: Execution = Execution()
+) -> StreamedArray:
+    """Many images without their objects, by :func:`fill_background`; N × S × S × 3.
 
     Args:
         images: RGB.
         masks: of the objects, in [0, 255].
-        execution: its progress counts the images.
+        execution: its progress counts the images, its cache holds backgrounds.
     """
 
     def one(index: int) -> np.ndarray:
         return fill_background(images[index], masks[index].astype(np.float32) / 255)[0]
 
-    return _map_images(one, len(images), "Inpainting backgrounds", execution)
+    return _map_images(one, images.shape, "Inpainting backgrounds", execution)
 
 
-def _map_images(one: Callable[[int], np.ndarray], count: int, name: str, execution: Execution) -> np.ndarray:
-    done = []
-    with ThreadPoolExecutor(execution.threads) as pool, execution.progress.task(name, count, "images") as task:
-        for result in pool.map(one, range(count)):
-            done.append(result)
+def _map_images(
+    one: Callable[[int], np.ndarray], shape: tuple[int, ...], name: str, execution: Execution
+) -> StreamedArray:
+    threads, done = execution.threads, StreamedArray(shape[0], shape[1:], execution=execution)
+    with (
+        ThreadPoolExecutor(threads) as pool,
+        execution.progress.task(name, shape[0], "images") as task,
+        closing(map_ahead(one, range(shape[0]), pool, ahead=4 * threads)) as results,
+    ):
+        for row, result in enumerate(results):
+            done.write(row, result[None])
             task.advance()
-    return np.stack(done)
+    return done

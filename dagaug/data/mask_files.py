@@ -11,12 +11,14 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
+from typing import SupportsIndex, overload
 
 import cv2
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Bool, Int64, UInt8
 
 from dagaug.data.dataset_records import Dataset, MaskValues, Sample, is_image_name
 from dagaug.data.grabcut_and_inpainting import PatchBox
@@ -25,16 +27,20 @@ from dagaug.data.mask_refinement import inside_box
 from dagaug.data.square_crops import Region, cut_mask
 from dagaug.runtime.errors import DataError, ImageError, UsageError
 from dagaug.runtime.execution_settings import Execution
+from dagaug.runtime.image_cache import ImageCache
+from dagaug.runtime.prefetch import map_ahead
+from dagaug.runtime.streamed_array import StreamedArray
 
 __all__ = [
+    "GivenMasks",
     "PatchMask",
-    "WrongMask",
     "find_masks",
     "hash_masks",
     "mask_fault",
     "mask_faults",
     "read_masks",
     "read_whole_mask",
+    "take_masks",
 ]
 
 PatchMask = UInt8[np.ndarray, "S S"]
@@ -48,11 +54,43 @@ _GAP = 1 / 32
 _ASPECT = 0.02  # largest relative difference of the ratio of sides, besides rounding to whole pixels
 
 
-@dataclass(frozen=True)
-class WrongMask:
-    """A mask that cannot be used, with the reason: its file and what is wrong with it."""
+class GivenMasks(Sequence["PatchMask | None"]):
+    """The given mask of each patch, or None. The masks are streamed; a slice is a list of them.
 
-    reason: str
+    Args:
+        masks: of N patches of S pixels, N × S × S, in [0, 255]; anything where none is given.
+        given: where one is given.
+    """
+
+    def __init__(self, masks: StreamedArray, given: Bool[np.ndarray, " N"]) -> None:
+        self._masks, self._given = masks, given
+
+    def __len__(self) -> int:
+        return len(self._given)
+
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> PatchMask | None: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[PatchMask | None]: ...
+
+    def __getitem__(self, index: SupportsIndex | slice) -> PatchMask | list[PatchMask | None] | None:
+        if isinstance(index, slice):
+            return [self[row] for row in range(len(self))[index]]
+        return self._masks[index] if self._given[index] else None
+
+    def take(self, rows: Int64[np.ndarray, " M"]) -> GivenMasks:
+        """Those of some patches."""
+        return GivenMasks(self._masks.take(rows), self._given[rows])
+
+    def with_cache(self, cache: ImageCache) -> GivenMasks:
+        """The same masks, read again and kept in another cache."""
+        return GivenMasks(self._masks.with_cache(cache), self._given)
+
+
+def take_masks(masks: Sequence[PatchMask | None], rows: Int64[np.ndarray, " M"]) -> Sequence[PatchMask | None]:
+    """The masks of some patches; those of a streamed sequence are still streamed."""
+    return masks.take(rows) if isinstance(masks, GivenMasks) else [masks[row] for row in rows]
 
 
 # Finding
@@ -140,8 +178,8 @@ def read_masks(
     size: int,
     *,
     execution: Execution = Execution(),
-) -> list[PatchMask | WrongMask | None]:
-    """The masks of patches; None where a sample has no mask.
+) -> tuple[GivenMasks, dict[int, str]]:
+    """The masks of patches.
 
     Args:
         samples: one for each patch.
@@ -149,33 +187,76 @@ def read_masks(
         regions: region of each patch in its whole image; outside the image is no object.
         boxes: of the objects in the patches, or None.
         size: side of the patches in pixels.
-        execution: its threads read the files, its progress counts them.
+        execution: its threads read the files, its progress counts them, its cache holds masks.
+
+    Returns:
+        the masks; and for those that cannot be used the reason, a file and what is wrong with it, by the patch's index.
     """
 
-    def read(row: int) -> PatchMask | WrongMask | None:
-        path = samples[row].mask
-        if path is None:
-            return None
-        whole = read_whole_mask(path, sizes[row], samples[row].mask_values)
-        if isinstance(whole, WrongMask):
-            return whole
-        mask = cut_mask(whole, regions[row], size)
-        fault = mask_fault(mask, boxes[row])
-        return WrongMask(f"{path}: {fault}") if fault else mask
+    again = _MaskFiles(tuple(samples), tuple(sizes), tuple(regions), size)
 
-    progress = execution.progress
-    masks: list[PatchMask | WrongMask | None] = []
-    with ThreadPoolExecutor(execution.threads) as pool, progress.task("Reading masks", len(samples), "images") as task:
-        for result in pool.map(read, range(len(samples))):
-            masks.append(result)
+    def read(row: int) -> PatchMask | str | None:
+        if samples[row].mask is None:
+            return None
+        mask = again.read(row)
+        if isinstance(mask, str):
+            return mask
+        fault = mask_fault(mask, boxes[row])
+        return f"{samples[row].mask}: {fault}" if fault else mask
+
+    threads, progress = execution.threads, execution.progress
+    masks = StreamedArray(len(samples), (size, size), again, execution=execution)
+    given, wrong = np.zeros(len(samples), bool), {}
+    with (
+        ThreadPoolExecutor(threads) as pool,
+        progress.task("Reading masks", len(samples), "images") as task,
+        closing(map_ahead(read, range(len(samples)), pool, ahead=4 * threads)) as results,
+    ):
+        for row, result in enumerate(results):
+            if isinstance(result, str):
+                wrong[row] = result
+            elif result is not None:
+                masks.write(row, result[None])
+                given[row] = True
             task.advance()
-    return masks
+    return GivenMasks(masks, given), wrong
+
+
+@dataclass(frozen=True)
+class _MaskFiles:
+    """Reads the masks of patches.
+
+    Attributes:
+        samples: one for each patch.
+        sizes: height and width of each whole image, upright.
+        regions: region of each patch in its whole image.
+        size: side of the patches in pixels.
+    """
+
+    samples: tuple[Sample, ...]
+    sizes: tuple[tuple[int, int], ...]
+    regions: tuple[Region, ...]
+    size: int
+
+    def read(self, row: int) -> PatchMask | str:
+        """The mask of a patch, or its file and what is wrong with it."""
+        path = self.samples[row].mask
+        assert path is not None
+        whole = read_whole_mask(path, self.sizes[row], self.samples[row].mask_values)
+        return whole if isinstance(whole, str) else cut_mask(whole, self.regions[row], self.size)
+
+    def __call__(self, row: int) -> PatchMask:
+        """A mask that was read before."""
+        mask = self.read(row)
+        if isinstance(mask, str):
+            raise DataError(f"{mask}; it was usable when this run began; restore it and run again")
+        return mask
 
 
 def read_whole_mask(
     path: Path, size: tuple[int, int], values: MaskValues = "upper half"
-) -> UInt8[np.ndarray, "H W"] | WrongMask:
-    """The mask of a whole image: 255 on the object, 0 beside it, grey at its edge; or what is wrong with it.
+) -> UInt8[np.ndarray, "H W"] | str:
+    """The mask of a whole image (255 on the object, 0 beside it, grey at its edge), or its file and what is wrong.
 
     Args:
         path: the file of the mask.
@@ -185,8 +266,8 @@ def read_whole_mask(
     try:
         whole = _fitted(decode_mask(path, values), size)
     except ImageError as error:
-        return WrongMask(f"{path}: {error.reason}")
-    return WrongMask(f"{path}: {whole}") if isinstance(whole, str) else whole
+        return f"{path}: {error.reason}"
+    return f"{path}: {whole}" if isinstance(whole, str) else whole
 
 
 def _fitted(mask: np.ndarray, size: tuple[int, int]) -> UInt8[np.ndarray, "H W"] | str:

@@ -7,17 +7,17 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from jaxtyping import UInt8
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dagaug.data.dataset_records import Dataset, Sample
 from dagaug.data.grabcut_and_inpainting import PatchBox
 from dagaug.data.image_files import Skipped
-from dagaug.data.mask_files import PatchMask, WrongMask, read_masks
+from dagaug.data.mask_files import GivenMasks, PatchMask, read_masks, take_masks
 from dagaug.data.patch_loading import load
 from dagaug.data.square_crops import Region
 from dagaug.runtime.errors import DataError, ImageError, UsageError
 from dagaug.runtime.execution_settings import Execution
+from dagaug.runtime.streamed_array import StreamedArray
 
 __all__ = ["Framing", "Patches", "leave_out", "read_patches"]
 
@@ -56,7 +56,7 @@ class Patches:
     """Patches of the samples that could be read.
 
     Attributes:
-        images: the patches, RGB.
+        images: the patches, RGB, N × S × S × 3; see :class:`~dagaug.data.patch_loading.Loaded`.
         samples: the sample of each patch.
         regions: the region of each patch in its whole image.
         skipped: the files that could not be read, with reasons.
@@ -65,11 +65,11 @@ class Patches:
         transparent: number of images that were read and have pixels that are not opaque.
     """
 
-    images: UInt8[np.ndarray, "N S S 3"]
+    images: StreamedArray
     samples: tuple[Sample, ...]
     regions: tuple[Region, ...]
     skipped: tuple[Skipped, ...]
-    masks: tuple[PatchMask | None, ...]
+    masks: Sequence[PatchMask | None]
     unmasked: tuple[Skipped, ...] = ()
     transparent: int = 0
 
@@ -90,17 +90,23 @@ class Patches:
             found.append(((x - left) / side, (y - top) / side, width / side, height / side))
         return found
 
+    def divided(self, parts: int) -> Patches:
+        """The same patches for each of several processes, which read them again, each with a part of the cache."""
+        cache = self.images.cache.divided(parts)
+        masks = self.masks.with_cache(cache) if isinstance(self.masks, GivenMasks) else self.masks
+        return replace(self, images=self.images.with_cache(cache), masks=masks)
+
     def without(self, unusable: Mapping[int, Skipped]) -> Patches:
         """The patches without those whose masks are unusable, given by index."""
         if not unusable:
             return self
-        rows = [row for row in range(len(self.samples)) if row not in unusable]
+        rows = np.array([row for row in range(len(self.samples)) if row not in unusable], np.int64)
         return replace(
             self,
-            images=self.images[rows],
+            images=self.images.take(rows),
             samples=tuple(self.samples[row] for row in rows),
             regions=tuple(self.regions[row] for row in rows),
-            masks=tuple(self.masks[row] for row in rows),
+            masks=take_masks(self.masks, rows),
             unmasked=(*self.unmasked, *unusable.values()),
         )
 
@@ -144,11 +150,9 @@ def read_patches(
 
 
 def _with_masks(dataset: Dataset, patches: Patches, sizes: Sequence[tuple[int, int]], execution: Execution) -> Patches:
-    found = read_masks(
+    masks, wrong = read_masks(
         patches.samples, sizes, patches.regions, patches.boxes(), patches.images.shape[1], execution=execution
     )
-    wrong = {row: mask.reason for row, mask in enumerate(found) if isinstance(mask, WrongMask)}
-    masks = tuple(None if isinstance(mask, WrongMask) else mask for mask in found)
     return leave_out(dataset, replace(patches, masks=masks), wrong, execution)
 
 

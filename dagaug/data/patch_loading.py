@@ -18,6 +18,7 @@ from dagaug.runtime.errors import DataError, ImageError, UsageError
 from dagaug.runtime.execution_settings import Execution
 from dagaug.runtime.prefetch import map_ahead
 from dagaug.runtime.progress import Progress
+from dagaug.runtime.streamed_array import StreamedArray
 
 __all__ = ["Loaded", "load", "say_transparent"]
 
@@ -29,7 +30,7 @@ class Loaded:
     """The patches of the files that could be read.
 
     Attributes:
-        images: RGB patches, in the order of the paths.
+        images: RGB patches N × S × S × 3, in the order of the paths; what the cache does not hold is read again.
         kept: the index of each patch's path in the list of paths.
         regions: the region of each patch in its whole image.
         sizes: height and width of each whole image, upright, in pixels.
@@ -37,7 +38,7 @@ class Loaded:
         transparent: number of patches from images with pixels that are not opaque.
     """
 
-    images: UInt8[np.ndarray, "N S S 3"]
+    images: StreamedArray
     kept: Int64[np.ndarray, " N"]
     regions: tuple[Region, ...]
     sizes: tuple[tuple[int, int], ...]
@@ -70,7 +71,7 @@ def load(
         margin: space around boxes, as a fraction of their larger side.
         fit: how images without a box become square.
         background: RGB colour behind transparent pixels.
-        execution: its progress counts the images, and prints the reasons of skipped ones.
+        execution: its progress counts the images, and prints the reasons of skipped ones; its cache holds patches.
 
     Raises:
         ImageError: with ``execution.strict``, a file cannot be read.
@@ -92,9 +93,9 @@ def load(
         transparent = opacity is not None and int(opacity.min()) < 255
         return cut(image, region, size), region, (image.shape[0], image.shape[1]), transparent
 
-    images = np.empty((len(paths), size, size, 3), np.uint8)
+    again = _PatchFiles(size, background, [], [])
+    images = StreamedArray(len(paths), (size, size, 3), again, execution=execution)
     kept: list[int] = []
-    regions: list[Region] = []
     sizes: list[tuple[int, int]] = []
     skipped: list[Skipped] = []
     transparent = 0
@@ -110,10 +111,12 @@ def load(
                     if len(skipped) <= _NAMED_SKIPS:
                         progress.say(f"{result}; skipped, {len(skipped)} of {len(paths)} so far")
                 else:
-                    images[len(kept)], region, whole, seen_through = result
+                    patch, region, whole, seen_through = result
+                    images.write(len(kept), patch[None])
+                    again.paths.append(paths[row])
+                    again.regions.append(region)
                     transparent += seen_through
                     kept.append(row)
-                    regions.append(region)
                     sizes.append(whole)
                 task.advance()
     if len(skipped) > _NAMED_SKIPS:
@@ -121,5 +124,30 @@ def load(
     if skipped and not kept:
         raise DataError(f"none of {len(paths)} images can be read; the first: {paths[0]}: {skipped[0].reason}")
     return Loaded(
-        images[: len(kept)], np.array(kept, np.int64), tuple(regions), tuple(sizes), tuple(skipped), transparent
-    )
+        images.take(slice(len(kept))), np.array(kept, np.int64), tuple(again.regions), tuple(sizes), tuple(skipped),
+        transparent,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _PatchFiles:
+    """Reads patches again that were read before.
+
+    Attributes:
+        size: side of the patches in pixels.
+        background: RGB colour behind transparent pixels.
+        paths: file of each patch.
+        regions: region of each patch in its whole image.
+    """
+
+    size: int
+    background: tuple[int, int, int]
+    paths: list[Path]
+    regions: list[Region]
+
+    def __call__(self, row: int) -> UInt8[np.ndarray, "S S 3"]:
+        try:
+            image, _ = decode_with_alpha(self.paths[row], background=self.background)
+        except ImageError as error:
+            raise DataError(f"{error}; it was readable when this run began; restore it and run again") from error
+        return cut(image, self.regions[row], self.size)

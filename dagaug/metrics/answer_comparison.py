@@ -387,7 +387,7 @@ def _accuracy_on_unseen(judge: Classifier, dataset: Dataset, framing: Framing, e
     framing = framing.model_copy(update={"size": judge.size})
     patches = read_patches(dataset, dataset.test, framing, execution=execution)
     unseen = ~judge.saw(patches.images)
-    return judge.accuracy(patches.images[unseen], patches.labels[unseen])
+    return judge.accuracy(patches.images.take(unseen), patches.labels[unseen])
 
 
 def _scores(found: _Measurements) -> Iterator[AnswerScore]:

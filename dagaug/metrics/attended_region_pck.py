@@ -16,13 +16,14 @@ from dagaug.compute.tensors import to_tensor
 from dagaug.data.dataset_records import Dataset
 from dagaug.data.object_patches import Patches, read_patches
 from dagaug.metrics import measure_formulas as measures
-from dagaug.metrics.inputs import batches_of
+from dagaug.metrics.inputs import BATCH
 from dagaug.model.checkpoint import find_by_hash
 from dagaug.model.frozen_encoder_translator import FeatureEncoder
 from dagaug.model.networks import DeepAttentionEncoder
 from dagaug.model.trained_model import TrainedModel, load_model
 from dagaug.runtime.errors import CheckpointError
 from dagaug.runtime.execution_settings import Execution
+from dagaug.runtime.streamed_array import batches
 
 __all__ = ["KeypointAccuracy", "keypoint_accuracy", "model_of_file"]
 
@@ -72,7 +73,7 @@ def model_of_file(checkpoint: Path | None, places: Sequence[Path], sha256: str) 
             return load_model(found), ""
         except CheckpointError as error:
             reason = error.message
-    return None, f"PCK was not measured ({reason}); give the checkpoint."
+    return None, f"PCK was not measured: {reason}; give the checkpoint."
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,7 @@ def keypoint_accuracy(
 def _locate(model: TrainedModel, patches: Patches, numbers: list[int], device: torch.device) -> _PointsOfImages:
     dae = cast(DeepAttentionEncoder | FeatureEncoder, model.translator.to(device).eval().dae)
     with torch.inference_mode():
-        found = [dae.find_centres(to_tensor(part, device)).cpu().numpy() for part in batches_of(patches.images)]
+        found = [dae.find_centres(to_tensor(part, device)).cpu().numpy() for part in batches(patches.images, BATCH)]
     squares = np.array([region.pixels() for region in patches.regions], np.float64)
     corner, side = squares[:, :2], squares[:, 2]
     parts = np.zeros((len(squares), len(numbers), 2))

@@ -22,7 +22,7 @@ from dagaug.hdf5.reader import Store
 from dagaug.runtime.errors import DataError, StoreError
 from dagaug.runtime.execution_settings import Execution
 
-__all__ = ["BATCH", "batches_of", "check_fits", "framing_of", "stored_images", "train_judge"]
+__all__ = ["BATCH", "check_fits", "framing_of", "stored_images", "train_judge"]
 
 BATCH = 256
 """Images in the networks at a time."""
@@ -70,12 +70,6 @@ def stored_images(store: Store, rows: Int64[np.ndarray, " N"], size: int) -> Ite
     for start in range(0, len(rows), BATCH):
         images = store.read(rows[start : start + BATCH].tolist())
         yield np.stack([letterboxed(image, size) for image in images])
-
-
-def batches_of(images: UInt8[np.ndarray, "N S S 3"]) -> Iterator[UInt8[np.ndarray, "B S S 3"]]:
-    """Images in memory, in batches."""
-    for start in range(0, len(images), BATCH):
-        yield images[start : start + BATCH]
 
 
 # Networks

@@ -26,12 +26,13 @@ from dagaug.data.patch_loading import say_transparent
 from dagaug.hdf5.reader import Store
 from dagaug.metrics import measure_formulas as measures
 from dagaug.metrics.attended_region_pck import KeypointAccuracy, keypoint_accuracy, model_of_file
-from dagaug.metrics.inputs import BATCH, batches_of, check_fits, framing_of, stored_images, train_judge
+from dagaug.metrics.inputs import BATCH, check_fits, framing_of, stored_images, train_judge
 from dagaug.metrics.lpips import FILES, Lpips, find_weights
 from dagaug.metrics.measure_formulas import MeanStd
 from dagaug.runtime.errors import DataError, MissingExtraError, UsageError
 from dagaug.runtime.execution_settings import Execution
 from dagaug.runtime.progress import Progress
+from dagaug.runtime.streamed_array import batches
 
 __all__ = ["EvaluateOptions", "Evaluation", "SetComparison", "SetMeasures", "evaluate"]
 
@@ -314,7 +315,7 @@ class _SetReader:
 
     def real(self, name: str, patches: Patches) -> _ReadSet:
         """Real images, grouped by class."""
-        outputs = self._outputs(batches_of(patches.images), name, len(patches.images))
+        outputs = self._outputs(batches(patches.images, BATCH), name, len(patches.images))
         lpips = self._lpips_within(patches.images.__getitem__, patches.labels, name)
         return _ReadSet(name, *outputs, patches.labels, patches.labels, lpips)
 

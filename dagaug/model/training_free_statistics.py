@@ -25,6 +25,7 @@ from dagaug.model.training_free import FrozenTranslator, Reduction
 from dagaug.runtime.disk_cache import cache_key, cache_of
 from dagaug.runtime.execution_settings import Execution
 from dagaug.runtime.progress import Progress
+from dagaug.runtime.streamed_array import ImageArray
 
 __all__ = ["fit_foreground", "fit_frozen"]
 
@@ -38,7 +39,7 @@ _RIDGE = 0.1
 
 
 def fit_frozen(
-    images: UInt8[np.ndarray, "N S S 3"],
+    images: ImageArray,
     boxes: Sequence[PatchBox | None],
     extractor: FeatureExtractor,
     *,
@@ -98,7 +99,7 @@ def _fit(
     reduction.deviation.copy_(torch.cat([layer.float().std((0, 2, 3)) for layer in maps]).clamp_min(1e-6))
     directions = _fit_projection(reduction, maps)
     found = grabcut_masks(images, boxes, given=given, execution=execution)
-    _fit_foreground(reduction, maps, directions, *_labelled_cells(found, boxes))
+    _fit_foreground(reduction, maps, directions, *_labelled_cells(found[:], boxes))
 
 
 def _rows(count: int) -> list[slice]:

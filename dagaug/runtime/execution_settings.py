@@ -1,12 +1,13 @@
-"""How a command runs on this machine: device, threads, reaction to unreadable images, progress, cache."""
+"""How a command runs on this machine: device, threads, reaction to unreadable images, progress, cache, memory."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from dagaug.runtime.errors import UsageError
+from dagaug.runtime.image_cache import ImageCache
 from dagaug.runtime.progress import SILENT, Progress
 
 __all__ = ["Execution"]
@@ -26,6 +27,7 @@ class Execution:
         progress: receives counts and messages.
         cache: folder that keeps masks and frozen features for later calls
             (:class:`dagaug.runtime.disk_cache.DiskCache`); None computes them anew.
+        memory: for decoded images; by default half of what is available.
 
     Raises:
         UsageError: ``workers`` is below 1.
@@ -36,6 +38,7 @@ class Execution:
     strict: bool = False
     progress: Progress = SILENT
     cache: Path | None = None
+    memory: ImageCache = field(default_factory=ImageCache, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.workers is not None and self.workers < 1:

@@ -31,10 +31,9 @@ from dagaug.classifiers.cross_fit import CrossFitted
 from dagaug.compute.devices import pick_device
 from dagaug.data.dataset_records import Dataset
 from dagaug.data.grabcut_and_inpainting import cut_out
-from dagaug.data.image_files import decode_bytes, encode
+from dagaug.data.image_files import encode
 from dagaug.data.mask_files import find_masks, hash_masks
 from dagaug.data.object_patches import Patches, read_patches
-from dagaug.data.square_crops import letterboxed
 from dagaug.hdf5.reader import Store
 from dagaug.hdf5.schema import Header, Images
 from dagaug.model.checkpoint import MODEL_FILE, find_by_hash
@@ -44,6 +43,9 @@ from dagaug.model.training_free_checkpoint import fit_training_free
 from dagaug.runtime.disk_cache import cache_of
 from dagaug.runtime.errors import CheckpointError, DataError
 from dagaug.runtime.execution_settings import Execution
+from dagaug.runtime.files import explain_write_errors
+from dagaug.runtime.streamed_array import StreamedArray
+from dagaug.score.encoded_images import EncodedImages
 from dagaug.score.options import Control
 
 __all__ = ["Controls", "find_checkpoint", "is_untrained", "use_of_features", "with_stored_masks"]
@@ -142,10 +144,10 @@ class Controls:
             np.array([0, len(candidates)], np.int64),
         ).with_background(self._header.provenance.background)
 
-    def make(self, control: Control) -> tuple[UInt8[np.ndarray, "N S S 3"], Int64[np.ndarray, " N"]]:
-        """The images of a control (uint8 RGB, letterboxed) and their labels.
+    def make(self, control: Control) -> tuple[StreamedArray, Int64[np.ndarray, " N"]]:
+        """The images of a control (uint8 RGB, N × S × S × 3, letterboxed) and their labels.
 
-        The images are memory-mapped from an unnamed temporary file.
+        They are encoded in an unnamed temporary file, and decoded when they are needed.
         """
         plan = self._plan(control)
         if control in ("cutout", "cutwarp"):
@@ -154,15 +156,18 @@ class Controls:
             made = self._morphs(plan, self._frozen_engine() if control == "frozen" else self._engine)
         frame = self._header.provenance.frame
         compositor = Compositor(self._dataset, self._patches, frame)
-        with tempfile.TemporaryFile(dir=self._scratch) as file:
-            out = np.memmap(file, np.uint8, "w+", shape=(len(plan), self._size, self._size, 3))
-        with self._execution.progress.task(f"Making control {control}", len(plan), "images") as task:
+        encoded = EncodedImages(self._size, self._scratch)
+        with (
+            explain_write_errors(self._scratch, "nothing is lost"),
+            self._execution.progress.task(f"Making control {control}", len(plan), "images") as task,
+        ):
             for row, (patch, cover) in enumerate(made):
                 background = int(self._row_of[plan.background_rows[row]])
                 image = compositor.composite(patch, cover, background, int(plan.variant[row]))
-                out[row] = letterboxed(self._as_stored(image), self._size)
+                encoded.append(self._encoded(image))
                 task.advance()
-        return out, self._header.files_label[plan.source].astype(np.int64)
+        images = StreamedArray(len(plan), (self._size, self._size, 3), encoded, execution=self._execution)
+        return images, self._header.files_label[plan.source].astype(np.int64)
 
     def origins(self, control: Control) -> tuple[tuple[str, ...], ...]:
         """The files that each image of a control was made from: source, reference and background."""
@@ -207,11 +212,9 @@ class Controls:
             backgrounds = self._engine.encoder.backgrounds(self._row_of[plan.background_rows[part]], plan.variant[part])
             yield from zip(*cut_out(pixels, masks, *backgrounds), strict=True)
 
-    def _as_stored(self, image: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W 3"]:
-        """The image after the lossy encoding of the HDF5 file."""
-        if self._header.encoding != "jpeg":
-            return image
-        return decode_bytes(encode(image, "jpeg", self._header.quality), "control")
+    def _encoded(self, image: UInt8[np.ndarray, "H W 3"]) -> bytes:
+        """The image in the encoding of the HDF5 file if it is lossy, else as PNG."""
+        return encode(image, "jpeg", self._header.quality) if self._header.encoding == "jpeg" else encode(image, "png")
 
     @property
     def _scratch(self) -> Path:

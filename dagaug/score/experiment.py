@@ -27,9 +27,11 @@ from dagaug.hdf5.reader import Store
 from dagaug.runtime.errors import UsageError
 from dagaug.runtime.execution_settings import Execution
 from dagaug.runtime.progress import Progress
+from dagaug.runtime.streamed_array import StreamedArray
 from dagaug.runtime.versions import library_versions
 from dagaug.score.class_frequency import frequency_groups
 from dagaug.score.control_images import Controls, use_of_features
+from dagaug.score.encoded_images import ChosenImages
 from dagaug.score.image_set_loading import ImageSet, TracedImageSet, framing_of, load_other, load_real, load_store
 from dagaug.score.leak_checks import check_leaks
 from dagaug.score.notes import notes_of
@@ -217,36 +219,40 @@ def _read_images(
                 value=value,
             )
         # Read even if only controls are wanted: this checks the origins of all images.
-        morphs = synthetic["dagaug"] = load_store(Path(store), dataset, options.fit.size, execution.progress)
+        morphs = synthetic["dagaug"] = load_store(Path(store), dataset, options.fit.size, execution=execution)
         if wanted & {*CONTROLS, MIXED}:
             controls = Controls(
                 Path(store), dataset, size=options.fit.size, seed=options.seed, checkpoint=checkpoint,
                 execution=execution,
             )  # fmt: skip
-            synthetic |= _controls(controls, wanted, morphs, options.seed)
+            synthetic |= _controls(controls, wanted, morphs, options.seed, execution)
     size = options.fit.size
     synthetic |= {name: load_other(path, dataset, size, execution=execution) for name, path in options.others}
     framing = None if store is None else framing_of(Path(store))
     train, test, skipped = load_real(dataset, size, framing, execution=execution)
+    execution.memory.tell(execution.progress)
     return _Images(train, test, {name: images for name, images in synthetic.items() if name in wanted}, skipped)
 
 
-def _controls(controls: Controls, wanted: set[str], morphs: TracedImageSet, seed: int) -> dict[str, ImageSet]:
+def _controls(
+    controls: Controls, wanted: set[str], morphs: TracedImageSet, seed: int, execution: Execution
+) -> dict[str, ImageSet]:
     found: dict[str, ImageSet] = {}
     for name in CONTROLS:
         if name in wanted or (name == "cutout" and MIXED in wanted):
             found[name] = TracedImageSet(*controls.make(name), controls.origins(name))
     if MIXED in wanted:
-        found[MIXED] = _half_and_half(morphs, found["cutout"], seed)
+        found[MIXED] = _half_and_half(morphs, found["cutout"], seed, execution)
     return found
 
 
-def _half_and_half(morphs: TracedImageSet, cutouts: ImageSet, seed: int) -> TracedImageSet:
+def _half_and_half(morphs: TracedImageSet, cutouts: ImageSet, seed: int, execution: Execution) -> TracedImageSet:
     """The morphs, a random half of them replaced by cut-outs of the same sources on the same backgrounds."""
     rng = np.random.default_rng(np.random.SeedSequence([seed, 31]))
-    rows = rng.permutation(len(morphs))[: len(morphs) // 2]
-    images = morphs.images.copy()
-    images[rows] = cutouts.images[rows]
+    cut = np.zeros(len(morphs), bool)
+    cut[rng.permutation(len(morphs))[: len(morphs) // 2]] = True
+    chosen = ChosenImages(morphs.images, cutouts.images, cut)
+    images = StreamedArray(len(morphs), morphs.images.shape[1:], chosen, execution=execution)
     return TracedImageSet(images, morphs.labels, morphs.origins)
 
 

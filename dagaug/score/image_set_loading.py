@@ -17,10 +17,12 @@ from dagaug.data import patch_loading as loading
 from dagaug.data.dataset_records import Dataset, class_mismatch, is_image_name
 from dagaug.data.object_patches import Framing
 from dagaug.data.square_crops import letterboxed
+from dagaug.hdf5.image_reader import ImageReader
 from dagaug.hdf5.reader import Store
 from dagaug.runtime.errors import DataError
 from dagaug.runtime.execution_settings import Execution
-from dagaug.runtime.progress import SILENT, Progress
+from dagaug.runtime.progress import Progress
+from dagaug.runtime.streamed_array import ImageArray, StreamedArray, select
 
 __all__ = [
     "ImageSet",
@@ -36,9 +38,9 @@ __all__ = [
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Images (uint8 RGB) and their labels."""
+    """Images (uint8 RGB, N × S × S × 3) and their labels."""
 
-    images: UInt8[np.ndarray, "N S S 3"]
+    images: ImageArray
     labels: Int64[np.ndarray, " N"]
 
     def __len__(self) -> int:
@@ -51,7 +53,7 @@ class ImageSet:
 
     def take(self, rows: Integer[np.ndarray, " M"]) -> ImageSet:
         """The set of these rows."""
-        return ImageSet(self.images[rows], self.labels[rows])
+        return ImageSet(select(self.images, rows), self.labels[rows])
 
 
 @dataclass(frozen=True)
@@ -116,8 +118,14 @@ def load_real(
     return sets[0], sets[1], tuple(skipped)
 
 
-def load_store(path: Path, dataset: Dataset, size: int, progress: Progress = SILENT) -> TracedImageSet:
+def load_store(path: Path, dataset: Dataset, size: int, *, execution: Execution = Execution()) -> TracedImageSet:
     """Read the synthetic images of an HDF5 file, after checking that they fit the data set and leak no test image.
+
+    Args:
+        path: the file.
+        dataset: the data set that it was made from.
+        size: side of the results in pixels.
+        execution: how to read images; its progress receives the number of images read.
 
     Raises:
         StoreError: the file cannot be read.
@@ -130,14 +138,12 @@ def load_store(path: Path, dataset: Dataset, size: int, progress: Progress = SIL
         rows = np.flatnonzero(store.images.synthetic)
         if not len(rows):
             raise DataError(f"{path}: no synthetic images in it; make some: dagaug augment {dataset.root}")
-        check_origin(path, store, rows, dataset, progress)
-        out = np.empty((len(rows), size, size, 3), dtype=np.uint8)
-        with progress.task("Reading synthetic", len(rows), "images") as task:
-            for start in range(0, len(rows), 256):
-                chosen = rows[start : start + 256]
-                for place, image in enumerate(store.read(chosen.tolist()), start):
-                    out[place] = letterboxed(image, size)
-                task.advance(len(chosen))
+        check_origin(path, store, rows, dataset, execution.progress)
+        images = StreamedArray(
+            len(rows), (size, size, 3), _StoredImages(store.image_reader, rows, size), execution=execution
+        )
+        with execution.progress.task("Reading synthetic", len(rows), "images") as task:
+            images.hashes(task)  # needed later, and unreadable images are found now
         files, table, backgrounds = store.header.files, store.images, backgrounds_of(store)
         origins = tuple(
             tuple(dict.fromkeys(files[row] for row in those if row >= 0))
@@ -145,7 +151,19 @@ def load_store(path: Path, dataset: Dataset, size: int, progress: Progress = SIL
                 *(column[rows].tolist() for column in (table.source, table.reference, backgrounds)), strict=True
             )
         )
-        return TracedImageSet(out, table.label[rows].astype(np.int64), origins)
+        return TracedImageSet(images, table.label[rows].astype(np.int64), origins)
+
+
+@dataclass(frozen=True)
+class _StoredImages:
+    """Reads letterboxed images of ``size`` pixels from some rows of an HDF5 file."""
+
+    reader: ImageReader
+    rows: Int64[np.ndarray, " N"]
+    size: int
+
+    def __call__(self, row: int) -> UInt8[np.ndarray, "S S 3"]:
+        return letterboxed(self.reader.decoded([int(self.rows[row])])[0], self.size)
 
 
 def load_folder(path: Path, dataset: Dataset, size: int, *, execution: Execution = Execution()) -> ImageSet:
@@ -189,7 +207,7 @@ def load_other(path: Path, dataset: Dataset, size: int, *, execution: Execution 
     if path.is_file():
         with Store(path) as store:
             check_stored_images(store, dataset)
-        return load_store(path, dataset, size, execution.progress)
+        return load_store(path, dataset, size, execution=execution)
     return load_folder(path, dataset, size, execution=execution)
 
 

@@ -9,7 +9,7 @@ significantly larger share of training images is suspicious.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cache
 
 import cv2
@@ -25,6 +25,7 @@ from dagaug.compute.devices import pick_device
 from dagaug.compute.tensors import to_tensor
 from dagaug.runtime.errors import MissingExtraError
 from dagaug.runtime.execution_settings import Execution
+from dagaug.runtime.streamed_array import ImageArray, batches
 from dagaug.score.results import NearDuplicates
 
 __all__ = ["count_near_duplicates", "near_duplicates", "pretrained_network"]
@@ -37,8 +38,8 @@ _SIGNIFICANCE = 0.01  # level of the test for more near-duplicates than usual
 
 
 def count_near_duplicates(
-    sets: Mapping[str, UInt8[np.ndarray, "N S S 3"]],
-    test: UInt8[np.ndarray, "M S S 3"],
+    sets: Mapping[str, ImageArray],
+    test: ImageArray,
     *,
     batch_size: int = _BATCH,
     execution: Execution = Execution(),
@@ -55,7 +56,7 @@ def count_near_duplicates(
         the counts of each set, and the network of the features: EfficientNet-Lite0 with ImageNet weights, or "" if
         its package is not installed. Features of random weights do not separate different images, so they are not used.
     """
-    hashed = {name: len(np.unique(near_duplicates(np.asarray(images), test)[:, 0])) for name, images in sets.items()}
+    hashed = {name: len(np.unique(near_duplicates(images, test)[:, 0])) for name, images in sets.items()}
     try:
         network = pretrained_network(test.shape[1]).to(pick_device(execution.device))
     except MissingExtraError:
@@ -66,7 +67,7 @@ def count_near_duplicates(
     total = 2 * len(test) + sum(map(len, sets.values()))
     with execution.progress.task("Looking for near-duplicates", total, "images") as task:
         features, altered = [], []
-        for part in _batches(test, batch_size):
+        for part in batches(test, batch_size):
             features.append(_features(network, part))
             altered.append(_features(network, _altered(part)))
             task.advance(2 * len(part))
@@ -79,7 +80,7 @@ def count_near_duplicates(
         found = {}
         for name, images in sets.items():
             nearest = []
-            for part in _batches(images, batch_size):
+            for part in batches(images, batch_size):
                 own = F.normalize(_features(network, part) - mean)
                 nearest.append((1 - own @ known.T).amin(1))
                 task.advance(len(part))
@@ -112,11 +113,6 @@ def _features(network: Network, images: UInt8[np.ndarray, "B S S 3"]) -> Float32
     return network(to_tensor(images, network.mean.device)).float().cpu()
 
 
-def _batches(images: UInt8[np.ndarray, "N S S 3"], size: int) -> Iterator[UInt8[np.ndarray, "B S S 3"]]:
-    for start in range(0, len(images), size):
-        yield np.asarray(images[start : start + size])
-
-
 def _altered(images: UInt8[np.ndarray, "B S S 3"]) -> UInt8[np.ndarray, "B S S 3"]:
     """The same images slightly faded, blurred, and shifted by 1/32 of the side."""
     size = images.shape[1]
@@ -130,9 +126,7 @@ def _altered(images: UInt8[np.ndarray, "B S S 3"]) -> UInt8[np.ndarray, "B S S 3
     return out
 
 
-def near_duplicates(
-    first: UInt8[np.ndarray, "N S S 3"], second: UInt8[np.ndarray, "M S S 3"], *, threshold: int = 8
-) -> Int64[np.ndarray, "P 2"]:
+def near_duplicates(first: ImageArray, second: ImageArray, *, threshold: int = 8) -> Int64[np.ndarray, "P 2"]:
     """Pairs (row in ``first``, row in ``second``) of images that look the same.
 
     The 64-bit difference hashes (which of two neighbours in a 9 × 8 grey thumbnail is brighter) must differ in at most
@@ -150,10 +144,10 @@ def near_duplicates(
     return np.array(pairs, np.int64).reshape(-1, 2)
 
 
-def _hashes(images: UInt8[np.ndarray, "N S S 3"]) -> Float32[np.ndarray, "N 64"]:
+def _hashes(images: ImageArray) -> Float32[np.ndarray, "N 64"]:
     """Difference hashes as ±1; 64 minus a scalar product is twice the Hamming distance."""
     signs = np.empty((len(images), 64), np.float32)
-    for row, image in enumerate(images):
+    for row, image in enumerate(image for part in batches(images, _BATCH) for image in part):
         grey = _thumbnail(image, 9, 8) @ np.array((0.299, 0.587, 0.114), np.float32)
         signs[row] = np.where(grey[:, 1:] > grey[:, :-1], 1, -1).reshape(64)
     return signs

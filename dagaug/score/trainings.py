@@ -16,13 +16,18 @@ from jaxtyping import Float32
 from dagaug.classifiers.fit import FitOptions, fit, fit_identity
 from dagaug.classifiers.linear_probe import LinearProbe
 from dagaug.compute.device_jobs import run_jobs
+from dagaug.runtime.errors import DataError
 from dagaug.runtime.execution_settings import Execution
+from dagaug.runtime.image_cache import scratch_folder
 from dagaug.runtime.progress import Progress
+from dagaug.runtime.streamed_array import batches
 from dagaug.score.image_set_loading import ImageSet
 from dagaug.score.run_log import RunLog, ScoreRun, pack
 from dagaug.score.statistics import calibration_error
 
 __all__ = ["SharedSettings", "TrainingSpec", "run_all"]
+
+_BATCH = 64  # images in memory at a time
 
 
 @dataclass(frozen=True)
@@ -108,7 +113,7 @@ def run_all(
         groups = _groups(jobs, left, shared)
         with (
             progress.task(title, sum(jobs[place][0].steps for place in left), "steps") as task,
-            tempfile.TemporaryDirectory() as folder,
+            tempfile.TemporaryDirectory(dir=scratch_folder()) as folder,
         ):
             sets: list[ImageSet] = []
             packed = [_job_of(jobs[group[0]][0], sets, tuple(jobs[place][1] for place in group)) for group in groups]
@@ -164,11 +169,25 @@ def _index(sets: list[ImageSet], images: ImageSet) -> int:
 
 
 def _write_sets(sets: Sequence[ImageSet], folder: Path) -> list[Path]:
-    """Write image sets to files: worker processes are sent paths instead of gigabytes."""
+    """Write image sets to files: worker processes are sent paths instead of gigabytes, and share the files.
+
+    Raises:
+        DataError: the disk is full.
+    """
     paths = [folder / f"{number}.npy" for number in range(len(sets))]
     for path, one in zip(paths, sets, strict=True):
-        np.save(path, one.images)
-        np.save(path.with_suffix(".labels.npy"), one.labels)
+        header = {"descr": "|u1", "fortran_order": False, "shape": one.images.shape}
+        try:
+            with path.open("wb") as file:
+                np.lib.format.write_array_header_1_0(file, header)
+                for part in batches(one.images, _BATCH):
+                    part.tofile(file)
+            np.save(path.with_suffix(".labels.npy"), one.labels)
+        except OSError as error:
+            raise DataError(
+                f"{folder.parent}: no room for the images that the devices share ({error.strerror}); set TMPDIR to a "
+                "folder on a larger disk, or train on one device"
+            ) from error
     return paths
 
 

@@ -1,4 +1,4 @@
-"""Training mode of pose morphing on frozen features: images and features in memory, batches, sample images."""
+"""Training mode of pose morphing on frozen features: images and features, batches, sample images."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
 from torch import nn
 
 from dagaug.classifiers.frozen_feature_maps import FeatureExtractor
@@ -28,6 +27,7 @@ from dagaug.model.training_free_statistics import fit_frozen
 from dagaug.runtime.disk_cache import cache_of
 from dagaug.runtime.errors import DataError
 from dagaug.runtime.execution_settings import Execution
+from dagaug.runtime.streamed_array import StreamedArray
 from dagaug.training.consistency_distances import Distance, make_distance
 from dagaug.training.frozen_feature_objective import FeatureObjective
 from dagaug.training.frozen_feature_pairs import ComponentCache, FeaturePairSampler
@@ -134,12 +134,13 @@ class FeatureMode:
         assert isinstance(translator, FeatureTranslator)
         data = self.sampler.data
         chosen = sample_rows(data.labels, self.seed)
-        images = [scale_pixels(data.images[rows.to(data.images.device)]) for rows in chosen]
+        pixels = [data.rows(rows) for rows in chosen]
+        images = [scale_pixels(of_rows.images.to(data.device)) for of_rows in pixels]
         structure, poses = (
             translator.structure(one, [self.boxes[row] for row in rows.tolist()])
             for one, rows in zip(images, chosen, strict=True)
         )
-        behind = scale_pixels(data.backgrounds[chosen[1].to(data.images.device)])
+        behind = scale_pixels(pixels[1].backgrounds.to(data.device))
         morphs = sample_morphs(translator, translator.appearance(images[0], structure), structure, poses, behind)
         return Snapshot(
             to_pixels(images[0]),
@@ -156,20 +157,20 @@ class _Objects:
     """What is read of the objects of all patches.
 
     Attributes:
-        masks: 255 on the object.
-        spread: the patches with their backgrounds painted over by their objects, RGB.
+        masks: 255 on the object, N × S × S.
+        spread: the patches with their backgrounds painted over by their objects, RGB, N × S × S × 3.
         cache: principal components of their features.
     """
 
-    masks: UInt8[np.ndarray, "N S S"]
-    spread: UInt8[np.ndarray, "N S S 3"]
+    masks: StreamedArray
+    spread: StreamedArray
     cache: ComponentCache
 
     def without(self, rows: Collection[int]) -> _Objects:
         """All but some of them."""
-        kept = np.array([row for row in range(len(self.masks)) if row not in rows])
+        kept = np.array([row for row in range(len(self.masks)) if row not in rows], np.int64)
         self.cache.keep(kept)
-        return _Objects(self.masks[kept], self.spread[kept], self.cache)
+        return _Objects(self.masks.take(kept), self.spread.take(kept), self.cache)
 
 
 def _read_objects(patches: Patches, translator: FeatureTranslator, execution: Execution) -> _Objects:
@@ -177,20 +178,22 @@ def _read_objects(patches: Patches, translator: FeatureTranslator, execution: Ex
     device, count, dae = pick_device(execution.device), len(patches.images), translator.dae
     boxes, grid = patches.boxes(), dae.reduction.grid
     reader = FrozenReader(dae, device, cache_of(execution))
-    cache = ComponentCache(count, (dae.channels, grid, grid))
-    masks, spread, squares = [], [], 0.0
+    cache, squares = ComponentCache(count, (dae.channels, grid, grid), execution=execution), 0.0
+    masks = StreamedArray(count, patches.images.shape[1:3], execution=execution)
+    spread = StreamedArray(count, patches.images.shape[1:], execution=execution)
     with torch.inference_mode(), execution.progress.task("Features and masks", count, "images") as task:
-        for row, (patch, box, given) in enumerate(zip(patches.images, boxes, patches.masks, strict=True)):
+        for row, box in enumerate(boxes):
+            patch, given = patches.images[row], patches.masks[row]
             reading = reader.read(patch, box)
             cache.write(row, reading.components, reading.mirrored)
             squares += float(np.square(reading.components, dtype=np.float32).mean())
             mask = reading.mask if given is None else given
-            masks.append(mask)
+            masks.write(row, mask[None])
             where = torch.from_numpy(mask)[None, None].float() / 255
-            spread.append(to_bytes(spread_objects(to_tensor(patch[None], torch.device("cpu")), where)).numpy())
+            spread.write(row, to_bytes(spread_objects(to_tensor(patch[None], torch.device("cpu")), where)).numpy())
             task.advance()
     dae.head.scale.fill_((squares / count) ** 0.5)
-    return _Objects(np.stack(masks), np.concatenate(spread), cache)
+    return _Objects(masks, spread, cache)
 
 
 def _sampler(
@@ -199,10 +202,9 @@ def _sampler(
     dae = translator.dae
     behind = backgrounds(patches.images, objects.masks, execution=execution)
     data = TrainingData.of(patches.images, behind, objects.masks, patches.labels)
-    painted = torch.from_numpy(np.ascontiguousarray(objects.spread.transpose(0, 3, 1, 2)))
 
     def components_of(images: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
             return dae.components(images)[0]
 
-    return FeaturePairSampler(data, painted, objects.cache, components_of, keys=dae.head.keys, seed=seed)
+    return FeaturePairSampler(data, objects.spread, objects.cache, components_of, keys=dae.head.keys, seed=seed)

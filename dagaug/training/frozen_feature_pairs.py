@@ -1,12 +1,11 @@
 """Pairs of sources and references for each step of a training on frozen features.
 
-The features of all training images are computed once, in both orientations, and kept in a temporary file. Only exact
+The features of all training images are computed once, in both orientations, and kept. Only exact
 pairs, whose images are new in every step, pass through the frozen network again.
 """
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -21,7 +20,19 @@ from dagaug.compute.tensors import scale_pixels
 from dagaug.model.correspondence import mutual_share, refine_flow, similarities
 from dagaug.model.networks import resize
 from dagaug.model.training_free import spread_objects
-from dagaug.training.pairs import ExactPairs, PairSampler, TrainingData, folded_pairs, step_generator, warped_pairs
+from dagaug.runtime.execution_settings import Execution
+from dagaug.runtime.streamed_array import ImageArray, StreamedArray
+from dagaug.training.pairs import (
+    ExactPairs,
+    PairSampler,
+    PixelRows,
+    StepReader,
+    TrainingData,
+    channels_first,
+    folded_pairs,
+    step_generator,
+    warped_pairs,
+)
 
 __all__ = ["ComponentCache", "FeatureBatch", "FeaturePairSampler", "Teacher"]
 
@@ -29,30 +40,28 @@ _FOLDED_SHARE = 0.5  # of the exact pairs; the others have a smooth warp
 
 
 class ComponentCache:
-    """Principal components of the frozen features of M images and of their mirror images, in a temporary file.
+    """Principal components of the frozen features of M images and of their mirror images, streamed.
 
     Args:
         count: M.
         shape: of the components of an image: channels, g, g.
+        execution: its cache holds components.
     """
 
-    def __init__(self, count: int, shape: tuple[int, int, int]) -> None:
-        with tempfile.TemporaryFile() as file:
-            self._rows = np.memmap(file, np.float16, "w+", shape=(count, 2, *shape))
-        self._place = np.arange(count)
+    def __init__(self, count: int, shape: tuple[int, int, int], *, execution: Execution = Execution()) -> None:
+        self._rows = StreamedArray(count, (2, *shape), dtype=np.float16, execution=execution)
 
     def write(self, row: int, components: Float16[np.ndarray, "C g g"], mirrored: Float16[np.ndarray, "C g g"]) -> None:
         """Store the components of an image and of its mirror image."""
-        self._rows[row, 0], self._rows[row, 1] = components, mirrored
+        self._rows.write(row, np.stack([components, mirrored])[None])
 
     def keep(self, images: Int[np.ndarray, " L"]) -> None:
         """Leave out all but some images; rows are counted among these from now on."""
-        self._place = self._place[images]
+        self._rows = self._rows.take(images)
 
-    def read(self, rows: Int[Tensor, " B"], mirrored: Bool[Tensor, " B"]) -> Float[Tensor, "B C g g"]:
-        """Components of images, or of their mirror images, on the CPU."""
-        found = self._rows[self._place[rows.cpu().numpy()], mirrored.long().cpu().numpy()]
-        return torch.from_numpy(np.ascontiguousarray(found)).float()
+    def read(self, rows: Int[Tensor, " B"]) -> Float16[Tensor, "B 2 C g g"]:
+        """Components of images and of their mirror images, on the CPU."""
+        return torch.from_numpy(self._rows[rows.cpu().numpy()])
 
 
 class Teacher(NamedTuple):
@@ -121,6 +130,24 @@ class FeatureBatch(NamedTuple):
 
 
 @dataclass(frozen=True)
+class _Side:
+    """Rows of one side of the pairs, on the CPU; the components of images and of their mirror images."""
+
+    rows: Int[Tensor, " B"]
+    pixels: PixelRows
+    spread: UInt8[Tensor, "B 3 S S"]
+    components: Float16[Tensor, "B 2 C g g"]
+
+
+class _Drawn(NamedTuple):
+    """Sources and references of a step; the generator of its further random numbers."""
+
+    source: _Side
+    reference: _Side
+    generator: torch.Generator
+
+
+@dataclass(frozen=True)
 class _Views:
     """Images of one side of the pairs; attributes as in :class:`FeatureBatch`."""
 
@@ -136,7 +163,7 @@ class FeaturePairSampler:
 
     Args:
         data: the training images.
-        spread: the images with their backgrounds painted over by their objects, uint8 RGB, channels first.
+        spread: the images with their backgrounds painted over by their objects, uint8 RGB, M × S × S × 3.
         cache: their components.
         components_of: the components of new images in [-1, 1].
         keys: number of first components that are the keys of the model without training.
@@ -147,7 +174,7 @@ class FeaturePairSampler:
     def __init__(
         self,
         data: TrainingData,
-        spread: UInt8[Tensor, "M 3 S S"],
+        spread: ImageArray,
         cache: ComponentCache,
         components_of: Callable[[Tensor], Tensor],
         *,
@@ -158,29 +185,29 @@ class FeaturePairSampler:
         self.data, self.spread, self.cache = data, spread, cache
         self.components_of, self.keys, self.seed = components_of, keys, seed
         self.rows = PairSampler(data, seed, shares)
+        self._reader: StepReader[_Drawn] = StepReader()
 
     def to(self, device: torch.device) -> None:
-        """Move the images to a device."""
-        self.data = self.rows.data = self.data.to(device)
-        self.spread = self.spread.to(device)
+        """Move batches to a device."""
+        self.data = self.data.to(device)
 
     def batch(self, step: int, size: int, *, with_teacher: bool) -> FeatureBatch:
         """The pairs of a step; ``with_teacher`` adds the correspondence by frozen features."""
-        generator = step_generator(self.seed, step)
         class_count, exact_count = self.rows.counts(size)
-        source_rows, reference_rows = self.rows.draw(class_count, exact_count, size, generator)
+        drawn = self._reader(self._read, step, size)
+        generator, source_rows, reference_rows = drawn.generator, drawn.source.rows, drawn.reference.rows
         exact = slice(class_count, class_count + exact_count)
         others = torch.tensor([row for row in range(size) if not exact.start <= row < exact.stop], dtype=torch.long)
         reference_flip = torch.rand(size, generator=generator) < 0.5
         source_flip = torch.rand(size, generator=generator) < 0.5
-        reference = self._views(reference_rows, reference_flip)
+        reference = self._views(drawn.reference, reference_flip)
         teacher = None
         if len(others):
             better, teacher = self._match(
-                source_rows[others], reference.components[others], reference.mask[others], with_teacher
+                drawn.source.components[others], reference.components[others], reference.mask[others], with_teacher
             )
             source_flip[others] = better
-        source = self._views(source_rows, source_flip)
+        source = self._views(drawn.source, source_flip)
         made = self._exact(source, reference.background, exact, generator)
         labels = self.data.labels.to(source.image.device)
         source_label = labels[source_rows.to(labels.device)]
@@ -193,31 +220,41 @@ class FeaturePairSampler:
             class_count, exact_count,
         )  # fmt: skip
 
-    def _views(self, rows: Int[Tensor, " B"], mirrored: Bool[Tensor, " B"]) -> _Views:
-        device = self.data.images.device
-        index, flip = rows.to(device), mirrored.to(device)[:, None, None, None]
+    def _read(self, step: int, size: int, flag: bool) -> _Drawn:
+        del flag  # all steps are alike
+        generator = step_generator(self.seed, step)
+        source, reference = self.rows.draw(*self.rows.counts(size), size, generator)
+        return _Drawn(self._side(source), self._side(reference), generator)
+
+    def _side(self, rows: Int[Tensor, " B"]) -> _Side:
+        return _Side(rows, self.data.rows(rows), channels_first(self.spread[rows.numpy()]), self.cache.read(rows))
+
+    def _views(self, side: _Side, mirrored: Bool[Tensor, " B"]) -> _Views:
+        device = self.data.device
+        flip = mirrored.to(device)[:, None, None, None]
 
         def oriented(images: Tensor) -> Tensor:
-            found = images[index]
+            found = images.to(device)
             return torch.where(flip, found.flip(-1), found)
 
+        components = side.components[torch.arange(len(mirrored)), mirrored.long()]
         return _Views(
-            scale_pixels(oriented(self.data.images)),
-            scale_pixels(oriented(self.spread)),
-            scale_pixels(oriented(self.data.backgrounds)),
-            oriented(self.data.masks).float() / 255,
-            self.cache.read(rows, mirrored).to(device),
+            scale_pixels(oriented(side.pixels.images)),
+            scale_pixels(oriented(side.spread)),
+            scale_pixels(oriented(side.pixels.backgrounds)),
+            oriented(side.pixels.masks).float() / 255,
+            components.float().to(device),
         )
 
     def _match(
-        self, rows: Int[Tensor, " P"], reference: Tensor, mask: Tensor, with_teacher: bool
+        self, source: Float16[Tensor, "P 2 C g g"], reference: Tensor, mask: Tensor, with_teacher: bool
     ) -> tuple[Bool[Tensor, " P"], Teacher | None]:
         """Whether the mirror images of sources fit better, by the frozen keys; and the teacher's flow."""
         wanted = F.normalize(reference[:, : self.keys], dim=1)
         weight = resize(mask, reference.shape[-1]).flatten(1)
         both = []
-        for mirrored in (False, True):
-            found = self.cache.read(rows, torch.full((len(rows),), mirrored)).to(reference.device)
+        for orientation in (0, 1):
+            found = source[:, orientation].contiguous().float().to(reference.device)
             both.append(similarities(wanted, F.normalize(found[:, : self.keys], dim=1)))
         shares = [mutual_share(scores, weight) for scores in both]
         better = shares[1] > shares[0]

@@ -1,4 +1,4 @@
-"""Training modes: the images in memory, batches, objective and sample images of ``reference`` and of ``paper`` mode.
+"""Training modes: the images, batches, objective and sample images of ``reference`` and of ``paper`` mode.
 
 :class:`dagaug.training.trainer.Trainer` is the same for both; it calls a :class:`TrainingMode` in every step.
 """
@@ -26,9 +26,10 @@ from dagaug.model.mode_translators import PaperTranslator, ReferenceTranslator, 
 from dagaug.model.networks import Structure
 from dagaug.runtime.errors import DataError
 from dagaug.runtime.execution_settings import Execution
+from dagaug.runtime.streamed_array import StreamedArray
 from dagaug.training.consistency_distances import make_distance
 from dagaug.training.mode_objectives import Ablation, Fakes, PaperObjective, Phase, ReferenceObjective
-from dagaug.training.pairs import PairSampler, TrainingData, step_generator
+from dagaug.training.pairs import PairSampler, StepReader, TrainingData, channels_first, step_generator
 
 __all__ = [
     "PaperMode",
@@ -191,12 +192,12 @@ class ReferenceMode:
     def snapshot(self, translator: nn.Module) -> Snapshot:
         """Sources of different classes in the poses of random references."""
         assert isinstance(translator, ReferenceTranslator)
-        sources, references = (rows.to(self.data.images.device) for rows in sample_rows(self.data.labels, self.seed))
-        source_image = scale_pixels(self.data.images[sources])
-        reference_image = scale_pixels(self.data.images[references])
+        sources, references = (self.data.rows(rows) for rows in sample_rows(self.data.labels, self.seed))
+        source_image = scale_pixels(sources.images.to(self.data.device))
+        reference_image = scale_pixels(references.images.to(self.data.device))
         structure, appearance = translator.read(source_image)
         poses, _ = translator.read(reference_image)
-        behind = scale_pixels(self.data.backgrounds[references])
+        behind = scale_pixels(references.backgrounds.to(self.data.device))
         morphs = sample_morphs(translator, appearance, structure, poses, behind)
         return Snapshot(
             to_pixels(source_image),
@@ -234,15 +235,13 @@ def sample_morphs(
     return torch.stack(rows)
 
 
-def _with_objects(
-    dataset: Dataset, patches: Patches, execution: Execution
-) -> tuple[Patches, UInt8[np.ndarray, "N S S"]]:
+def _with_objects(dataset: Dataset, patches: Patches, execution: Execution) -> tuple[Patches, StreamedArray]:
     """Patches and masks of their objects, given or by GrabCut, without those whose masks are surely wrong."""
     boxes = patches.boxes()
     masks = grabcut_masks(patches.images, boxes, given=patches.masks, execution=execution)
     wrong = mask_faults(masks, boxes, "GrabCut's")
-    right = [row for row in range(len(masks)) if row not in wrong]
-    return leave_out(dataset, patches, wrong, execution), masks[right]
+    right = np.array([row for row in range(len(masks)) if row not in wrong], np.int64)
+    return leave_out(dataset, patches, wrong, execution), masks.take(right)
 
 
 class PaperMode:
@@ -270,7 +269,7 @@ class PaperMode:
         ]
         say_transparent(sum(one.transparent for one in read), sum(len(one.images) for one in read), execution.progress)
         self.skipped = read[0].skipped + read[1].skipped
-        self.domain = [torch.from_numpy(loaded.images.transpose(0, 3, 1, 2).copy()) for loaded in read]
+        self.domain, self._device = [loaded.images for loaded in read], torch.device("cpu")
         folders = [
             [paths[row].parent.name for row in loaded.kept]
             for paths, loaded in zip((domains.source, domains.target), read, strict=True)
@@ -280,6 +279,7 @@ class PaperMode:
         self.classes = tuple(common) if labelled else ()
         self.labels = [torch.tensor([common.index(name) for name in names]) if labelled else None for names in folders]
         self.seed = seed
+        self._reader: StepReader[list[tuple[Tensor, Tensor]]] = StepReader()
         channels = translator.dae.attention.regions * translator.dae.channels
         d = make_distance(distance, channels, max(len(self.classes), 1), size=framing.size, weights=weights)
         self.objective: nn.Module = PaperObjective(translator, d, labelled=labelled, without=without)
@@ -296,17 +296,24 @@ class PaperMode:
 
     def to(self, device: torch.device) -> None:
         """Move the images to a device."""
-        self.domain = [images.to(device) for images in self.domain]
+        self._device = device
         self.labels = [None if labels is None else labels.to(device) for labels in self.labels]
 
     def _batch(self, step: int, size: int) -> tuple[list[Tensor], list[Tensor | None]]:
-        generator = step_generator(self.seed, step)
-        images, labels = [], []
-        for pixels, names in zip(self.domain, self.labels, strict=True):
-            index = torch.randint(len(pixels), (size,), generator=generator).to(pixels.device)
-            images.append(scale_pixels(pixels[index]))
-            labels.append(None if names is None else names[index])
+        found = self._reader(self._read, step, size)
+        images = [scale_pixels(pixels.to(self._device)) for _, pixels in found]
+        labels = [
+            None if names is None else names[index.to(self._device)]
+            for names, (index, _) in zip(self.labels, found, strict=True)
+        ]
         return images, labels
+
+    def _read(self, step: int, size: int, flag: bool) -> list[tuple[Tensor, UInt8[Tensor, "B 3 S S"]]]:
+        """Rows of a step in each domain, and their pixels."""
+        del flag  # all steps are alike
+        generator = step_generator(self.seed, step)
+        rows = [torch.randint(len(pixels), (size,), generator=generator) for pixels in self.domain]
+        return [(index, channels_first(pixels[index.numpy()])) for pixels, index in zip(self.domain, rows, strict=True)]
 
     def forward(self, objective: Callable[..., Any], step: int, phase: Phase, batch_size: int) -> StepResult:
         """The forward pass of a step on its batch; ``objective`` may wrap :attr:`objective`."""
@@ -324,8 +331,8 @@ class PaperMode:
         """Sources at equal distances in the list of files, which is often sorted by class, and their translations."""
         assert isinstance(translator, PaperTranslator)
         count = len(self.domain[0])
-        shown = torch.linspace(0, count - 1, min(_SAMPLES, count)).round().long().to(self.domain[0].device)
-        source = scale_pixels(self.domain[0][shown])
+        shown = torch.linspace(0, count - 1, min(_SAMPLES, count)).round().long()
+        source = scale_pixels(channels_first(self.domain[0][shown.numpy()]).to(self._device))
         structure: Structure = translator.dae.structure(source)[0]
         pixels = to_pixels(source)
         return Snapshot(

@@ -1,4 +1,4 @@
-"""Pairs of sources and references for each training step of pose morphing, and the training images in memory.
+"""Pairs of sources and references for each training step of pose morphing, and the training images.
 
 All random numbers of a step come from the seed and the step's number, so a resumed training sees the same pairs as an
 uninterrupted one.
@@ -6,8 +6,10 @@ uninterrupted one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -16,8 +18,23 @@ from torch import Tensor
 
 from dagaug.compute.tensors import scale_pixels
 from dagaug.model.known_warps import identity_grid, random_limb, random_warp, sample
+from dagaug.runtime.streamed_array import ImageArray, StreamedArray
 
-__all__ = ["ExactPairs", "PairBatch", "PairSampler", "TrainingData", "folded_pairs", "step_generator", "warped_pairs"]
+__all__ = [
+    "ExactPairs",
+    "PairBatch",
+    "PairSampler",
+    "PixelRows",
+    "StepReader",
+    "TrainingData",
+    "channels_first",
+    "folded_pairs",
+    "step_generator",
+    "warped_pairs",
+]
+
+_Read = TypeVar("_Read")
+_CPU = torch.device("cpu")
 
 _VIEW_STRENGTH = 0.35  # of random_warp: 12° of rotation, 10% of scale, 9% of shift
 _FOLDED_SHARE = 0.5  # share of exact pairs with a turned limb; the others have a smooth warp
@@ -31,35 +48,77 @@ def step_generator(seed: int, step: int, stream: int = 0) -> torch.Generator:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """All training images of a data set in memory, at the networks' size.
+    """All M training images of a data set, at the networks' size.
 
     Attributes:
-        images, backgrounds: images with and without their objects, uint8 RGB, channels first.
+        images, backgrounds: images with and without their objects, uint8 RGB, M × S × S × 3.
         masks: 255 on the object, else 0.
         labels: class indices.
+        device: where rows go.
     """
 
-    images: UInt8[Tensor, "M 3 S S"]
-    backgrounds: UInt8[Tensor, "M 3 S S"]
-    masks: UInt8[Tensor, "M 1 S S"]
+    images: ImageArray
+    backgrounds: ImageArray
+    masks: UInt8[np.ndarray, "M S S"] | StreamedArray
     labels: Int[Tensor, " M"]
+    device: torch.device = _CPU
 
     @classmethod
     def of(
         cls,
-        images: UInt8[np.ndarray, "M S S 3"],
-        backgrounds: UInt8[np.ndarray, "M S S 3"],
-        masks: UInt8[np.ndarray, "M S S"],
+        images: ImageArray,
+        backgrounds: ImageArray,
+        masks: UInt8[np.ndarray, "M S S"] | StreamedArray,
         labels: Int[np.ndarray, " M"],
     ) -> TrainingData:
-        """The same from arrays with channels last."""
-        first = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
-        behind = torch.from_numpy(np.ascontiguousarray(backgrounds.transpose(0, 3, 1, 2)))
-        return cls(first, behind, torch.from_numpy(masks)[:, None], torch.from_numpy(labels.astype(np.int64)))
+        """The same with labels from NumPy."""
+        return cls(images, backgrounds, masks, torch.from_numpy(labels.astype(np.int64)))
 
     def to(self, device: torch.device) -> TrainingData:
-        """The same data on another device."""
-        return TrainingData(*(getattr(self, name).to(device) for name in ("images", "backgrounds", "masks", "labels")))
+        """The same data, whose rows go to another device."""
+        return replace(self, labels=self.labels.to(device), device=device)
+
+    def rows(self, index: Int[Tensor, " B"]) -> PixelRows:
+        """Some images, on the CPU."""
+        chosen = index.cpu().numpy()
+        masks = torch.from_numpy(np.ascontiguousarray(self.masks[chosen]))[:, None]
+        return PixelRows(channels_first(self.images[chosen]), channels_first(self.backgrounds[chosen]), masks)
+
+
+class PixelRows(NamedTuple):
+    """Some rows of :class:`TrainingData`, channels first."""
+
+    images: UInt8[Tensor, "B 3 S S"]
+    backgrounds: UInt8[Tensor, "B 3 S S"]
+    masks: UInt8[Tensor, "B 1 S S"]
+
+
+def channels_first(images: UInt8[np.ndarray, "B S S 3"]) -> UInt8[Tensor, "B 3 S S"]:
+    """Pixels as a tensor on the CPU with channels first, also in memory."""
+    return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+
+
+class StepReader(Generic[_Read]):
+    """Reads what each step of a training needs while the step before it is computed."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1)
+        self._next: tuple[tuple[int, int, bool], Future[_Read]] | None = None
+
+    def __call__(self, read: Callable[[int, int, bool], _Read], step: int, size: int, flag: bool = False) -> _Read:
+        """What a step needs. The next step of the same size and flag is read from now on, in a thread.
+
+        Args:
+            read: called with the following arguments; what it returns depends on them alone.
+            step: number of the step.
+            size: its number of pairs.
+            flag: what else the reading depends on.
+        """
+        wanted, following = (step, size, flag), (step + 1, size, flag)
+        known, future = self._next or (None, None)
+        found = future.result() if known == wanted and future is not None else read(*wanted)
+        self._next = following, self._pool.submit(read, *following)
+        return found
 
 
 class PairBatch(NamedTuple):
@@ -172,6 +231,16 @@ def folded_pairs(
     return ExactPairs(before, before_mask, image, image_mask, total, sample(seen, grid, padding="zeros"))
 
 
+class _Drawn(NamedTuple):
+    """Rows and pixels of a step's sources and references; the generator of its further random numbers."""
+
+    source: Int[Tensor, " B"]
+    reference: Int[Tensor, " B"]
+    source_pixels: PixelRows
+    reference_pixels: PixelRows
+    generator: torch.Generator
+
+
 class PairSampler:
     """Draws the pairs of each step of pose morphing.
 
@@ -184,6 +253,7 @@ class PairSampler:
     def __init__(self, data: TrainingData, seed: int, shares: tuple[float, float] = (0.375, 0.3125)) -> None:
         self.data, self.seed, self.shares = data, seed, shares
         labels = data.labels.cpu()
+        self._reader: StepReader[_Drawn] = StepReader()
         self.rows_of_class = [torch.nonzero(labels == label)[:, 0] for label in range(int(labels.max()) + 1)]
         self.classes_with_pairs = [label for label, rows in enumerate(self.rows_of_class) if len(rows) > 1]
         self.count = len(labels)
@@ -197,11 +267,11 @@ class PairSampler:
             size: number of pairs.
             only_exact: whether all pairs are exact pairs.
         """
-        generator = step_generator(self.seed, step)
         class_pairs, exact_pairs = (0, size) if only_exact else self.counts(size)
-        source, reference = self.draw(class_pairs, exact_pairs, size, generator)
-        source_image, source_mask, own_background = self._views(source, generator)
-        image, mask, background = self._views(reference, generator)
+        drawn = self._reader(self._read, step, size, only_exact)
+        source, reference, generator = drawn.source, drawn.reference, drawn.generator
+        source_image, source_mask, own_background = self._views(drawn.source_pixels, generator)
+        image, mask, background = self._views(drawn.reference_pixels, generator)
         exact = slice(class_pairs, class_pairs + exact_pairs)
         made = self._exact(source_image[exact], source_mask[exact], own_background[exact], background[exact], generator)
         source_image, source_mask = source_image.clone(), source_mask.clone()
@@ -216,6 +286,11 @@ class PairSampler:
             source_image, image, source_mask, mask, background, source_label, reference_label, made.grid, made.seen,
             class_pairs, exact_pairs,
         )  # fmt: skip
+
+    def _read(self, step: int, size: int, only_exact: bool) -> _Drawn:
+        generator = step_generator(self.seed, step)
+        source, reference = self.draw(*((0, size) if only_exact else self.counts(size)), size, generator)
+        return _Drawn(source, reference, self.data.rows(source), self.data.rows(reference), generator)
 
     def counts(self, size: int) -> tuple[int, int]:
         """Number of class pairs and of exact pairs in a batch."""
@@ -255,13 +330,11 @@ class PairSampler:
         return int(torch.randint(count, (1,), generator=generator))
 
     def _views(
-        self, index: Tensor, generator: torch.Generator
+        self, pixels: PixelRows, generator: torch.Generator
     ) -> tuple[Float[Tensor, "B 3 S S"], Float[Tensor, "B 1 S S"], Float[Tensor, "B 3 S S"]]:
         """Image, mask and background of each row, under a random flip and a weak affine warp."""
-        index = index.to(self.data.images.device)
-        image = scale_pixels(self.data.images[index])
-        background = scale_pixels(self.data.backgrounds[index])
-        mask = self.data.masks[index].float() / 255
+        on_device = [of_rows.to(self.data.device) for of_rows in pixels]
+        image, background, mask = scale_pixels(on_device[0]), scale_pixels(on_device[1]), on_device[2].float() / 255
         grid = random_warp(mask, strength=_VIEW_STRENGTH, articulated=False, generator=generator)
         moved = sample(torch.cat([image, background], 1), grid)
         return moved[:, :3], sample(mask, grid, padding="zeros"), moved[:, 3:]

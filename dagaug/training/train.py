@@ -188,6 +188,7 @@ def _train(run: _Run, identity: dict[str, Any], known_steps: int | None) -> Trai
         torch.manual_seed(options.seed)
         new = known_steps is None or not state.exists()  # a resumed run has its own weights
         mode, translator, features = _networks(run, options, new)
+        run.execution.memory.tell(run.execution.progress)
         trainer = Trainer(fabric, mode, translator, options)
     if known_steps is None:  # a run that is replaced goes only now, after the options proved to be right
         for stale in (checkpoint.MODEL_FILE, checkpoint.STATE_FILE, METRICS_FILE, "split.csv"):

@@ -34,6 +34,7 @@ from dagaug.hdf5.torch_dataset import AugmentedDataset
 from dagaug.hdf5.verify import verify
 from dagaug.model.trained_model import TrainedModel
 from dagaug.runtime.errors import ImageError, OutputExistsError, UsageError
+from dagaug.runtime.image_cache import ImageCache
 from dagaug.runtime.signals import Interrupted
 
 
@@ -66,6 +67,16 @@ def test_the_same_options_give_the_same_bytes_in_another_place(
 ) -> None:
     run(model, birds, judged.model_copy(update={"encoding": "png"}), tmp_path / "elsewhere" / "again.h5")
     assert (tmp_path / "elsewhere" / "again.h5").read_bytes() == made.out.read_bytes()
+
+
+def test_the_cache_does_not_change_the_bytes_and_what_it_does_not_hold_is_told_in_one_line(
+    made: Augmented, model: TrainedModel, birds: Dataset, judged: AugmentOptions, tmp_path: Path
+) -> None:
+    listener = Listener()
+    options = judged.model_copy(update={"encoding": "png"})
+    run(model, birds, options, tmp_path / "a.h5", images=ImageCache(30_000), progress=listener)
+    assert (tmp_path / "a.h5").read_bytes() == made.out.read_bytes()
+    assert len([line for line in listener.lines if "are kept in memory" in line]) == 1
 
 
 def test_cutouts_on_other_backgrounds_are_the_same_bytes_when_their_run_was_killed(

@@ -12,9 +12,11 @@ import torch
 from making_classifiers import CLASSES, TINY, Listener, coloured
 
 from dagaug.classifiers.classifier import untrained
-from dagaug.classifiers.cross_fit import CrossFitted, assign_folds, cross_fit, judge_from_weights
+from dagaug.classifiers.cross_fit import CrossFitted, SyntheticImages, assign_folds, cross_fit, judge_from_weights
 from dagaug.runtime.errors import UsageError
 from dagaug.runtime.execution_settings import Execution
+from dagaug.runtime.image_cache import ImageCache
+from dagaug.runtime.streamed_array import StreamedArray
 
 
 def test_folds_are_stratified_and_keep_copies_together() -> None:
@@ -58,6 +60,20 @@ def test_no_image_is_judged_by_a_classifier_that_saw_it() -> None:
         judged = fitted.fold_of == fold
         assert not classifier.saw(images[judged]).any()
         assert classifier.saw(images[~judged]).all()
+
+
+def test_judges_of_streamed_images_are_those_of_images_in_memory() -> None:
+    images, labels = coloured(12)
+    made = SyntheticImages(255 - images, labels.astype(np.int64), np.arange(12)[:, None])
+    execution = Execution(memory=ImageCache(5 * images[0].nbytes))
+
+    def streamed(array: np.ndarray) -> StreamedArray:
+        return StreamedArray(len(array), array.shape[1:], array.__getitem__, execution=execution)
+
+    lazy_made = made._replace(images=streamed(255 - images))
+    plain = cross_fit(images, labels, CLASSES, TINY, folds=2, seed=0, synthetic=lambda: made)
+    lazy = cross_fit(streamed(images), labels, CLASSES, TINY, folds=2, seed=0, synthetic=lambda: lazy_made)
+    assert (lazy.sha256(), lazy.accuracy) == (plain.sha256(), plain.accuracy)
 
 
 def test_held_out_accuracy_is_that_of_the_judges() -> None:

@@ -15,6 +15,8 @@ from dagaug.classifiers.classifier import Classifier, hash_images
 from dagaug.classifiers.fit import LIBRARIES, FitOptions, fit, fit_identity
 from dagaug.runtime.errors import TrainingError, UsageError
 from dagaug.runtime.execution_settings import Execution
+from dagaug.runtime.image_cache import ImageCache
+from dagaug.runtime.streamed_array import StreamedArray
 from dagaug.runtime.versions import library_versions
 
 
@@ -67,6 +69,22 @@ def test_synthetic_images_fill_their_share_of_a_batch_and_are_hashed() -> None:
     classifier = fit(images, labels, CLASSES, options, seed=0, synthetic=wrong)
     assert classifier.accuracy(images, (labels + 1) % 3) > 0.9
     assert classifier.saw(images).all()
+
+
+@pytest.mark.parametrize("rows_in_memory", [0, 5, 100])
+def test_streamed_images_give_the_bits_of_images_in_memory_for_any_cache(rows_in_memory: int) -> None:
+    (images, labels), (more, more_labels) = coloured(12), coloured(9, seed=1)
+    options = FitOptions("test_resnet", 32, 4, batch_size=6, augment="crop", trivialaugment=True, mixing="cutmix")
+    execution = Execution(workers=2, memory=ImageCache(rows_in_memory * images[0].nbytes))
+
+    def streamed(array: np.ndarray) -> StreamedArray:
+        return StreamedArray(len(array), array.shape[1:], array.__getitem__, execution=execution)
+
+    plain = fit(images, labels, CLASSES, options, seed=0, synthetic=(more, more_labels))
+    lazy = fit(streamed(images), labels, CLASSES, options, seed=0, synthetic=(streamed(more), more_labels))
+    assert torch.equal(weights_of(plain), weights_of(lazy))
+    assert np.array_equal(plain.trained_on, lazy.trained_on)
+    assert np.array_equal(plain.probabilities(images), lazy.probabilities(streamed(images), batch_size=256))
 
 
 def test_real_images_alone_and_an_empty_synthetic_set_are_the_same_training() -> None:

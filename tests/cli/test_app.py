@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import shutil
 import signal
 import subprocess
@@ -136,14 +137,14 @@ def as_json(session: dict[str, Output]) -> dict[str, Output]:
             cv2.imwrite(f"two/{domain}/{number}.png", np.full((32, 32, 3), level + number, np.uint8))
     return {
         "sample-data": dagaug("sample-data", "json-cub", *BIRDS, "--json"),
-        "train": dagaug("train", "two", "--preset", "digits", *TRAIN, "--out", "json-run", "--json"),
+        "train": dagaug("train", "two", "--preset", "digits", *TRAIN, "--out", "json-run", "--cache", 0, "--json"),
         "translate": dagaug("translate", "two/trainA", "--out", "json-two", "--checkpoint", "json-run", "--json"),
         "augment": dagaug(
             "augment", "cub", "--refs", 1, "--limit", 2, "--checkpoint", run, "--out", "json.h5",
-            "--min-confidence", 0, "--folds", 1, "--json",
+            "--min-confidence", 0, "--folds", 1, "--cache", "1MB", "--json",
         ),
         "augment --dry-run": dagaug("augment", "cub", "--refs", 1, "--checkpoint", run, "--dry-run", "--json"),
-        "score": dagaug("score", "cub", "json.h5", "--steps", 2, "--seeds", 2, "--json"),
+        "score": dagaug("score", "cub", "json.h5", "--steps", 2, "--seeds", 2, "--cache", "10KB", "--json"),
         "show": dagaug("show", "json.h5", "--json"),
         "export": dagaug("export", "json.h5", "--out", "json-folders", "--json"),
         "import": dagaug("import", "json-folders", "--out", "json-back.h5", "--json"),
@@ -185,6 +186,21 @@ def test_a_file_finds_its_run_and_data_from_any_folder(
     monkeypatch.chdir(tmp_path)
     found = _inputs_of(file, None, Terminal(quiet=True))
     assert (found.run, found.data) == (run, file.with_name("cub"))
+
+
+def test_the_memory_for_images_is_an_option_and_what_exceeds_it_is_told_in_one_line(
+    as_json: dict[str, Output],
+) -> None:
+    said = {
+        command: [line for line in as_json[command].err.splitlines() if "in memory" in line]
+        for command in ("train", "augment", "score")
+    }
+    assert [len(lines) for lines in said.values()] == [1, 0, 1]
+    assert re.match(r"Decoded images take up to 18 kB: 0 kB are kept in memory, the others in", said["train"][0])
+    for command in ("train", "augment", "score"):
+        refused = dagaug(command, "cub", "--cache", "2")
+        assert (refused.code, refused.err.count("\n")) == (2, 1)
+        assert "--cache 2: give a number with MB or GB, for example 2GB" in refused.err
 
 
 def test_exported_folders_have_the_images_and_their_provenance(as_json: dict[str, Output]) -> None:

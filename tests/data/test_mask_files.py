@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import pickle
 from pathlib import Path
 
 import cv2
@@ -12,9 +13,18 @@ from PIL import Image
 
 from dagaug.data.dataset_records import Dataset, Sample
 from dagaug.data.image_files import decode_mask
-from dagaug.data.mask_files import WrongMask, find_masks, hash_masks, mask_fault, read_masks, read_whole_mask
+from dagaug.data.mask_files import (
+    find_masks,
+    hash_masks,
+    mask_fault,
+    read_masks,
+    read_whole_mask,
+    take_masks,
+)
 from dagaug.data.square_crops import Region, region_of
 from dagaug.runtime.errors import DataError, ImageError, UsageError
+from dagaug.runtime.execution_settings import Execution
+from dagaug.runtime.image_cache import ImageCache
 
 WHITE = np.full((4, 6), 255, np.uint8)
 BOX = (0.1, 0.1, 0.8, 0.8)
@@ -35,9 +45,14 @@ def one(path: Path | None) -> Sample:
     return Sample(Path("a.jpg"), 0, "train", mask=path)
 
 
-def read(path: Path | None, height: int, width: int, size: int = 32, region: Region | None = None) -> object:
+def read(
+    path: Path | None, height: int, width: int, size: int = 32, region: Region | None = None
+) -> np.ndarray | str | None:
+    """The mask, or what is wrong with it."""
     region = region or region_of(height, width)
-    return read_masks([one(path)], [(height, width)], [region], [None], size)[0]
+    masks, wrong = read_masks([one(path)], [(height, width)], [region], [None], size)
+    assert not wrong or masks[0] is None
+    return wrong.get(0, masks[0])
 
 
 # ---- which file
@@ -151,8 +166,8 @@ def test_a_mask_that_cannot_be_decoded_says_why(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="not a readable image"):
         decode_mask(tmp_path / "mask.png")
     found = read(tmp_path / "mask.png", 4, 6)
-    assert isinstance(found, WrongMask)
-    assert "mask.png: not a readable image" in found.reason
+    assert isinstance(found, str)
+    assert "mask.png: not a readable image" in found
 
 
 # ---- at the size of the image
@@ -184,8 +199,27 @@ def test_a_mask_of_the_same_aspect_ratio_is_resized(tmp_path: Path, height: int,
 @pytest.mark.parametrize(("height", "width"), [(200, 150), (150, 190), (150, 203), (2, 2), (100, 100)])
 def test_a_mask_of_another_size_is_refused(tmp_path: Path, height: int, width: int) -> None:
     found = read(write(tmp_path / "mask.png", np.full((height, width), 255, np.uint8)), 150, 200)
-    assert isinstance(found, WrongMask)
-    assert f"mask.png: is {width} × {height} pixels, but its image, upright, is 200 × 150" in found.reason
+    assert isinstance(found, str)
+    assert f"mask.png: is {width} × {height} pixels, but its image, upright, is 200 × 150" in found
+
+
+def test_masks_beyond_the_cache_are_those_of_the_files_and_a_file_that_changed_is_named(tmp_path: Path) -> None:
+    paths = [write(tmp_path / f"{row}.png", np.roll(WHITE * (np.arange(6) < 3), row, 1)) for row in range(4)]
+    samples = [one(paths[0]), one(None), *map(one, paths[1:])]
+    arguments = samples, [(4, 6)] * 5, [region_of(4, 6)] * 5, [None] * 5, 8
+    few, _ = read_masks(*arguments, execution=Execution(memory=ImageCache(0)))
+    many, _ = read_masks(*arguments)
+    assert [mask is None for mask in many] == [False, True, False, False, False]
+    for ours, theirs in zip(few[1:], many[1:], strict=True):
+        assert np.array_equal(ours, theirs)
+    part = take_masks(few, np.array([4, 1]))
+    assert np.array_equal(part[0], many[4])
+    assert part[1] is None
+    elsewhere = pickle.loads(pickle.dumps(many.with_cache(ImageCache())))
+    assert np.array_equal(elsewhere[2], many[2])
+    paths[0].unlink()
+    with pytest.raises(DataError, match=r"0\.png: no such file; it was usable when this run began"):
+        elsewhere[0]
 
 
 # ---- surely wrong
@@ -250,5 +284,5 @@ def test_a_whole_mask_has_the_size_of_its_image_or_a_reason(tmp_path: Path) -> N
     assert isinstance(whole, np.ndarray)
     assert whole.shape == (8, 12)
     assert (whole > 127).sum() == 8 * 6
-    assert isinstance(read_whole_mask(tmp_path / "a.png", (9, 9)), WrongMask)
-    assert isinstance(read_whole_mask(tmp_path / "none.png", (8, 12)), WrongMask)
+    assert isinstance(read_whole_mask(tmp_path / "a.png", (9, 9)), str)
+    assert isinstance(read_whole_mask(tmp_path / "none.png", (8, 12)), str)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pickle
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from dagaug.data.patch_loading import load, say_transparent
 from dagaug.data.square_crops import Region, cut
 from dagaug.runtime.errors import DataError, ImageError
 from dagaug.runtime.execution_settings import Execution
+from dagaug.runtime.image_cache import ImageCache
 
 
 class Listener:
@@ -62,6 +64,18 @@ def test_load_cuts_to_boxes(tmp_path: Path) -> None:
     loaded = load([path, path], size=10, boxes=[(4.0, 6.0, 10.0, 10.0), None], margin=0.0, fit="crop")
     assert (loaded.images[0] == RGB[6:16, 4:14]).all()
     assert (loaded.images[1] == cut(RGB, Region(5.0, 0.0, 30.0), 10)).all()
+
+
+def test_patches_beyond_the_cache_are_those_of_the_files_and_a_file_that_changed_is_named(tmp_path: Path) -> None:
+    paths = folder_of(tmp_path, 8)
+    paths[3].write_bytes(b"no image")
+    all_in_memory, none = load(paths, size=6), load(paths, size=6, execution=Execution(memory=ImageCache(0)))
+    assert np.array_equal(none.images[:], all_in_memory.images[:])
+    elsewhere = pickle.loads(pickle.dumps(none.images))
+    assert np.array_equal(elsewhere[2:4], all_in_memory.images[2:4])
+    paths[6].unlink()
+    with pytest.raises(DataError, match=r"006\.png: no such file; it was readable when this run began"):
+        elsewhere[5]
 
 
 def test_strict_load_raises_the_first_unreadable_file(tmp_path: Path) -> None:

@@ -187,7 +187,7 @@ def test_the_model_that_made_the_file_is_measured_and_no_other(
     )  # fmt: skip
     result = evaluate(changed, birds, QUICK)
     assert result.attended is None
-    assert any("is not the model that made the file" in remark for remark in result.remarks)
+    assert any("not the checkpoint that made the file" in remark for remark in result.remarks)
 
 
 def test_the_files_of_these_tests_keep_the_specification(copies: Path) -> None:

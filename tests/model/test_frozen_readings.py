@@ -37,7 +37,7 @@ def extractor() -> FeatureExtractor:
 
 @pytest.fixture(scope="module")
 def translator(patches: Patches, extractor: FeatureExtractor) -> FrozenTranslator:
-    return fit_frozen(patches.images, patches.boxes(), extractor)
+    return fit_frozen(patches.images[:], patches.boxes(), extractor)
 
 
 def asleep(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,18 +57,18 @@ def test_the_cache_gives_the_same_bits_without_the_network(
     translator: FrozenTranslator, patches: Patches, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     boxes = patches.boxes()
-    plain = bits(StructureReader(translator, CPU).structure(patches.images, boxes))
-    assert bits(StructureReader(translator, CPU, DiskCache(tmp_path)).structure(patches.images, boxes)) == plain
+    plain = bits(StructureReader(translator, CPU).structure(patches.images[:], boxes))
+    assert bits(StructureReader(translator, CPU, DiskCache(tmp_path)).structure(patches.images[:], boxes)) == plain
     asleep(monkeypatch)
     reader = StructureReader(translator, CPU, DiskCache(tmp_path))
-    assert bits(reader.structure(patches.images, boxes)) == plain
-    assert reader.masks(patches.images, boxes).numpy().tobytes() == plain[0]
+    assert bits(reader.structure(patches.images[:], boxes)) == plain
+    assert reader.masks(patches.images[:], boxes).numpy().tobytes() == plain[0]
 
 
 def test_a_reading_is_that_of_the_translator_in_16_bits(translator: FrozenTranslator, patches: Patches) -> None:
     boxes = patches.boxes()
-    read = StructureReader(translator, CPU).structure(patches.images, boxes)
-    direct = translator.structure(to_tensor(patches.images, CPU), boxes)
+    read = StructureReader(translator, CPU).structure(patches.images[:], boxes)
+    direct = translator.structure(to_tensor(patches.images[:], CPU), boxes)
     torch.testing.assert_close(read.object, direct.object, atol=0.01, rtol=0)
     torch.testing.assert_close(read.keys, direct.keys, atol=2e-3, rtol=0)
     torch.testing.assert_close(read.mirrored, direct.mirrored, atol=2e-3, rtol=0)
@@ -76,7 +76,7 @@ def test_a_reading_is_that_of_the_translator_in_16_bits(translator: FrozenTransl
 
 def test_a_reading_does_not_depend_on_the_other_images(translator: FrozenTranslator, patches: Patches) -> None:
     reader, boxes = StructureReader(translator, CPU), patches.boxes()
-    together = reader.structure(patches.images, boxes)
+    together = reader.structure(patches.images[:], boxes)
     alone = reader.structure(patches.images[3:4], boxes[3:4])
     assert bits(together[torch.tensor([3])]) == bits(alone)
 
@@ -107,13 +107,13 @@ def test_trained_keys_share_the_entries_of_their_frozen_encoder(
     translator: FrozenTranslator, patches: Patches, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     boxes = patches.boxes()
-    StructureReader(translator, CPU, DiskCache(tmp_path)).structure(patches.images, boxes)
+    StructureReader(translator, CPU, DiskCache(tmp_path)).structure(patches.images[:], boxes)
     trained = FeatureTranslator(translator.dae.extractor, translator.dae.reduction, AttentionSettings(2, 0.3)).eval()
     with torch.inference_mode():
         torch.nn.init.normal_(trained.dae.head.body[-1].weight)  # type: ignore[arg-type]
-        direct = trained.structure(to_tensor(patches.images, CPU), boxes)
+        direct = trained.structure(to_tensor(patches.images[:], CPU), boxes)
         asleep(monkeypatch)
-        read = StructureReader(trained, CPU, DiskCache(tmp_path)).structure(patches.images, boxes)
+        read = StructureReader(trained, CPU, DiskCache(tmp_path)).structure(patches.images[:], boxes)
     torch.testing.assert_close(read.keys, direct.keys, atol=0.02, rtol=0)
 
 
@@ -122,14 +122,14 @@ def test_statistics_are_fitted_once_for_the_same_images(
 ) -> None:
     execution = Execution(cache=tmp_path / "cache")
     plain, first = (
-        fit_frozen(patches.images, patches.boxes(), extractor, execution=one) for one in (Execution(), execution)
+        fit_frozen(patches.images[:], patches.boxes(), extractor, execution=one) for one in (Execution(), execution)
     )
     mask = np.zeros((64, 64), np.uint8)
     asleep(monkeypatch)
-    second = fit_frozen(patches.images, patches.boxes(), extractor, execution=execution)
+    second = fit_frozen(patches.images[:], patches.boxes(), extractor, execution=execution)
     for name, tensor in plain.dae.reduction.state_dict().items():
         assert torch.equal(first.dae.reduction.state_dict()[name], tensor)
         assert torch.equal(second.dae.reduction.state_dict()[name], tensor)
     for changes in ({"masks": [mask] * 6}, {"dimensions": 8}, {"layer_weights": (2.0,) * len(extractor.layers)}):
         with pytest.raises(AssertionError, match="the frozen network ran"):
-            fit_frozen(patches.images, patches.boxes(), extractor, execution=execution, **changes)  # type: ignore[arg-type]
+            fit_frozen(patches.images[:], patches.boxes(), extractor, execution=execution, **changes)  # type: ignore[arg-type]

@@ -33,7 +33,7 @@ def test_given_masks_replace_estimated_ones() -> None:
 
 
 def test_a_structure_keeps_everything_but_its_object(birds: Dataset, birds_run: Path) -> None:
-    images = read_patches(birds, birds.train[:2], Framing(size=64)).images
+    images = read_patches(birds, birds.train[:2], Framing(size=64)).images[:]
     translator = load_model(birds_run).translator
     structure = translator.structure(to_tensor(images, CPU))  # type: ignore[operator, union-attr]
     given = np.zeros((64, 64), np.uint8)
@@ -53,7 +53,7 @@ def test_the_foreground_is_fitted_to_given_masks(birds: Dataset) -> None:
     nowhere = [None] * len(patches.samples)
     given = fit_frozen(patches.images, nowhere, extractor, masks=[upper] * len(nowhere))
     found = fit_frozen(patches.images, nowhere, extractor)
-    shown = to_tensor(patches.images, CPU)
+    shown = to_tensor(patches.images[:], CPU)
     probability = given.dae.read(shown)[1]
     assert probability[:, :14].mean() > 0.6
     assert probability[:, 18:].mean() < 0.4

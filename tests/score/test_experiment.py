@@ -23,6 +23,7 @@ from dagaug.data.dataset_records import Dataset
 from dagaug.hdf5.reader import Store
 from dagaug.runtime.errors import UsageError
 from dagaug.runtime.execution_settings import Execution
+from dagaug.runtime.image_cache import ImageCache
 from dagaug.score.experiment import _half_and_half, score
 from dagaug.score.image_set_loading import ImageSet, TracedImageSet
 from dagaug.score.options import ScoreOptions
@@ -171,16 +172,35 @@ def test_the_result_records_the_recipe_that_was_applied(data: Dataset, tmp_path:
     assert {name: recorded[name] for name in expected} == expected
 
 
+@pytest.mark.parametrize("mode", ["finetune", "linear-probe"])
+def test_the_cache_does_not_change_the_result(
+    data: Dataset, small: tuple[Path, Path, ScoreResult], tmp_path: Path, mode: str
+) -> None:
+    torch.manual_seed(0)
+    weights = tmp_path / "w.safetensors"
+    save_file(build("test_resnet", 2, size=32).model.state_dict(), weights)
+    fit = replace(OPTIONS.fit, mode=mode, weights=weights, steps=3)
+    options = replace(OPTIONS, fit=fit, validation=0.25, fractions=(0.75,), ratios=(0.3,))
+    listener, resume = Listener(), tmp_path / "runs.jsonl"
+    several = [
+        score(data, small[0], options, resume=resume, execution=Execution(memory=ImageCache(0))),
+        score(data, small[0], options, execution=Execution(workers=2, memory=ImageCache(7 * 32 * 32 * 3))),
+        score(data, small[0], options, resume=resume, execution=Execution(progress=listener)),
+    ]
+    assert [run.predictions for run in several[0].runs] == [run.predictions for run in several[1].runs]
+    assert several[0].guards == several[1].guards
+    assert listener.steps == 0  # all trainings were found again: their identities do not depend on the cache
+
+
 def test_half_and_half_has_as_many_images_of_the_same_sources() -> None:
     labels = np.arange(9)
     morphs = TracedImageSet(np.zeros((9, 4, 4, 3), np.uint8), labels, tuple((str(label),) for label in labels))
     cutouts = ImageSet(np.full((9, 4, 4, 3), 255, np.uint8), labels)
-    mixed = _half_and_half(morphs, cutouts, 0)
-    assert sorted(mixed.images.mean((1, 2, 3)).tolist()) == [0] * 5 + [255] * 4
+    mixed, again, other = (_half_and_half(morphs, cutouts, seed, Execution()) for seed in (0, 0, 1))
+    assert sorted(mixed.images[:].mean((1, 2, 3)).tolist()) == [0] * 5 + [255] * 4
     assert mixed.origins == morphs.origins
-    assert not morphs.images.any()
-    assert (_half_and_half(morphs, cutouts, 0).images == mixed.images).all()
-    assert (_half_and_half(morphs, cutouts, 1).images != mixed.images).any()
+    assert (again.images[:] == mixed.images[:]).all()
+    assert (other.images[:] != mixed.images[:]).any()
 
 
 def test_another_file_or_folder_is_an_arm(data: Dataset, small: tuple[Path, Path, ScoreResult], tmp_path: Path) -> None:

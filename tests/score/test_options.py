@@ -55,7 +55,7 @@ def test_impossible_options_are_refused_by_name() -> None:
         ({"step_choices": (20, 40)}, "step_choices=20,40: choosing needs .* to hold out; try validation=0.25"),
         ({"validation": 0.5, "share_choices": (0.3, 1.0)}, "share_choices=1: give shares between 0 and 1"),
         ({"validation": 0.5, "step_choices": (0, 9)}, "step_choices=0: give at least 1"),
-        ({"validation": 0.5, "step_choices": (9, 9)}, "step_choices=9: give several to choose from"),
+        ({"validation": 0.5, "step_choices": (9, 9)}, "step_choices=9,9: give several to choose from"),
         ({"validation": 0.5, "share_choices": (0.3,)}, "share_choices=0.3: give several to choose from"),
         ({"validation": 0.5, "share_choices": (0.3, 0.31)}, "share_choices=0.3,0.31: two of them are the same number"),
         ({"validation": 0.5, "step_choices": (2, 4), "fit": FitOptions(steps=3)}, "steps=3: give either this or"),

@@ -19,6 +19,7 @@ from dagaug.hdf5.reader import Store
 from dagaug.hdf5.shard_folder import ShardFolder
 from dagaug.model.trained_model import TrainedModel
 from dagaug.runtime.execution_settings import Execution
+from dagaug.runtime.image_cache import ImageCache
 from dagaug.runtime.progress import SILENT, Progress
 
 REFS = 2
@@ -39,10 +40,11 @@ def run(
     shard_sizes: ShardSizes = SHARD_SIZES,
     strict: bool = False,
     progress: Progress = SILENT,
+    images: ImageCache | None = None,
     **more: Any,
 ) -> Augmented:
     """Augment in one thread on the CPU."""
-    execution = Execution("cpu", 1, strict, progress)
+    execution = Execution("cpu", 1, strict, progress, memory=images or ImageCache())
     return augment(model, data, options, out, shard_sizes=shard_sizes, execution=execution, **more)
 
 

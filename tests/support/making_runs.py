@@ -26,6 +26,7 @@ from dagaug.data.object_patches import Framing, read_patches
 from dagaug.model import checkpoint
 from dagaug.runtime.execution_settings import Execution
 from dagaug.runtime.progress import SILENT
+from dagaug.runtime.streamed_array import StreamedArray
 from dagaug.training import modes
 from dagaug.training.options import TrainOptions
 from dagaug.training.train import Schedule, Trained, train
@@ -64,13 +65,13 @@ def train_small(
 _known_masks: dict[bytes, np.ndarray] = {}
 
 
-def _masks_once(images: np.ndarray, boxes: Sequence[Any], **more: Any) -> np.ndarray:
+def _masks_once(images: StreamedArray, boxes: Sequence[Any], **more: Any) -> StreamedArray:
     """The same masks, found once for the same images."""
     given = b"".join(b"none" if mask is None else mask.tobytes() for mask in more.get("given") or ())
-    key = images.tobytes() + repr(boxes).encode() + given
+    key = images[:].tobytes() + repr(boxes).encode() + given
     if key not in _known_masks:
-        _known_masks[key] = grabcut_masks(images, boxes, **more)
-    return _known_masks[key].copy()
+        _known_masks[key] = grabcut_masks(images, boxes, **more)[:]
+    return StreamedArray(len(images), images.shape[1:3], _known_masks[key].__getitem__)
 
 
 @contextlib.contextmanager

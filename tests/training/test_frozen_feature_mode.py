@@ -24,6 +24,7 @@ from dagaug.model.trained_model import load_model
 from dagaug.model.training_free_statistics import fit_frozen
 from dagaug.runtime.errors import CheckpointError, UsageError
 from dagaug.runtime.execution_settings import Execution
+from dagaug.runtime.image_cache import ImageCache
 from dagaug.training.data_dependent_defaults import suit_data
 from dagaug.training.fabric import make_fabric
 from dagaug.training.frozen_feature_mode import FeatureMode
@@ -32,6 +33,7 @@ from dagaug.training.trainer import Trainer
 
 SIZE = 64
 CPU = torch.device("cpu")
+ONE_THREAD = Execution(workers=1)
 
 
 @pytest.fixture(scope="module")
@@ -55,13 +57,13 @@ def mode(birds: Dataset, weights: Path) -> FeatureMode:
     return new_mode(birds, weights)
 
 
-def new_mode(birds: Dataset, weights: Path, cache: Path | None = None) -> FeatureMode:
+def new_mode(birds: Dataset, weights: Path, execution: Execution = ONE_THREAD) -> FeatureMode:
     resolved = options(**changes(weights)).resolved()
     return FeatureMode(
         birds, resolved.framing, build_extractor("test_resnet", input_size=96, weights=weights),
         layer_weights=(1.0,) * len(build_extractor("test_resnet", input_size=96, pretrained=False).layers),
         attention=resolved.attention, own_pixels=0.0, distance="resblock", weights=None, without=frozenset(), seed=0,
-        execution=Execution(workers=1, cache=cache),
+        execution=execution,
     )  # fmt: skip
 
 
@@ -100,6 +102,15 @@ def test_its_batches_hold_all_three_kinds_of_pairs(mode: FeatureMode) -> None:
     assert not torch.equal(batch.reference, mode.sampler.batch(1, 12, with_teacher=True).reference)
 
 
+def test_the_cache_changes_no_batch(birds: Dataset, weights: Path, mode: FeatureMode) -> None:
+    other = new_mode(birds, weights, Execution(workers=2, memory=ImageCache(20 * SIZE * SIZE * 3)))
+    for step, with_teacher in ((0, True), (1, True), (1, False), (7, False), (8, False)):
+        ours, theirs = (one.sampler.batch(step, 8, with_teacher=with_teacher) for one in (mode, other))
+        tensors = [(mine, yours) for mine, yours in zip(ours, theirs, strict=True) if isinstance(mine, torch.Tensor)]
+        assert len(tensors) == 10
+        assert all(torch.equal(mine, yours) for mine, yours in tensors)
+
+
 def test_the_features_of_a_batch_are_those_of_its_images(mode: FeatureMode) -> None:
     batch = mode.sampler.batch(3, 8, with_teacher=False)
     found = mode.translator.dae.components(batch.source)[0]
@@ -128,10 +139,10 @@ def test_images_with_surely_wrong_masks_are_left_out(
 def test_the_cache_gives_the_same_training_without_the_frozen_network(
     birds: Dataset, weights: Path, mode: FeatureMode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = new_mode(birds, weights, cache=tmp_path)
+    first = new_mode(birds, weights, Execution(workers=1, cache=tmp_path))
     monkeypatch.setattr(FrozenReader, "_computed", None)
     monkeypatch.setattr(training_free_statistics, "_maps", None)
-    second = new_mode(birds, weights, cache=tmp_path)
+    second = new_mode(birds, weights, Execution(workers=1, cache=tmp_path))
     for one in (first, second):
         assert one.translator.dae.head.scale == mode.translator.dae.head.scale
         for name, tensor in one.translator.dae.reduction.state_dict().items():

@@ -35,10 +35,11 @@ def _seeded() -> Iterator[None]:
 def batch(size: int = 8, *, only_exact: bool = False) -> PairBatch:
     """A step's pairs of discs in random images."""
     generator = torch.Generator().manual_seed(5)
-    images, behind = torch.randint(0, 256, (2, 9, 3, SIZE, SIZE), generator=generator, dtype=torch.uint8)
+    pixels = torch.randint(0, 256, (2, 9, 3, SIZE, SIZE), generator=generator, dtype=torch.uint8)
+    images, behind = pixels.permute(0, 1, 3, 4, 2).numpy()
     disc = (identity_grid(SIZE).square().sum(-1) < 0.4).to(torch.uint8) * 255
     labels = torch.arange(9) % CLASSES
-    data = TrainingData(images, behind, disc.expand(9, 1, SIZE, SIZE).clone(), labels)
+    data = TrainingData(images, behind, disc.expand(9, SIZE, SIZE).clone().numpy(), labels)
     return PairSampler(data, 0).batch(0, size, only_exact=only_exact)
 
 

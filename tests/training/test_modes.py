@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -28,14 +29,17 @@ from dagaug.model.trained_model import build_translator
 from dagaug.report.contact_sheets import contact_sheet
 from dagaug.runtime.errors import DataError
 from dagaug.runtime.execution_settings import Execution
-from dagaug.runtime.progress import SILENT, Progress
+from dagaug.runtime.image_cache import ImageCache
+from dagaug.runtime.streamed_array import StreamedArray
 from dagaug.training import modes
 from dagaug.training.modes import PaperMode, ReferenceMode, TrainingMode
 
 pytestmark = pytest.mark.usefixtures("quickly")
 
+ONE_THREAD = Execution(workers=1)
 
-def reference_mode(data: Dataset, *, seed: int = 0, progress: Progress = SILENT) -> ReferenceMode:
+
+def reference_mode(data: Dataset, *, seed: int = 0, execution: Execution = ONE_THREAD) -> ReferenceMode:
     torch.manual_seed(0)
     translator = build_translator("reference", AttentionSettings(3, 0.3))
     assert isinstance(translator, ReferenceTranslator)
@@ -47,11 +51,11 @@ def reference_mode(data: Dataset, *, seed: int = 0, progress: Progress = SILENT)
         weights=None,
         without=frozenset(),
         seed=seed,
-        execution=Execution(workers=1, progress=progress),
+        execution=execution,
     )
 
 
-def paper_mode(domains: Domains, *, seed: int = 0, progress: Progress = SILENT) -> PaperMode:
+def paper_mode(domains: Domains, *, seed: int = 0, execution: Execution = ONE_THREAD) -> PaperMode:
     torch.manual_seed(0)
     translator = build_translator("paper", AttentionSettings(1, 0.9))
     assert isinstance(translator, PaperTranslator)
@@ -63,7 +67,7 @@ def paper_mode(domains: Domains, *, seed: int = 0, progress: Progress = SILENT) 
         weights=None,
         without=frozenset(),
         seed=seed,
-        execution=Execution(workers=1, progress=progress),
+        execution=execution,
     )
 
 
@@ -90,9 +94,9 @@ def test_both_modes_have_what_a_trainer_needs(birds: Dataset, tmp_path: Path) ->
     assert isinstance(paper_mode(domains(tmp_path, ("0", "1"), ("0", "1"))), TrainingMode)
 
 
-def test_only_training_images_are_in_memory(birds: Dataset) -> None:
+def test_only_training_images_are_read(birds: Dataset) -> None:
     mode = reference_mode(birds)
-    held = {image.numpy().tobytes() for image in mode.data.images.permute(0, 2, 3, 1)}
+    held = {image.tobytes() for image in mode.data.images}
     train, test = (
         {image.tobytes() for image in read_patches(birds, samples, FRAMING).images}
         for samples in (birds.train, birds.test)
@@ -106,10 +110,10 @@ def test_given_masks_take_the_place_of_grabcut(birds: Dataset, tmp_path: Path) -
     masked = find_masks(birds, write_masks(birds, tmp_path))
     mode, bare = reference_mode(masked), reference_mode(birds)
     given = read_patches(masked, masked.train, FRAMING, masks=True).masks
-    for mask, known in zip(mode.data.masks[:, 0].numpy(), given, strict=True):
+    for mask, known in zip(mode.data.masks, given, strict=True):
         np.testing.assert_array_equal(mask, known)
-    assert not torch.equal(mode.data.masks, bare.data.masks)
-    assert not torch.equal(mode.data.backgrounds, bare.data.backgrounds)
+    assert not np.array_equal(mode.data.masks[:], bare.data.masks[:])
+    assert not np.array_equal(mode.data.backgrounds[:], bare.data.backgrounds[:])
 
 
 def test_images_with_unusable_masks_are_no_training_images(
@@ -122,12 +126,12 @@ def test_images_with_unusable_masks_are_no_training_images(
     assert [skip.path for skip in mode.skipped] == [birds.file(birds.train[2])]
     assert "covers the whole patch" in mode.skipped[0].reason
 
-    def torn(images: np.ndarray, boxes: object, **more: object) -> np.ndarray:
+    def torn(images: StreamedArray, boxes: object, **more: object) -> StreamedArray:
         masks = np.zeros(images.shape[:3], np.uint8)
         masks[:, 8:24, 8:24] = 255
         masks[4] = 0
         masks[4, 4::8, 4::8] = 255
-        return masks
+        return StreamedArray(len(masks), masks.shape[1:], masks.__getitem__)
 
     monkeypatch.setattr(modes, "grabcut_masks", torn)
     mode = reference_mode(birds)
@@ -154,6 +158,23 @@ def test_a_step_depends_on_its_number_and_the_seed_alone(birds: Dataset) -> None
     assert torch.equal(results[0], results[2])
     assert not torch.equal(results[0], results[1])
     assert not torch.equal(results[0], other.forward(other.objective, 3, "full", 4).real)
+
+
+@pytest.mark.parametrize("rows_in_memory", [0, 5])
+def test_the_cache_changes_no_step(birds: Dataset, tmp_path: Path, rows_in_memory: int) -> None:
+    two = domains(tmp_path, ("a", "b"), ("a", "b"))
+    masked = find_masks(birds, write_masks(birds, tmp_path / "masks"))
+    execution = Execution(workers=2, memory=ImageCache(rows_in_memory * SIZE * SIZE * 3))
+    for make in (partial(reference_mode, birds), partial(reference_mode, masked), partial(paper_mode, two)):
+        known, mode = make(), make(execution=execution)
+        for step, phase in ((0, "structure"), (1, "structure"), (1, "full"), (5, "full"), (6, "full")):
+            expected, found = (one.forward(one.objective, step, phase, 4) for one in (known, mode))
+            assert torch.equal(expected.real, found.real)
+            assert expected.terms.keys() == found.terms.keys()
+            assert all(torch.equal(expected.terms[name], found.terms[name]) for name in expected.terms)
+        with torch.no_grad():
+            shown = [one.snapshot(one.objective.translator.eval()).morphs for one in (known, mode)]
+        assert np.array_equal(*shown)
 
 
 @torch.no_grad()
@@ -254,7 +275,7 @@ def test_images_with_transparent_pixels_are_told_once(birds: Dataset, tmp_path: 
             shutil.copy(data.file(sample), tmp_path / "two" / name / f"{number}.png")
     told = "images have transparent pixels, which are laid over white"
     first, second = Listener(), Listener()
-    reference_mode(data, progress=first)
+    reference_mode(data, execution=Execution(workers=1, progress=first))
     assert [line for line in first.lines if "transparent" in line] == [f"1 of {TRAINING_IMAGES} {told}"]
-    paper_mode(read_domains(tmp_path / "two"), progress=second)
+    paper_mode(read_domains(tmp_path / "two"), execution=Execution(workers=1, progress=second))
     assert second.lines == [f"2 of 6 {told}"]

@@ -55,9 +55,11 @@ def test_arrays_become_channels_first_and_keep_their_pixels() -> None:
     images, behind = rng.integers(0, 256, (2, 3, SIZE, SIZE, 3), dtype=np.uint8)
     masks = rng.integers(0, 256, (3, SIZE, SIZE), dtype=np.uint8)
     held = TrainingData.of(images, behind, masks, np.array([0, 1, 1]))
-    assert held.images[1, 2, 3, 4] == images[1, 3, 4, 2]
-    assert held.backgrounds[2, 0, 5, 6] == behind[2, 5, 6, 0]
-    assert held.masks[0, 0, 7, 8] == masks[0, 7, 8]
+    rows = held.rows(torch.tensor([1, 2, 0]))
+    assert rows.images[0, 2, 3, 4] == images[1, 3, 4, 2]
+    assert rows.backgrounds[1, 0, 5, 6] == behind[2, 5, 6, 0]
+    assert rows.masks[2, 0, 7, 8] == masks[0, 7, 8]
+    assert all(pixels.is_contiguous() for pixels in rows)
     assert held.labels.tolist() == [0, 1, 1]
 
 
