@@ -18,15 +18,17 @@ PACKAGES = {
     "birds": "data runtime",
     "hdf5": "runtime",
     "exchange": "data hdf5 runtime",
-    "model": "classifiers compute data runtime",
+    "hub": "exchange hdf5 runtime",
+    "model": "classifiers compute data hub runtime",
     "classifiers": "compute runtime",
-    "training": "classifiers compute data model runtime",
+    "training": "classifiers compute data hub model runtime",
     "augment": "classifiers compute data hdf5 model runtime",
     "translate": "compute data hdf5 model runtime",
-    "score": "augment classifiers compute data hdf5 model runtime training",
+    "score": "augment classifiers compute data hdf5 hub model runtime training",
     "metrics": "augment birds classifiers compute data hdf5 model runtime",
     "report": "augment classifiers compute data hdf5 metrics model runtime score",
-    "cli": "augment birds classifiers compute data exchange hdf5 metrics model report runtime score training translate",
+    "cli": "augment birds classifiers compute data exchange hdf5 hub metrics model report runtime score training "
+    "translate",
 }
 """Each package and the packages that it may import."""
 
@@ -42,6 +44,7 @@ ONLY = {
     "jinja2": {"report"},
     "lightning_fabric": {"training"},
     "h5py": {"hdf5"},
+    "huggingface_hub": {"classifiers", "hub"},
     "torchmetrics": {"metrics"},
     "ray": {"augment"},
     "sklearn": {"report"},
@@ -49,7 +52,7 @@ ONLY = {
 }
 """The packages in which each heavy library may be imported."""
 
-WITHOUT_TORCH = {"runtime", "data", "birds", "hdf5", "exchange"}
+WITHOUT_TORCH = {"runtime", "data", "birds", "hdf5", "exchange", "hub"}
 WITH_TORCH = {"hdf5.torch_dataset"}
 """What must work, and quickly, where a result is only read or written; with all they import, but for these modules."""
 
@@ -207,6 +210,7 @@ def test_the_command_line_starts_without_heavy_libraries() -> None:
     entry = needed("__main__", at_once=True) | needed("cli.app", at_once=True)
     loaded = {library for module in entry for library in libraries(imports(at_import(tree(module))))}
     heavy = {"torch", "timm", "lightning_fabric", "cv2", "numpy", "h5py", "albumentations", "matplotlib"}
+    heavy |= {"huggingface_hub"}
     assert loaded & heavy == set()
 
 

@@ -21,7 +21,8 @@ from dagaug.runtime.errors import ImageError, OutputExistsError
 __all__ = ["PreviousFile"]
 
 _NOT_COMPARED = (
-    "checkpoint", "checkpoint_given", "judges", "masks", "masks_given", "data_given", "licences", JUDGE_ACCURACY,
+    "checkpoint", "checkpoint_given", "checkpoint_hub", "judges", "masks", "masks_given", "data_given", "licences",
+    JUDGE_ACCURACY,
 )  # fmt: skip
 
 

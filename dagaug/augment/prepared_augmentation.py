@@ -286,6 +286,8 @@ class Job:
             "checkpoint_given": str(self.model.path),
             "judges": judges_sha256,
         }
+        if self.model.hub:
+            options["checkpoint_hub"] = self.model.hub
         if self.masks_sha256:
             options |= {
                 "masks": str(self.dataset.masks.absolute()) if self.dataset.masks else "",

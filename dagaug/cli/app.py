@@ -13,6 +13,7 @@ from dagaug.cli.config_file import ConfigurableCommand
 from dagaug.cli.demo import demo
 from dagaug.cli.exchange import export, import_
 from dagaug.cli.metrics import metrics
+from dagaug.cli.push import push
 from dagaug.cli.sample_data import sample_data
 from dagaug.cli.score import score
 from dagaug.cli.show import show
@@ -51,5 +52,5 @@ def _root(
     del version
 
 
-for _command in (sample_data, train, augment, score, show, metrics, export, import_, translate, demo):
+for _command in (sample_data, train, augment, score, show, metrics, export, import_, push, translate, demo):
     app.command(_command.__name__.strip("_").replace("_", "-"), cls=ConfigurableCommand)(_command)

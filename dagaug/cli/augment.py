@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dagaug.cli.command_inputs import build_options, check_early, with_masks
+from dagaug.cli.command_inputs import build_options, check_early, output_folder, with_masks
 from dagaug.cli.shared_options import (
     CACHE,
     CANDIDATES,
@@ -38,6 +38,7 @@ from dagaug.cli.shared_options import (
     Weights,
     Workers,
 )
+from dagaug.hub.names import parse_hub_name
 from dagaug.runtime.errors import UsageError
 from dagaug.runtime.execution_settings import Execution
 from dagaug.runtime.image_cache import ImageCache
@@ -83,8 +84,8 @@ def augment(
         Path | None,
         typer.Option(
             metavar="PATH",
-            help="Run folder, model.safetensors, or frozen: morphs without training, from the features of a pretrained "
-            "network (default: the newest finished run).",
+            help="Run folder, model.safetensors, a run on the hub (hf-hub:USER/NAME[@REVISION]), or frozen: morphs "
+            "without training, from the features of a pretrained network (default: the newest finished run).",
             rich_help_panel=DATA,
         ),
     ] = None,
@@ -354,7 +355,8 @@ def augment(
     if per_class is None and model.card.per_class is not None:
         options = options.model_copy(update={"per_class": model.card.per_class})
         terminal.say(f"Using the first {options.per_class} training images of each class, as in training (--per-class)")
-    out = out or model.path.parent / f"{data.resolve().name or 'data'}-{_plan_name(options)}.h5"
+    beside = output_folder(parse_hub_name(model.hub)) if model.hub and out is None else model.path.parent
+    out = out or beside / f"{data.resolve().name or 'data'}-{_plan_name(options)}.h5"
     if dry_run:
         guess = estimate(model, dataset, options, out, merge=merge, execution=execution)
         terminal.result({**asdict(guess), "out": out}, estimate_lines(guess, out))
@@ -365,7 +367,7 @@ def augment(
         options,
         out,
         overwrite=overwrite,
-        cache=model.path.parent / JUDGES_FILE,
+        cache=(out.parent if model.hub else model.path.parent) / JUDGES_FILE,
         retry_failed=retry_failed,
         executor=_ray_executor(engine, ray_address, ray_workers, device),
         merge=merge,

@@ -1,19 +1,31 @@
-"""Inputs of commands: options records from command-line values, the newest HDF5 file, a file's data folder."""
+"""Inputs of commands: options records from values, files and runs here or on the hub, a file's data folder."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dagaug.hub.names import HubName, is_hub_name, parse_hub_name
 from dagaug.runtime.errors import CheckpointError, DataError, UsageError
 
 if TYPE_CHECKING:
     from dagaug.data.dataset_records import Dataset
     from dagaug.hdf5.schema import Header
 
-__all__ = ["build_options", "check_early", "data_folder", "newest_store", "read_stored_dataset", "with_masks"]
+__all__ = [
+    "Input",
+    "build_options",
+    "check_early",
+    "data_folder",
+    "find_input",
+    "newest_store",
+    "output_folder",
+    "read_stored_dataset",
+    "with_masks",
+]
 
 
 _DEVICE = re.compile(r"(auto|gpu|cpu|cuda|mps|xpu|hpu|mtia|xla|ipu|ve|vulkan|opencl|privateuseone|npu|mlu)(:\d+)?")
@@ -31,16 +43,20 @@ def check_early(
         data: the data folder or CSV file; None if it was not given.
         device: the name of a torch device, or ``auto``.
         devices: names of several devices, separated by commas.
-        files: files and folders that must exist, by the names of their options; None if not given.
+        files: files and folders that must exist, by the names of their options; None if not given. Names on the hub
+            are checked for their form.
 
     Raises:
         DataError, CheckpointError: a path does not exist.
-        UsageError: an option's folder does not exist, torch has no device of a name, or this machine has it not.
+        UsageError: an option's folder does not exist, a name on the hub is malformed, torch has no device of a name, or
+            this machine has it not.
     """
     if data is not None and not data.exists():
         raise DataError(f"{data}: no such data folder; to make one: dagaug sample-data {data}")
     for option, path in files.items():
-        if path is not None and not path.exists():
+        if path is not None and is_hub_name(path):
+            parse_hub_name(path)
+        elif path is not None and not path.exists():
             if option in _FOLDERS:
                 raise UsageError(f"no such {_FOLDERS[option]}", option=option, value=path)
             kind = "checkpoint" if option == "checkpoint" else "file"
@@ -70,6 +86,66 @@ def build_options(build: Any, **values: Any) -> Any:
         first = error.errors()[0]
         message = f"{first['msg'][0].lower()}{first['msg'][1:]}"
         raise UsageError(message, option=str(first["loc"][0]), value=first.get("input")) from error
+
+
+@dataclass(frozen=True)
+class Input:
+    """An HDF5 file or a run that a command reads.
+
+    Attributes:
+        path: the file or folder on this machine; in the hub's cache if it came from there.
+        hub: its name on the hub with the commit; None for one of this machine.
+    """
+
+    path: Path
+    hub: HubName | None = None
+
+    @property
+    def name(self) -> str:
+        """The name by which the user can give it again."""
+        return str(self.hub or self.path)
+
+    def beside(self) -> Path:
+        """The path beside which results stand by default; for the hub one in a folder of ``runs/``, which is created.
+
+        Raises:
+            DataError: the folder cannot be created.
+        """
+        return self.path if self.hub is None else output_folder(self.hub) / Path(self.hub.file).name
+
+
+def find_input(given: Path, *, runs: bool = False, quiet: bool = False) -> Input:
+    """The HDF5 file, or if ``runs`` the file or run, of a path or of a name on the hub.
+
+    What is on the hub is downloaded, with a progress bar unless ``quiet``.
+
+    Raises:
+        UsageError, HubError: it is no name on the hub, or cannot be downloaded.
+    """
+    if not is_hub_name(given):
+        return Input(given)
+    from dagaug.hub.download import fetch_any, fetch_file
+
+    name = parse_hub_name(given)
+    fetched = (fetch_any if runs else fetch_file)(name, progress=not quiet)
+    return Input(fetched.path, fetched.name)
+
+
+def output_folder(name: HubName) -> Path:
+    """The folder under ``runs/`` for results made with what has this name on the hub; it is created.
+
+    Raises:
+        DataError: it cannot be created.
+    """
+    from dagaug.runtime.output_marks import mark_output
+
+    folder = name.outputs
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        mark_output(folder, "run")
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be created ({error.strerror})", remedies={"out": None}) from error
+    return folder
 
 
 def newest_store() -> Path:

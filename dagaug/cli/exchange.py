@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dagaug.cli.command_inputs import find_input
 from dagaug.cli.shared_options import ExportChoice, Json, Overwrite, Quiet, StoreFile
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def export(
 
     terminal = Terminal(as_json=as_json, quiet=quiet)
     done = export(
-        file,
+        find_input(file, quiet=quiet).path,
         out,
         to=to,
         synthetic_only=synthetic_only,

@@ -1,12 +1,12 @@
 """`dagaug metrics`."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dagaug.cli.command_inputs import check_early, data_folder, read_stored_dataset, with_masks
+from dagaug.cli.command_inputs import check_early, data_folder, find_input, read_stored_dataset, with_masks
 from dagaug.cli.shared_options import (
     CACHE,
     CLASSIFIER,
@@ -20,6 +20,7 @@ from dagaug.cli.shared_options import (
     Seed,
     Workers,
 )
+from dagaug.hub.names import is_hub_name, parse_hub_name
 from dagaug.runtime.errors import StoreError, UsageError
 from dagaug.runtime.execution_settings import Execution
 
@@ -34,7 +35,11 @@ _MEASURES = "Measures"
 
 def metrics(
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="HDF5 file written by dagaug augment; with --parts a run.")
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            help="HDF5 file written by dagaug augment, or with --parts a run; also hf-hub:USER/NAME[@REVISION].",
+        ),
     ],
     data: OptionalData = None,
     as_json: Json = False,
@@ -95,7 +100,8 @@ def metrics(
         Path | None,
         typer.Option(
             metavar="PATH",
-            help="Model whose attended regions are measured (default: the one that made the file).",
+            help="Model whose attended regions are measured; also hf-hub:USER/NAME[@REVISION] (default: the one that "
+            "made the file).",
             rich_help_panel=_MEASURES,
         ),
     ] = None,
@@ -139,7 +145,9 @@ def metrics(
     )  # fmt: skip
     if parts and data is None:
         raise UsageError("needs the data folder: dagaug metrics RUN DATA --parts", option="parts", value=True)
-    if not file.exists():
+    if is_hub_name(file):
+        parse_hub_name(file)
+    elif not file.exists():
         raise StoreError(f"{file}: no such {'run' if parts else 'file'}")
     for option, value in (("oracle", oracle), ("oracle_data", oracle_data)):
         if value is not None and pairs is None:
@@ -157,17 +165,19 @@ def metrics(
         return
     if masks is not None:
         raise UsageError("used only for annotated parts", option="masks", value=masks, remedies={"parts": True})
+    source = find_input(file, quiet=quiet)
+    file, kept = source.path, source.beside()  # what is kept for the next call stands beside it
     with Store(file) as store:
         header = store.header
-    dataset = read_stored_dataset(data or data_folder(header, file, f"dagaug metrics {file} DATA"), header)
-    writable = os.access(file.resolve().parent, os.W_OK)  # else the trained classifier is not cached
+    dataset = read_stored_dataset(data or data_folder(header, file, f"dagaug metrics {source.name} DATA"), header)
+    writable = os.access(kept.resolve().parent, os.W_OK)  # else the trained classifier is not cached
     if pairs is not None:
         from dagaug.metrics.answer_comparison import evaluate_pairs
 
         compared = evaluate_pairs(
             file, dataset, pairs,
             oracle=oracle, oracle_data=oracle_data, steps=steps, seed=seed, execution=execution,
-            cache=file.with_name(f"{file.stem}-oracle.safetensors") if writable else None,
+            cache=kept.with_name(f"{file.stem}-oracle.safetensors") if writable else None,
         )  # fmt: skip
         terminal.result(asdict(compared), pairs_lines(compared), table=pairs_table(compared))
         return
@@ -180,8 +190,9 @@ def metrics(
     measured = evaluate(
         file, dataset, options,
         checkpoint=checkpoint, execution=execution,
-        cache=file.with_name(f"{file.stem}-judge.safetensors") if writable else None,
+        cache=kept.with_name(f"{file.stem}-judge.safetensors") if writable else None,
     )  # fmt: skip
+    measured = replace(measured, file=source.name)
     terminal.result(asdict(measured), metrics_lines(measured), table=metrics_table(measured))
 
 

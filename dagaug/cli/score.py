@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dagaug.cli.command_inputs import check_early, data_folder, newest_store, read_stored_dataset
+from dagaug.cli.command_inputs import check_early, data_folder, find_input, newest_store, read_stored_dataset
 from dagaug.cli.shared_options import (
     CACHE,
     CLASSIFIER,
@@ -26,6 +26,7 @@ from dagaug.cli.shared_options import (
     Seed,
     Weights,
 )
+from dagaug.hub.names import is_hub_name
 from dagaug.runtime.errors import DataError, StoreError, UsageError
 from dagaug.runtime.execution_settings import Execution
 from dagaug.runtime.image_cache import ImageCache
@@ -52,7 +53,10 @@ def score(
     data: OptionalData = None,
     file: Annotated[
         Path | None,
-        typer.Argument(metavar="FILE", help="HDF5 file written by dagaug augment (default: the newest)."),
+        typer.Argument(
+            metavar="FILE",
+            help="HDF5 file written by dagaug augment, or hf-hub:USER/NAME[@REVISION] (default: the newest).",
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="JSON file to write (default: beside the HDF5 file).")
@@ -93,7 +97,8 @@ def score(
         list[str] | None,
         typer.Option(
             metavar="NAME=PATH",
-            help="Additional arm with the images of another HDF5 file or image folder. Repeatable.",
+            help="Additional arm with the images of another HDF5 file (also hf-hub:USER/NAME) or image folder. "
+            "Repeatable.",
             rich_help_panel=EXPERIMENT,
         ),
     ] = None,
@@ -109,8 +114,8 @@ def score(
         Path | None,
         typer.Option(
             metavar="PATH",
-            help="Checkpoint for the control arms (default: the one that the HDF5 file names). With --shots: the run "
-            "whose training is repeated, or frozen for morphs without training.",
+            help="Checkpoint for the control arms; also hf-hub:USER/NAME[@REVISION] (default: the one that the HDF5 "
+            "file names). With --shots: the run whose training is repeated, or frozen for morphs without training.",
             rich_help_panel=EXPERIMENT,
         ),
     ] = None,
@@ -262,11 +267,12 @@ def score(
     """Train the same classifier on real and on real + augmented images, with controls, and test all on unseen ones."""
     repeated = _shots(shots)
     trained = None if repeated and str(checkpoint) == _FROZEN else checkpoint
+    on_hub = data is not None and is_hub_name(data)
     check_early(
-        data=data, device=device, devices=devices, weights=weights, checkpoint=trained, masks=masks
+        data=None if on_hub else data, device=device, devices=devices, weights=weights, checkpoint=trained, masks=masks
     )  # fmt: skip
     images = ImageCache.of_size(cache)
-    if data is not None and data.suffix in (".h5", ".hdf5") and data.is_file():
+    if data is not None and (on_hub or (data.suffix in (".h5", ".hdf5") and data.is_file())):
         if file is not None:
             raise UsageError("give the data folder first, then the HDF5 file", option="file", value=file)
         data, file = None, data
@@ -281,6 +287,8 @@ def score(
     check_choices(step_offer, share_offer, validation, steps)
     if share_offer and synthetic_share is not None:
         raise UsageError("give either this or shares to choose from", option="synthetic_share", value=synthetic_share)
+    source = find_input(file, quiet=quiet)
+    file = source.path
     from dataclasses import replace
 
     from dagaug.cli.terminal import Terminal
@@ -290,9 +298,9 @@ def score(
     terminal = Terminal(as_json=as_json, quiet=quiet)
     with Store(file) as store:
         header = store.header
-    data = data or data_folder(header, file, f"dagaug score DATA {file}")
+    data = data or data_folder(header, file, f"dagaug score DATA {source.name}")
     dataset = read_stored_dataset(data, header)
-    terminal.say(f"Scoring {file} on the test images of {dataset.describe()}")
+    terminal.say(f"Scoring {source.name} on the test images of {dataset.describe()}")
     if masks is not None:
         if not header.provenance.masks_sha256:
             raise UsageError(f"{file} was made without masks", option="masks", value=masks)
@@ -325,11 +333,12 @@ def score(
     )
     devices_used = pick_devices(devices, pick_device(device), every=device == "auto")
     execution = Execution(device, progress=terminal, cache=CACHE, memory=images)
-    out = out or file.with_name(f"{file.stem}-{'shots' if repeated else 'score'}.json")
+    out = out or source.beside().with_name(f"{file.stem}-{'shots' if repeated else 'score'}.json")
+    named = Path(source.name)
     if repeated:
-        verdict = _score_shots(dataset, file, repeated, options, out, checkpoint, devices_used, execution, terminal)
+        verdict = _score_shots(dataset, named, repeated, options, out, checkpoint, devices_used, execution, terminal)
     else:
-        verdict = _score_once(dataset, file, options, out, checkpoint, devices_used, execution, terminal)
+        verdict = _score_once(dataset, named, options, out, checkpoint, devices_used, execution, terminal)
     if fail_unless_helps and verdict != "helps":
         raise typer.Exit(_EXIT_UNLESS_HELPS)
 
@@ -408,7 +417,7 @@ def _shots(text: str | None) -> list[tuple[int, Path | None]]:
         number, equals, path = part.strip().partition("=")
         if not number.isdecimal() or (equals and not path):
             raise UsageError("write numbers separated by commas, or N=FILE", option="shots", value=text)
-        if path and not Path(path).exists():
+        if path and not is_hub_name(path) and not Path(path).exists():
             raise StoreError(f"{path}: no such file")
         found.append((int(number), Path(path) if path else None))
     return found

@@ -104,7 +104,12 @@ OptionalData = Annotated[
     Path | None, typer.Argument(metavar="DATA", help="Data folder (default: the one that the HDF5 file was made from).")
 ]
 
-StoreFile = Annotated[Path, typer.Argument(metavar="FILE", help="HDF5 file written by dagaug augment.")]
+StoreFile = Annotated[
+    Path,
+    typer.Argument(
+        metavar="FILE", help="HDF5 file written by dagaug augment, or its name on the hub: hf-hub:USER/NAME[@REVISION]."
+    ),
+]
 
 # ---- output
 
@@ -142,8 +147,8 @@ Masks = Annotated[
 
 Checkpoint = Annotated[
     Path | None,
-    typer.Option(metavar="PATH", help="Run folder or model.safetensors (default: the newest finished run).",
-                 rich_help_panel=DATA),
+    typer.Option(metavar="PATH", help="Run folder, model.safetensors, or hf-hub:USER/NAME[@REVISION] (default: the "
+                 "newest finished run).", rich_help_panel=DATA),
 ]  # fmt: skip
 
 Classifier = Annotated[

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dagaug.cli.command_inputs import check_early, newest_store, read_stored_dataset
+from dagaug.cli.command_inputs import Input, check_early, find_input, newest_store, read_stored_dataset
 from dagaug.cli.shared_options import Json, Seed, ShowChoice
 from dagaug.runtime.errors import DataError, StoreError, UsageError
 
@@ -21,7 +21,9 @@ def show(
     what: Annotated[
         Path | None,
         typer.Argument(
-            metavar="PATH", help="HDF5 file written by dagaug augment, or a run folder (default: the newest HDF5 file)."
+            metavar="PATH",
+            help="HDF5 file written by dagaug augment, or a run folder; also hf-hub:USER/NAME[@REVISION] (default: the "
+            "newest HDF5 file).",
         ),
     ] = None,
     out: Annotated[
@@ -53,27 +55,27 @@ def show(
     from dagaug.cli.terminal import Terminal
 
     terminal = Terminal(as_json=as_json)
-    what = what or newest_store()
-    if not what.exists():
-        raise StoreError(f"{what}: no such file")
     check_early(data=data)
+    source = find_input(what or newest_store(), runs=True)
+    if not source.path.exists():
+        raise StoreError(f"{source.path}: no such file")
     if verify:
-        _verify(what, terminal)
-    elif what.is_dir():
-        _show_run(what, out, form, terminal)
+        _verify(source.path, terminal)
+    elif source.path.is_dir():
+        _show_run(source, out, form, terminal)
     elif form == "page":
-        _show_page(what, out, data, rows, seed, terminal)
+        _show_page(source, out, data, rows, seed, terminal)
     else:
-        _show_figures(what, out, form, data, rows, seed, terminal)
+        _show_figures(source, out, form, data, rows, seed, terminal)
 
 
-def _show_run(run: Path, out: Path | None, form: ShowChoice, terminal: "Terminal") -> None:
+def _show_run(run: Input, out: Path | None, form: ShowChoice, terminal: "Terminal") -> None:
     from dagaug.report.write import write_run_report
 
     if form != "page":
-        raise UsageError(f"figures need an HDF5 file, and {run} is a folder", option="form", value=form)
-    page = out or run / "report.html"
-    write_run_report(run, page)
+        raise UsageError(f"figures need an HDF5 file, and {run.name} is a run", option="form", value=form)
+    page = out or run.beside() / "report.html"
+    write_run_report(run.path, page)
     terminal.result({"report": page}, [f"Page: {page}"])
 
 
@@ -96,14 +98,14 @@ class _Inputs:
     dataset: "Dataset | None"
 
 
-def _inputs_of(store: Path, data: Path | None, terminal: "Terminal") -> _Inputs:
+def _inputs_of(source: Input, data: Path | None, terminal: "Terminal") -> _Inputs:
     from dagaug.augment.stored_image_check import check_stored_images
     from dagaug.hdf5.reader import Store
 
-    dataset = None
+    dataset, store = None, source.path
     with Store(store) as opened:
         header = opened.header
-        score, shots = (store.with_name(f"{store.stem}-{kind}.json") for kind in ("score", "shots"))
+        score, shots = (source.beside().with_name(f"{store.stem}-{kind}.json") for kind in ("score", "shots"))
         root = data or header.provenance.data_folder(store)
         folder = root if root is not None and root.is_dir() else None
         try:
@@ -128,8 +130,8 @@ def _inputs_of(store: Path, data: Path | None, terminal: "Terminal") -> _Inputs:
     )
 
 
-def _show_page(store: Path, out: Path | None, data: Path | None, rows: int, seed: int, terminal: "Terminal") -> None:
-    inputs = _inputs_of(store, data, terminal)
+def _show_page(source: Input, out: Path | None, data: Path | None, rows: int, seed: int, terminal: "Terminal") -> None:
+    store, inputs = source.path, _inputs_of(source, data, terminal)
     from dagaug.compute.devices import pick_device
     from dagaug.report.data_cloud import make_data_cloud
     from dagaug.report.regions_in_pixels import find_attention
@@ -137,7 +139,7 @@ def _show_page(store: Path, out: Path | None, data: Path | None, rows: int, seed
 
     device = pick_device("auto")
     cloud, cloud_missing = make_data_cloud(store, inputs.dataset, seed=seed, device=device)
-    page = out or store.with_suffix(".html")
+    page = out or source.beside().with_suffix(".html")
     sheet = page.with_suffix(".png")
     sheet_of_store(store, sheet, rows=rows, seed=seed, data=inputs.data)
     attention, attention_missing = find_attention(store, inputs.dataset, device=device)
@@ -149,15 +151,15 @@ def _show_page(store: Path, out: Path | None, data: Path | None, rows: int, seed
 
 
 def _show_figures(
-    store: Path, out: Path | None, form: ShowChoice, data: Path | None, rows: int, seed: int, terminal: "Terminal"
+    source: Input, out: Path | None, form: ShowChoice, data: Path | None, rows: int, seed: int, terminal: "Terminal"
 ) -> None:
-    inputs = _inputs_of(store, data, terminal)
+    store, inputs = source.path, _inputs_of(source, data, terminal)
     from dagaug.compute.devices import pick_device
     from dagaug.report.data_cloud import make_data_cloud
     from dagaug.report.write import write_figures
 
     cloud, cloud_missing = make_data_cloud(store, inputs.dataset, seed=seed, device=pick_device("auto"))
-    folder = out or store.with_name(store.stem + "-figures")
+    folder = out or source.beside().with_name(store.stem + "-figures")
     files = write_figures(
         store, folder, "png" if form == "png" else "pdf",
         run=inputs.run, score=inputs.score, shots=inputs.shots, data=inputs.data, cloud=cloud, rows=rows, seed=seed,

@@ -1,5 +1,6 @@
 """`dagaug train`."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -43,6 +44,8 @@ __all__ = ["train", "write_snapshot"]
 
 
 _FLOW_IMAGES, _FLOW_PAIRS = 40, 60  # that the flow is measured on after a training
+_PCK, _PCK_IN_PLACE = "PCK@0.1 of the flow, training images", "PCK@0.1 without a flow"
+_PAIRS = "pairs of images"
 
 
 def write_snapshot(run: Path, step: int, snapshot: "Snapshot") -> None:
@@ -129,7 +132,8 @@ def train(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Initial weights: general (shipped with dagaug; default for pose), scratch, or a run folder.",
+            help="Initial weights: general (shipped with dagaug; default for pose), scratch, a run folder, or a run on "
+            "the hub: hf-hub:USER/NAME[@REVISION].",
             rich_help_panel=TRAINING,
         ),
     ] = None,
@@ -294,6 +298,7 @@ def train(
         framing=framing.with_size(chosen_size),
         **given,
     ).resolved()
+    from dagaug.training.run_card import MEASURES_FILE, write_measures
     from dagaug.training.run_folder import find_run_of_other_length
     from dagaug.training.train import train
 
@@ -313,8 +318,12 @@ def train(
     )
     following = f"dagaug augment {data} --refs 10" if options.mode == "reference" else "dagaug translate FOLDER"
     lines = _result_lines(done)
-    if options.mode == "reference" and not done.already:
-        lines += _flow_lines(done.run, cast("Dataset", source).subset(per_class), execution)
+    if not (done.run / MEASURES_FILE).exists():  # an earlier call may have been stopped before
+        measures = {}
+        if options.mode == "reference":
+            measures = _measure_flow(done.run, cast("Dataset", source).subset(per_class), execution)
+            lines += _flow_lines(done.run, measures)
+        write_measures(done.run, measures, terminal)
     terminal.result(asdict(done), lines, next_step=following)
 
 
@@ -339,7 +348,7 @@ def _describe_other_length(other: "RunOfOtherLength", *, frozen: bool) -> str:
     return line if frozen else f"{line}; to begin it with the weights of that one: --start {other.run}"
 
 
-def _flow_lines(run: Path, dataset: "Dataset", execution: Execution) -> list[str]:
+def _measure_flow(run: Path, dataset: "Dataset", execution: Execution) -> dict[str, float]:
     """Measure the flow on some training images, if they have annotated parts, and draw it into ``flow.png``."""
     from dataclasses import replace
 
@@ -357,12 +366,19 @@ def _flow_lines(run: Path, dataset: "Dataset", execution: Execution) -> list[str
             load_model(run), replace(dataset, samples=tuple(few)), split="train", pairs=_FLOW_PAIRS, execution=execution
         )
     except DataError:  # too few annotated parts
-        return []
+        return {}
     cv2.imwrite(str(run / "flow.png"), draw_found_parts(found)[..., ::-1])
-    share, in_place = (100 * (found.distances(in_place=stays) <= 0.1).mean() for stays in (False, True))
+    share, in_place = (float((found.distances(in_place=stays) <= 0.1).mean()) for stays in (False, True))
+    return {_PCK: share, _PCK_IN_PLACE: in_place, _PAIRS: len(found.pairs)}
+
+
+def _flow_lines(run: Path, measures: Mapping[str, float]) -> list[str]:
+    if not measures:
+        return []
     return [
-        f"Flow: {share:.0f}% of the annotated parts are found within a tenth of the box (PCK@0.1; without a flow "
-        f"{in_place:.0f}%) on {len(found.pairs)} pairs of training images: {run / 'flow.png'}"
+        f"Flow: {100 * measures[_PCK]:.0f}% of the annotated parts are found within a tenth of the box (PCK@0.1; "
+        f"without a flow {100 * measures[_PCK_IN_PLACE]:.0f}%) on {measures[_PAIRS]} pairs of training images: "
+        f"{run / 'flow.png'}"
     ]
 
 

@@ -32,6 +32,8 @@ class Provenance:
         background: the image that gives the morphs' background.
         checkpoint: path of the generator's weights, absolute, or as it was given to an older version; empty if unknown.
         checkpoint_given: the same path as given to the command.
+        checkpoint_hub: name of these weights on the hub with the commit, ``hf-hub:USER/NAME@COMMIT``; empty if they did
+            not come from there.
         judges: SHA-256 of the classifiers that selected the morphs, in hexadecimal; empty if unknown.
         batch_size: number of candidates per batch; None if unknown.
         masks: path of the folder with the given masks of objects, absolute, or as it was given to an older version;
@@ -53,6 +55,7 @@ class Provenance:
     background: Background = "reference"
     checkpoint: str = ""
     checkpoint_given: str = ""
+    checkpoint_hub: str = ""
     judges: str = ""
     batch_size: int | None = None
     masks: str = ""
@@ -85,6 +88,7 @@ class Provenance:
             background=backgrounds.get(background, "reference") if isinstance(background, str) else "reference",
             checkpoint=_text(options, "checkpoint"),
             checkpoint_given=_text(options, "checkpoint_given"),
+            checkpoint_hub=_text(options, "checkpoint_hub"),
             judges=_text(options, "judges"),
             batch_size=batch_size if batch_size and batch_size > 0 else None,
             masks=_text(options, "masks"),

@@ -99,6 +99,11 @@ class Store:
         """Number of images."""
         return self.length("images/label")
 
+    @property
+    def is_virtual(self) -> bool:
+        """Whether the images are in a folder of shards beside the file."""
+        return isinstance(self._extents[IMAGE_DATA], VirtualExtent)
+
     def column(self, name: str) -> np.ndarray:
         """One dataset, by its name in the specification without the leading slash; strings are bytes."""
         return self._bytes.array(self._extents[name])
@@ -256,7 +261,7 @@ class Store:
         if self.attributes["encoding"] not in ENCODINGS:
             raise StoreError(f"{self.path}: unknown encoding {self.attributes['encoding']!r}")
         self._options()
-        if isinstance(self._extents[IMAGE_DATA], VirtualExtent):
+        if self.is_virtual:
             _ = self.image_reader  # checks the names of the shards
         files, classes, images = self.length("files"), self.length("classes"), self.length("images/label")
         variants, verdicts = max(self.length("variants"), 1), self.length("verdicts")

@@ -21,7 +21,7 @@ from dagaug.model.checkpoint import find_by_hash
 from dagaug.model.frozen_encoder_translator import FeatureEncoder
 from dagaug.model.networks import DeepAttentionEncoder
 from dagaug.model.trained_model import TrainedModel, load_model
-from dagaug.runtime.errors import CheckpointError
+from dagaug.runtime.errors import CheckpointError, HubError
 from dagaug.runtime.execution_settings import Execution
 from dagaug.runtime.streamed_array import batches
 
@@ -51,13 +51,16 @@ class KeypointAccuracy:
     alpha: float
 
 
-def model_of_file(checkpoint: Path | None, places: Sequence[Path], sha256: str) -> tuple[TrainedModel | None, str]:
+def model_of_file(
+    checkpoint: Path | None, places: Sequence[Path], sha256: str, hub: str = ""
+) -> tuple[TrainedModel | None, str]:
     """Load the model that made an HDF5 file.
 
     Args:
         checkpoint: the model to load instead of the one that the file names.
         places: where the checkpoint may lie that the file names; empty if it names none.
         sha256: hash of the checkpoint that made the file.
+        hub: its name on the hub, from where it is taken if it lies in no place; empty if it has none.
 
     Returns:
         the model; or None, and the reason.
@@ -68,12 +71,15 @@ def model_of_file(checkpoint: Path | None, places: Sequence[Path], sha256: str) 
     if checkpoint is not None:
         return load_model(checkpoint), ""
     found, reason = find_by_hash(places, sha256)
-    if found is not None:
-        try:
-            return load_model(found), ""
-        except CheckpointError as error:
-            reason = error.message
-    return None, f"PCK was not measured: {reason}; give the checkpoint."
+    if found is None and not hub:
+        return None, f"PCK was not measured: {reason}; give the checkpoint."
+    try:
+        model = load_model(found or Path(hub))
+    except (CheckpointError, HubError) as error:
+        return None, f"PCK was not measured: {error.message}; give the checkpoint."
+    if model.sha256 != sha256:
+        return None, f"PCK was not measured: {hub} is not the model that made the file; give the checkpoint."
+    return model, ""
 
 
 @dataclass(frozen=True)

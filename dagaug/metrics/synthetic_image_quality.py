@@ -209,8 +209,9 @@ def evaluate(
     real_test, real_training = reader.real(_TEST, test), reader.real(_TRAINING, train)
     sets = (synthetic, real_test, real_training)
     pairs = ((synthetic, real_test), (synthetic, real_training), (real_training, real_test))
+    made = header.provenance
     model, reason = model_of_file(
-        checkpoint, header.provenance.checkpoint_places(Path(store)), header.checkpoint_sha256
+        checkpoint, made.checkpoint_places(Path(store)), header.checkpoint_sha256, made.checkpoint_hub
     )
     pck = None
     if model is not None:

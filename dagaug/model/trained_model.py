@@ -11,6 +11,8 @@ from torch import Tensor
 
 from dagaug.classifiers.frozen_feature_maps import FeatureExtractor, build_extractor
 from dagaug.data.object_patches import Framing
+from dagaug.hub.download import fetch_run
+from dagaug.hub.names import is_hub_name, parse_hub_name
 from dagaug.model import checkpoint
 from dagaug.model.frozen_encoder_translator import FeatureTranslator
 from dagaug.model.mode_translators import PaperTranslator, ReferenceTranslator
@@ -138,12 +140,14 @@ class TrainedModel:
         translator: its networks on the CPU, in evaluation mode, without gradients.
         path: its file.
         sha256: SHA-256 of the file, in hexadecimal.
+        hub: name on the hub with the commit, if it came from there; else empty.
     """
 
     card: ModelCard
     translator: Translator
     path: Path
     sha256: str
+    hub: str = ""
 
 
 def build_translator(mode: Mode, attention: AttentionSettings, own_pixels: float = 0.0) -> Translator:
@@ -174,11 +178,16 @@ def save_model(path: Path, card: ModelCard, tensors: dict[str, Tensor]) -> None:
 
 
 def load_model(path: Path) -> TrainedModel:
-    """Read a model from its file or its run folder.
+    """Read a model from its file or its run folder, or from the hub: ``hf-hub:USER/NAME[@REVISION]``.
 
     Raises:
         CheckpointError: the model is missing, not fully trained, corrupt, or not a model of dagaug.
+        UsageError, HubError: it is not a name on the hub, or cannot be downloaded.
     """
+    hub = ""
+    if is_hub_name(path):
+        fetched = fetch_run(parse_hub_name(path))
+        path, hub = fetched.path, str(fetched.name)
     if path.is_dir():
         if not (path / checkpoint.MODEL_FILE).exists() and (path / checkpoint.STATE_FILE).exists():
             raise CheckpointError(f"{path}: the training is not finished; run the same dagaug train command again")
@@ -199,7 +208,7 @@ def load_model(path: Path) -> TrainedModel:
     else:
         translator = build_translator(card.mode, card.attention, card.own_pixels)
         checkpoint.load_module(translator, tensors, path)
-    return TrainedModel(card, translator.eval().requires_grad_(False), path, checkpoint.sha256(path))
+    return TrainedModel(card, translator.eval().requires_grad_(False), path, checkpoint.sha256(path), hub)
 
 
 def find_judges(file: Path, checkpoints: Sequence[Path]) -> Path | None:

@@ -16,6 +16,7 @@ __all__ = [
     "CheckpointError",
     "DagaugError",
     "DataError",
+    "HubError",
     "ImageError",
     "LockedError",
     "MissingExtraError",
@@ -109,6 +110,10 @@ class LockedError(DagaugError):
 
 class TrainingError(DagaugError):
     """Training cannot continue: too few images or classes, losses that stay non-finite, or a dead process."""
+
+
+class HubError(DagaugError):
+    """The hub cannot be reached, refuses, or does not hold what was named."""
 
 
 class MissingExtraError(DagaugError):

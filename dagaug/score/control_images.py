@@ -36,6 +36,8 @@ from dagaug.data.mask_files import find_masks, hash_masks
 from dagaug.data.object_patches import Patches, read_patches
 from dagaug.hdf5.reader import Store
 from dagaug.hdf5.schema import Header, Images
+from dagaug.hub.download import fetch_run
+from dagaug.hub.names import is_hub_name, parse_hub_name
 from dagaug.model.checkpoint import MODEL_FILE, find_by_hash
 from dagaug.model.mode_translators import PaperTranslator
 from dagaug.model.trained_model import TrainedModel, load_model
@@ -61,15 +63,20 @@ def find_checkpoint(path: Path, header: Header, given: Path | None = None) -> Pa
     Args:
         path: the HDF5 file.
         header: its header.
-        given: a model's file or its run folder, instead of the one that the file names.
+        given: a model's file or its run folder, or its name on the hub, instead of the one that the file names.
 
     Raises:
         CheckpointError: there is no checkpoint, or it is not the one that made the file.
+        HubError: it is on the hub and cannot be downloaded.
     """
     remedies: dict[str, object] = {"checkpoint": None, "controls": False}
     places = header.provenance.checkpoint_places(path)
     if not places and given is None:
         raise CheckpointError(f"{path}: names no checkpoint, which the controls need", remedies={"controls": False})
+    if given is None and header.provenance.checkpoint_hub and not any(place.is_file() for place in places):
+        given = Path(header.provenance.checkpoint_hub)
+    if given is not None and is_hub_name(given):
+        given = fetch_run(parse_hub_name(given)).path
     if given is not None and given.is_dir():
         given = given / MODEL_FILE
     found, reason = find_by_hash(places if given is None else [given], header.checkpoint_sha256)

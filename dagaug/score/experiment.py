@@ -24,6 +24,7 @@ from dagaug.classifiers.suitable_fit import suitable_fit
 from dagaug.compute.devices import pick_device
 from dagaug.data.dataset_records import Dataset
 from dagaug.hdf5.reader import Store
+from dagaug.hub.download import local_file, with_commit
 from dagaug.runtime.errors import UsageError
 from dagaug.runtime.execution_settings import Execution
 from dagaug.runtime.progress import Progress
@@ -60,7 +61,8 @@ def score(
 
     Args:
         dataset: real images with their split.
-        store: HDF5 file of ``dagaug augment``; only its synthetic images are used. None if no arm needs one.
+        store: HDF5 file of ``dagaug augment`` or its name on the hub (``hf-hub:USER/NAME[@REVISION]``), whose commit
+            the result records; only its synthetic images are used. None if no arm needs one.
         options: see :class:`ScoreOptions`; None chooses the classifier by the patches of the HDF5 file and the device.
         checkpoint: the generator's checkpoint, if it is not where the file says; only the controls need it.
         devices: where to train, one training at a time on each; the first one makes the controls. Empty for the device
@@ -75,9 +77,14 @@ def score(
             cannot be written.
         StoreError: the HDF5 file cannot be read.
         UsageError: an option does not fit the data.
+        HubError: a file or checkpoint on the hub cannot be downloaded.
         TrainingError: a loss is not finite.
     """
     devices = tuple(devices) or (pick_device(execution.device),)
+    named = store if store is None else with_commit(store)
+    store = named if named is None else local_file(named)
+    if options is not None:
+        options = replace(options, others=tuple((name, with_commit(path)) for name, path in options.others))
     if store is not None:
         with Store(store) as opened:
             check_stored_images(opened, dataset)
@@ -111,7 +118,7 @@ def score(
         steps=fit.steps or 0,
         synthetic_share=fit.synthetic_share,
         skipped=images.skipped,
-        options=_options_record(dataset, store, options, fit, devices, versions),
+        options=_options_record(dataset, named, options, fit, devices, versions),
         groups=tuple(table.group(group, list(synthetic)) for group in groups),
         fractions=() if swept is None else fraction_points(table, swept, options, trainings),
         ratios=() if swept is None else ratio_points(table, swept, options),
@@ -151,7 +158,7 @@ def _possible(
 
 def _options_record(
     dataset: Dataset,
-    store: Path | str | None,
+    store: Path | None,
     options: ScoreOptions,
     fit: FitOptions,
     devices: Sequence[torch.device],
@@ -160,7 +167,7 @@ def _options_record(
     """All options as JSON values, and what else the result depends on: the file's content, devices, versions."""
     content = None
     if store is not None:
-        with Store(store) as opened:
+        with Store(local_file(store)) as opened:
             content = opened.column("content_sha256").tobytes().hex()
     plain = ("seeds", "seed", "per_class", "arms", "fractions", "ratios", "validation", "step_choices",
              "share_choices")  # fmt: skip

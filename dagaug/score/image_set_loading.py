@@ -19,6 +19,7 @@ from dagaug.data.object_patches import Framing
 from dagaug.data.square_crops import letterboxed
 from dagaug.hdf5.image_reader import ImageReader
 from dagaug.hdf5.reader import Store
+from dagaug.hub.download import local_file
 from dagaug.runtime.errors import DataError
 from dagaug.runtime.execution_settings import Execution
 from dagaug.runtime.progress import Progress
@@ -201,9 +202,13 @@ def load_folder(path: Path, dataset: Dataset, size: int, *, execution: Execution
 def load_other(path: Path, dataset: Dataset, size: int, *, execution: Execution = Execution()) -> ImageSet:
     """Read the images of a further arm: an HDF5 file (:func:`load_store`) or a folder (:func:`load_folder`).
 
+    The HDF5 file may be on the hub.
+
     Raises:
         DataError: see these functions; or the file holds other real images than the data set under the same names.
+        HubError: the file is on the hub and cannot be downloaded.
     """
+    path = local_file(path)
     if path.is_file():
         with Store(path) as store:
             check_stored_images(store, dataset)

@@ -25,6 +25,8 @@ from dagaug.data.dataset_records import Dataset
 from dagaug.data.mask_files import hash_masks
 from dagaug.data.object_patches import Framing
 from dagaug.hdf5.reader import Store
+from dagaug.hub.download import local_file, with_commit
+from dagaug.hub.names import is_hub_name
 from dagaug.model.trained_model import JUDGES_FILE, TrainedModel, load_model
 from dagaug.model.training_free_checkpoint import fit_training_free
 from dagaug.runtime.errors import DataError, OutputExistsError, UsageError
@@ -93,8 +95,9 @@ def score_shots(
 
     Args:
         dataset: real images with their split.
-        store: HDF5 file whose recipe is repeated.
-        shots: numbers of training images of each class; and for each an HDF5 file that was made from so many, or None.
+        store: HDF5 file whose recipe is repeated, or its name on the hub, whose commit the result records.
+        shots: numbers of training images of each class; and for each an HDF5 file (also on the hub) that was made from
+            so many, or None.
         options: options of each score; ``per_class`` is replaced, ``others``, ``fractions`` and ``ratios`` are not
             possible.
         folder: where models, HDF5 files and scores are made. A second call with the same folder continues.
@@ -105,12 +108,15 @@ def score_shots(
 
     Raises:
         UsageError: the numbers or options are not possible.
+        HubError: a file or a checkpoint on the hub cannot be downloaded.
         CheckpointError, DataError, StoreError: the recipe or a given file does not fit the data.
         OutputExistsError: the folder cannot be written, or holds steps of other library versions.
         Interrupted: stopped by a signal; finished steps are kept.
     """
     devices = tuple(devices) or (pick_device(execution.device),)
     execution = replace(execution, device=str(devices[0]))
+    named = with_commit(store)
+    store, shots = local_file(named), [(number, local_file(file) if file else None) for number, file in shots]
     plans = plan_shots(dataset, store, shots, options, folder, checkpoint=checkpoint, device=devices[0].type)
     say = execution.progress.say
     for line in _cost(plans, options, devices, execution):
@@ -125,7 +131,7 @@ def score_shots(
         shots=tuple(points),
         classes=len(dataset.classes),
         test=len(dataset.test),
-        options=_options_record(plans, store, options),
+        options=_options_record(plans, named, options),
         notes=tuple(_notes(plans, dataset)),
         verdict=_overall(verdicts),
         sentences=tuple(point.sentence for point in points if point.comparisons),
@@ -376,7 +382,7 @@ def _notes(plans: Sequence[ShotPlan], dataset: Dataset) -> Iterator[str]:
     if recipe.augment.weights is not None:
         yield f"The judge {recipe.augment.weights} is the same at every number; it may have learned from more images."
     start = None if isinstance(recipe.model, FrozenRecipe) else recipe.model.start
-    if start is not None and Path(start).exists():
+    if start is not None and (is_hub_name(start) or Path(start).exists()):
         yield f"The GANs start from {start}, which may have learned from more images."
     limited = [plan for plan in plans if plan.given is None and plan.recipe.augment.refs is not None]
     most = max((plan.recipe.augment.refs or 0 for plan in limited), default=0)

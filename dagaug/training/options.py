@@ -58,7 +58,8 @@ class TrainOptions(BaseModel):
         steps: number of optimiser steps.
         minutes: approximate training time on this machine, from which the steps follow; ``steps`` is then the maximum.
         start: initial weights: ``general`` (the networks that come with the package, only for ``pose``), ``scratch``
-            (random), or a run folder or model file with the same networks.
+            (random), a run folder or model file with the same networks, or its name on the hub,
+            ``hf-hub:USER/NAME[@REVISION]``; the training records the commit.
         batch_size: images (in ``reference`` mode pairs) a step, at least 4.
         learning_rate: peak learning rate of Adam.
         seed: seed of all random numbers.

@@ -40,7 +40,7 @@ LIBRARIES = ("torch", "opencv-python", "numpy")
 """Libraries besides dagaug whose versions can change the result of a training; and timm, if E or d is its network."""
 
 OPTIONS_FILE = "options.json"
-"""Name of the file with identity, number of steps, classes and name of the data."""
+"""Name of the file with identity, number of steps, classes, number of training images and name of the data."""
 
 METRICS_FILE = "metrics.jsonl"
 """Name of the file with the mean loss terms of every few steps, one JSON object a line."""

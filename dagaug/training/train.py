@@ -1,9 +1,9 @@
 """A whole training run: from options and data to a run folder with a trained model.
 
 The run folder holds ``options.json``, ``metrics.jsonl``, ``state.safetensors`` during the training and
-``model.safetensors`` (averaged weights) after it. All random numbers of a step come from the seed and the step's
-number. A run that resumes from weights, optimiser moments and number of steps done therefore gives the same bits as an
-uninterrupted one.
+``model.safetensors`` (averaged weights) with a card (``README.md``) after it. All random numbers of a step come from
+the seed and the step's number. A run that resumes from weights, optimiser moments and number of steps done therefore
+gives the same bits as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ import torch
 
 from dagaug.classifiers.frozen_feature_maps import build_extractor
 from dagaug.data.dataset_records import Dataset, Domains
+from dagaug.hub.card_format import CARD_FILE
+from dagaug.hub.download import fetch_run
+from dagaug.hub.names import is_hub_name, parse_hub_name
 from dagaug.model import checkpoint
 from dagaug.model.mode_translators import PaperTranslator, ReferenceTranslator
 from dagaug.model.task_presets import PRESETS
@@ -44,6 +47,7 @@ from dagaug.training.fabric import make_fabric
 from dagaug.training.frozen_feature_mode import COMPONENTS, FeatureMode
 from dagaug.training.modes import PaperMode, ReferenceMode, Snapshot, TrainingMode
 from dagaug.training.options import TrainOptions
+from dagaug.training.run_card import remove_run_card, write_run_card
 from dagaug.training.run_folder import (
     METRICS_FILE,
     append_metrics,
@@ -143,9 +147,10 @@ def train(
         OutputExistsError: the folder holds another run.
         LockedError: another training writes to the folder.
         TrainingError: the losses stay not finite.
+        HubError: the start is on the hub and cannot be downloaded.
         Interrupted: stopped by a signal; the state is saved.
     """
-    options = options.resolved()
+    options = _with_commit(options.resolved())
     _check_data(options, data)
     identity = run_identity(options, data)
     folder = out or run_folder(options, data, name)
@@ -155,6 +160,13 @@ def train(
         watched = None if watch is None else partial(watch, folder)
         run = _Run(options, data, name, folder, precision, watched, sheets, schedule or Schedule(), execution)
         return _train(run, identity, known.get("steps"))
+
+
+def _with_commit(options: TrainOptions) -> TrainOptions:
+    """The options with the commit of a start on the hub: a branch may be another one tomorrow."""
+    if options.start is None or not is_hub_name(options.start):
+        return options
+    return options.model_copy(update={"start": str(fetch_run(parse_hub_name(options.start)).name)})
 
 
 def _check_data(options: TrainOptions, data: Dataset | Domains) -> None:
@@ -181,6 +193,8 @@ def _train(run: _Run, identity: dict[str, Any], known_steps: int | None) -> Trai
     options, folder = run.options, run.folder
     state = folder / checkpoint.STATE_FILE
     if known_steps is not None and (folder / checkpoint.MODEL_FILE).exists():
+        if not (folder / CARD_FILE).exists():  # a killed run, or one of an older version
+            write_run_card(folder, run.execution.progress)
         return Trained(folder, int(known_steps), 0.0, 0, already=True)
     started = time.monotonic()
     with remove_if_empty(folder):
@@ -193,13 +207,15 @@ def _train(run: _Run, identity: dict[str, Any], known_steps: int | None) -> Trai
     if known_steps is None:  # a run that is replaced goes only now, after the options proved to be right
         for stale in (checkpoint.MODEL_FILE, checkpoint.STATE_FILE, METRICS_FILE, "split.csv"):
             (folder / stale).unlink(missing_ok=True)
+        remove_run_card(folder)
     if known_steps is not None and state.exists():
         trainer.restore(state)
         total = int(known_steps)
         run.execution.progress.say(f"{folder}: resuming at step {trainer.done} of {total}")
     else:
         total = _total_steps(trainer)
-        write_options(folder, {"identity": identity, "steps": total, "classes": mode.classes, "name": run.name})
+        described = {"classes": mode.classes, "images": mode.image_count, "name": run.name}
+        write_options(folder, {"identity": identity, "steps": total, **described})
         if isinstance(run.data, Dataset) and run.data.split_origin == "drawn":
             run.data.write_split(folder / "split.csv")
     truncate_metrics(folder / METRICS_FILE, trainer.done)
@@ -210,6 +226,7 @@ def _train(run: _Run, identity: dict[str, Any], known_steps: int | None) -> Trai
         run.watch(total, trainer.snapshot())
     save_model(folder / checkpoint.MODEL_FILE, _card(run, mode, total, features), trainer.averaged.state_dict())
     state.unlink(missing_ok=True)
+    write_run_card(folder, run.execution.progress)
     return Trained(folder, total, time.monotonic() - started, resumed_at, already=False)
 
 
@@ -236,6 +253,7 @@ def load_start(translator: Translator, options: TrainOptions, progress: Progress
     Raises:
         UsageError: ``options.start`` holds networks of the other mode.
         CheckpointError: it cannot be read.
+        HubError: it is on the hub and cannot be downloaded.
     """
     if options.start in (None, SCRATCH):
         return

@@ -70,7 +70,7 @@ def test_without_all_parts_a_run_still_ends_with_a_model(birds: Dataset, tmp_pat
 
 def test_a_finished_run_holds_a_model_its_options_and_metrics_but_no_state(birds_run: Path, birds: Dataset) -> None:
     assert {path.name for path in birds_run.iterdir()} == {
-        ".dagaug-run", "model.json", "model.safetensors", "metrics.jsonl", "options.json",
+        ".dagaug-run", "README.md", "model.json", "model.safetensors", "metrics.jsonl", "options.json",
     }  # fmt: skip
     model = load_model(birds_run)
     assert model.card.classes == birds.classes
