@@ -1,4 +1,4 @@
-"""The data card of an export, ``README.md``: what it is, from what, how it was made, licences, measured numbers.
+"""The data card (``README.md``) of an export or an HDF5 file: what it is, how it was made, licences, measured numbers.
 
 It states only what the HDF5 file holds and what a score of the same file measured. Where something is not recorded, it
 says so. For class folders it begins with tags for the Hugging Face hub.
@@ -31,27 +31,29 @@ _HIDDEN = (
     "data_given",
     "checkpoint",
     "checkpoint_given",
+    "checkpoint_hub",
     "masks_given",
     "licences",
 )  # shown in other sections, or paths of the author's machine
 
 
-def data_card(store: Store, rows: np.ndarray, to: str) -> str:
+def data_card(store: Store, rows: np.ndarray, to: str = "") -> str:
     """The text of the data card.
 
     Args:
-        store: the exported HDF5 file.
-        rows: the exported images.
-        to: the format of the export.
+        store: the HDF5 file.
+        rows: its images that the card is about.
+        to: the format of their export; empty for the file itself.
     """
     header = store.header
     known = header.provenance
     synthetic, test = store.images.synthetic[rows], store.images.split[rows] == 1
     labels = store.images.label[rows]
     kind = "images" if to in ("coco", "yolo") else "labelled images"
+    name = _code(store.path.name)
+    place = f"exported from `{name}` in the form `{to}`" if to else f"in `{name}`"
     counts = [
-        f"{len(rows):,} {kind} of {len(np.unique(labels)):,} classes, exported from `{_code(store.path.name)}` in the "
-        f"form `{to}`.",
+        f"{len(rows):,} {kind} of {len(np.unique(labels)):,} classes, {place}.",
         "",
         "| | training | test |",
         "|---|---|---|",
@@ -124,7 +126,8 @@ def _without_folder(value: str, is_path: bool = False) -> str:
 def _licences(checkpoint_sha256: str, known: Provenance) -> list[str]:
     lines = ["## Weights", ""]
     if checkpoint_sha256:
-        lines.append(f"The generator's weights have the SHA-256 `{checkpoint_sha256}`.")
+        named = f"are `{_code(known.checkpoint_hub)}` on the hub, with" if known.checkpoint_hub else "have"
+        lines.append(f"The generator's weights {named} the SHA-256 `{checkpoint_sha256}`.")
     if known.licences:
         lines += ["", "| pretrained weights | licence |", "|---|---|"]
         pairs = sorted((_without_folder(name), licence) for name, licence in known.licences.items())

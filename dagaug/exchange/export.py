@@ -36,6 +36,7 @@ from dagaug.runtime.files import explain_write_errors, locked
 from dagaug.runtime.progress import SILENT, Progress
 from dagaug.runtime.safe_names import safe_name
 from dagaug.runtime.signals import Interrupted, Stop, stop_on_signals
+from dagaug.runtime.unedited_texts import stamped
 
 __all__ = ["Exported", "Format", "SplitChoice", "export"]
 
@@ -136,7 +137,7 @@ def export(
                     plan = ExportPlan(hidden, opened.classes, both, shard_images or SHARD_IMAGES, masks)
                     _write(opened, chosen, plan, FORMAT_WRITERS[to], stop, progress)
                     card = data_card(opened, np.flatnonzero(chosen), to)
-                    (hidden / DATA_CARD).write_text(card, encoding="utf-8", errors="replace")
+                    (hidden / DATA_CARD).write_text(stamped(card), encoding="utf-8", errors="replace")
                     _move(hidden, target)
                 except BaseException:
                     shutil.rmtree(hidden, ignore_errors=True)

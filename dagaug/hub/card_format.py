@@ -1,31 +1,21 @@
-"""Cards of repositories: a README.md with YAML front matter, which the hub reads, and Markdown.
-
-The last line of a card that dagaug wrote holds a hash of the text before it. A card without this line, or with another
-hash, was written or changed by a person, and is not replaced.
-"""
+"""Cards of repositories: a README.md with YAML front matter, which the hub reads, and Markdown."""
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 
 from huggingface_hub import CardData, RepoCard
 
-from dagaug.runtime.files import write_atomically
+from dagaug.runtime.unedited_texts import is_unedited
 
 __all__ = [
     "CARD_FILE",
     "UNKNOWN_LICENCE",
     "code",
     "front_matter",
-    "is_unedited",
     "licence_of",
     "names_in_short",
-    "stamped",
     "table",
-    "write_card",
 ]
 
 CARD_FILE = "README.md"
@@ -34,7 +24,6 @@ CARD_FILE = "README.md"
 UNKNOWN_LICENCE = "unknown"
 """The hub's identifier for a licence that was not stated."""
 
-_STAMP = re.compile(r"<!-- dagaug ([0-9a-f]{16}) -->\n\Z")
 _SHOWN_NAMES = 200
 
 
@@ -44,37 +33,6 @@ def front_matter(licence: str, tags: Sequence[str], others: Mapping[str, str | l
     for name, value in {"license": licence, **others, "tags": list(tags)}.items():
         data[name] = value
     return f"---\n{data.to_yaml()}\n---\n"
-
-
-def stamped(text: str) -> str:
-    """The text of a card with the line that tells a later change of it."""
-    body = text.rstrip("\n") + "\n\n"
-    return f"{body}<!-- dagaug {_hash(body)} -->\n"
-
-
-def is_unedited(text: str) -> bool:
-    """Whether dagaug wrote a card, and nobody changed it since."""
-    found = _STAMP.search(text.replace("\r\n", "\n"))
-    return found is not None and found[1] == _hash(text.replace("\r\n", "\n")[: found.start()])
-
-
-def _hash(body: str) -> str:
-    return hashlib.sha256(body.encode()).hexdigest()[:16]
-
-
-def write_card(path: Path, text: str) -> bool:
-    """Write a card, but never over one that a person wrote or changed.
-
-    Returns:
-        whether it was written.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
-    if path.exists() and not is_unedited(path.read_text(encoding="utf-8", errors="replace")):
-        return False
-    write_atomically(path, stamped(text).encode())
-    return True
 
 
 def licence_of(text: str) -> str | None:

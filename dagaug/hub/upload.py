@@ -16,10 +16,11 @@ from huggingface_hub.errors import EntryNotFoundError, HTTPError, RepositoryNotF
 
 from dagaug.exchange.non_image_content import MANIFEST
 from dagaug.hdf5.reader import Store
-from dagaug.hub.card_format import CARD_FILE, UNKNOWN_LICENCE, is_unedited, licence_of, stamped
+from dagaug.hub.card_format import CARD_FILE, UNKNOWN_LICENCE, licence_of
 from dagaug.hub.download import MODEL, RUN_FILES
 from dagaug.hub.hub_errors import explained, quiet_library
 from dagaug.runtime.errors import CheckpointError, HubError, StoreError, UsageError
+from dagaug.runtime.unedited_texts import is_unedited, stamped
 
 __all__ = ["Kind", "Pushed", "Upload", "kind_of", "plan_upload", "push"]
 

@@ -16,10 +16,8 @@ from dagaug.hub.card_format import (
     UNKNOWN_LICENCE,
     code,
     front_matter,
-    is_unedited,
     names_in_short,
     table,
-    write_card,
 )
 from dagaug.hub.names import is_hub_name
 from dagaug.model.checkpoint import MODEL_FILE
@@ -27,6 +25,7 @@ from dagaug.model.trained_model import GENERAL, SCRATCH, ModelCard
 from dagaug.runtime.errors import CheckpointError
 from dagaug.runtime.files import write_atomically
 from dagaug.runtime.progress import SILENT, Progress
+from dagaug.runtime.unedited_texts import is_unedited, write_unless_edited
 from dagaug.training.run_folder import METRICS_FILE, OPTIONS_FILE
 
 __all__ = ["MEASURES_FILE", "remove_run_card", "render_run_card", "write_measures", "write_run_card"]
@@ -109,7 +108,7 @@ def write_run_card(run: Path, progress: Progress = SILENT) -> None:
         CheckpointError: the folder does not describe its model, or cannot be written.
     """
     try:
-        if not write_card(run / CARD_FILE, render_run_card(run)):
+        if not write_unless_edited(run / CARD_FILE, render_run_card(run)):
             progress.say(f"{run / CARD_FILE}: was written or changed by hand; it is kept, and no card is written")
     except OSError as error:
         raise CheckpointError(f"{run / CARD_FILE}: cannot be written ({error.strerror})") from error

@@ -1,66 +1,55 @@
-"""Card of an HDF5 file or an export: counts, classes and options as the file says, nothing of the machine."""
+"""Cards of data on the hub: tags, the data card of the file or export, and how to use it."""
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
-from making_stores import CANDIDATES, MORPHS, REAL, write
+from making_stores import MORPHS, REAL, write
 
+from dagaug.exchange.data_card import DATA_CARD
 from dagaug.exchange.export import export
 from dagaug.hub.dataset_card import export_card, file_card
+
+COMMIT = "a" * 40
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
     options = {
         "refs": 10, "data": "/home/someone/cub", "checkpoint": "/home/someone/run", "weights": "/home/someone/w.pth",
-        "checkpoint_hub": "hf-hub:someone/run@" + "a" * 40,
+        "checkpoint_hub": f"hf-hub:someone/run@{COMMIT}",
     }  # fmt: skip
     return write(tmp_path / "cub.h5", options=options)
 
 
-def rows(card: str) -> dict[str, str]:
-    return dict(re.findall(r"^\| ([^|]+) \| ([^|]*) \|$", card, re.MULTILINE))
+def head_of(card: str) -> Any:
+    return yaml.safe_load(card.split("---\n")[1])
 
 
-def test_the_card_counts_what_the_file_holds(store: Path) -> None:
+def test_the_card_of_a_file_has_tags_counts_origin_and_examples(store: Path) -> None:
     card = file_card(store, "someone/data", "cc-by-4.0")
-    found = rows(card)
-    assert found["real images"] == f"{REAL} (4 for training, 2 for test)"
-    assert found["synthetic images"] == f"{2 * MORPHS}"
-    assert found["candidates"] == f"{2 * CANDIDATES}"
-    assert found["classes"] == "2"
-    assert found["generator"].startswith(f"`hf-hub:someone/run@{'a' * 40}`, SHA-256 `abab")
-    head = yaml.safe_load(card.split("---\n")[1])
-    assert (head["license"], head["size_categories"]) == ("cc-by-4.0", ["n<1K"])
-    assert {"dagaug", "synthetic"} <= set(head["tags"])
-
-
-def test_the_card_names_the_options_but_no_path_of_the_machine(store: Path) -> None:
-    card = file_card(store, "someone/data", "unknown")
-    assert rows(card)["`refs`"] == "`10`"
+    assert head_of(card)["license"] == "cc-by-4.0"
+    assert head_of(card)["size_categories"] == ["n<1K"]
+    assert {"dagaug", "synthetic"} <= set(head_of(card)["tags"])
+    assert f"{REAL + 2 * MORPHS} labelled images of 2 classes, in `cub.h5`." in card
+    assert f"`hf-hub:someone/run@{COMMIT}` on the hub" in card
+    assert '"refs": 10' in card
+    assert "dagaug show hf-hub:someone/data/cub.h5" in card
     assert "/home" not in card
+    assert card == file_card(store, "someone/data", "cc-by-4.0")
 
 
-def test_class_names_are_shown_as_code_whatever_they_hold(store: Path) -> None:
-    card = file_card(store, "someone/data", "unknown")
-    assert "`../wren`, `<script>alert(1)</script>`" in card
-    assert "<script>" not in card.replace("`<script>alert(1)</script>`", "")
-
-
-def test_the_examples_name_the_file_on_the_hub(store: Path) -> None:
-    assert "dagaug show hf-hub:someone/data/cub.h5" in file_card(store, "someone/data", "unknown")
-
-
-def test_an_export_has_the_counts_of_its_file(store: Path, tmp_path: Path) -> None:
-    export(store, tmp_path / "folders")
-    of_file, of_export = file_card(store, "a/b", "unknown"), export_card(tmp_path / "folders", "unknown")
-    assert rows(of_export) == rows(of_file)
-    assert "dagaug import FOLDER" in of_export
-
-
-def test_the_same_file_gives_the_same_card(store: Path) -> None:
-    assert file_card(store, "a/b", "unknown") == file_card(store, "a/b", "unknown")
+@pytest.mark.parametrize("to", ["imagefolder", "csv"])
+def test_the_card_of_an_export_is_its_own_one_with_tags_and_licence(store: Path, tmp_path: Path, to: Any) -> None:
+    export(store, tmp_path / "out", to=to)
+    card = export_card(tmp_path / "out", "cc-by-4.0")
+    assert head_of(card)["license"] == "cc-by-4.0"
+    assert card.count("\n---\n") == 1  # one block of front matter
+    assert "exported from `cub.h5` in the form" in card
+    assert "dagaug import FOLDER" in card
+    assert "<!-- dagaug" not in card
+    (tmp_path / "out" / DATA_CARD).unlink()
+    assert "# `out`" in export_card(tmp_path / "out", "unknown")

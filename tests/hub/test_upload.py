@@ -13,9 +13,9 @@ from making_stores import SHARDS, header, shard, write
 from dagaug.exchange.export import export
 from dagaug.exchange.reimport import reimport
 from dagaug.hdf5.shard_folder import open_shard_folder
-from dagaug.hub.card_format import stamped
 from dagaug.hub.upload import Pushed, Upload, kind_of, plan_upload, push
 from dagaug.runtime.errors import CheckpointError, DagaugError, HubError, StoreError, UsageError
+from dagaug.runtime.unedited_texts import stamped
 
 BRANCH = "refs-10"
 
@@ -91,7 +91,7 @@ def test_an_uploaded_export_can_be_imported_again(
     export(store, folder)
     done = pushed(folder, "someone/folders")
     files = hub.repositories["dataset", "someone/folders"].files()
-    assert files.pop("README.md").decode() == card_text()
+    assert files["README.md"].decode() == card_text()
     assert done.commit == hub.repositories["dataset", "someone/folders"].branches["main"]
     del files[".gitattributes"]
     for name, content in files.items():

@@ -12,9 +12,9 @@ import yaml
 from making_runs import STEPS, TRAINING_IMAGES, Killed, Listener, kill_at_step, train_small
 
 from dagaug.data.dataset_records import Dataset
-from dagaug.hub.card_format import is_unedited
 from dagaug.model.trained_model import FeatureCard, ModelCard, load_model
 from dagaug.runtime.errors import CheckpointError
+from dagaug.runtime.unedited_texts import is_unedited
 from dagaug.training.run_card import remove_run_card, render_run_card, write_measures, write_run_card
 from dagaug.training.train import Schedule
 
