@@ -355,8 +355,7 @@ def augment(
     if per_class is None and model.card.per_class is not None:
         options = options.model_copy(update={"per_class": model.card.per_class})
         terminal.say(f"Using the first {options.per_class} training images of each class, as in training (--per-class)")
-    beside = output_folder(parse_hub_name(model.hub)) if model.hub and out is None else model.path.parent
-    out = out or beside / f"{data.resolve().name or 'data'}-{_plan_name(options)}.h5"
+    out = out or _folder_beside(model) / f"{data.resolve().name or 'data'}-{_plan_name(options)}.h5"
     if dry_run:
         guess = estimate(model, dataset, options, out, merge=merge, execution=execution)
         terminal.result({**asdict(guess), "out": out}, estimate_lines(guess, out))
@@ -409,6 +408,11 @@ def _read_as_trained(data: Path, layout: LayoutChoice, seed: int, model: "Traine
     if drawn is None or dataset.split_seed in (None, drawn):
         return dataset
     return read_dataset(data, layout=layout, seed=drawn)
+
+
+def _folder_beside(model: "TrainedModel") -> Path:
+    """The model's own folder, or one for results with a model from the hub."""
+    return output_folder(parse_hub_name(model.hub)) if model.hub else model.path.parent
 
 
 def _plan_name(options: "AugmentOptions") -> str:

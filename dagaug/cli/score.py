@@ -8,6 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dagaug.cli.command_inputs import check_early, data_folder, find_input, newest_store, read_stored_dataset
+from dagaug.cli.score_values import (
+    choose_arms,
+    parse_named_paths,
+    parse_numbers,
+    parse_shots,
+    parse_whole_numbers,
+)
 from dagaug.cli.shared_options import (
     CACHE,
     CLASSIFIER,
@@ -27,7 +34,7 @@ from dagaug.cli.shared_options import (
     Weights,
 )
 from dagaug.hub.names import is_hub_name
-from dagaug.runtime.errors import DataError, StoreError, UsageError
+from dagaug.runtime.errors import DataError, UsageError
 from dagaug.runtime.execution_settings import Execution
 from dagaug.runtime.image_cache import ImageCache
 
@@ -265,7 +272,7 @@ def score(
     cache: Cache = None,
 ) -> None:
     """Train the same classifier on real and on real + augmented images, with controls, and test all on unseen ones."""
-    repeated = _shots(shots)
+    repeated = parse_shots(shots)
     trained = None if repeated and str(checkpoint) == _FROZEN else checkpoint
     on_hub = data is not None and is_hub_name(data)
     check_early(
@@ -279,11 +286,12 @@ def score(
     file = file or newest_store()
     from dagaug.score.arms import QUICK_SEEDS, check_arms, check_choices, check_shares
 
-    chosen, others = _chosen_arms(arms, quick=quick, controls=controls), tuple(_named_path(text) for text in arm or ())
-    shares = _numbers("fractions", fractions), _numbers("ratio", ratio)
+    chosen, others = choose_arms(arms, quick=quick, controls=controls), parse_named_paths(arm)
+    shares = parse_numbers("fractions", fractions), parse_numbers("ratio", ratio)
     check_arms(chosen, [name for name, _ in others])
     check_shares(*shares, validation)
-    step_offer, share_offer = _whole_numbers("step_choices", step_choices), _numbers("share_choices", share_choices)
+    step_offer = parse_whole_numbers("step_choices", step_choices)
+    share_offer = parse_numbers("share_choices", share_choices)
     check_choices(step_offer, share_offer, validation, steps)
     if share_offer and synthetic_share is not None:
         raise UsageError("give either this or shares to choose from", option="synthetic_share", value=synthetic_share)
@@ -334,11 +342,8 @@ def score(
     devices_used = pick_devices(devices, pick_device(device), every=device == "auto")
     execution = Execution(device, progress=terminal, cache=CACHE, memory=images)
     out = out or source.beside().with_name(f"{file.stem}-{'shots' if repeated else 'score'}.json")
-    named = Path(source.name)
-    if repeated:
-        verdict = _score_shots(dataset, named, repeated, options, out, checkpoint, devices_used, execution, terminal)
-    else:
-        verdict = _score_once(dataset, named, options, out, checkpoint, devices_used, execution, terminal)
+    rest = dataset, Path(source.name), options, out, checkpoint, devices_used, execution, terminal
+    verdict = _score_shots(repeated, *rest) if repeated else _score_once(*rest)
     if fail_unless_helps and verdict != "helps":
         raise typer.Exit(_EXIT_UNLESS_HELPS)
 
@@ -372,9 +377,9 @@ def _score_once(
 
 
 def _score_shots(
+    shots: "Sequence[tuple[int, Path | None]]",
     dataset: "Dataset",
     file: Path,
-    shots: "Sequence[tuple[int, Path | None]]",
     options: "ScoreOptions",
     out: Path,
     checkpoint: Path | None,
@@ -408,48 +413,3 @@ def _write(out: Path, text: str) -> None:
         write_atomically(out, (text + "\n").encode())
     except OSError as error:
         raise DataError(f"{out}: cannot be written ({error.strerror})", remedies={"out": None}) from error
-
-
-def _shots(text: str | None) -> list[tuple[int, Path | None]]:
-    """Numbers of images a class, each with the HDF5 file that is given for it; empty without the option."""
-    found: list[tuple[int, Path | None]] = []
-    for part in text.split(",") if text is not None else ():
-        number, equals, path = part.strip().partition("=")
-        if not number.isdecimal() or (equals and not path):
-            raise UsageError("write numbers separated by commas, or N=FILE", option="shots", value=text)
-        if path and not is_hub_name(path) and not Path(path).exists():
-            raise StoreError(f"{path}: no such file")
-        found.append((int(number), Path(path) if path else None))
-    return found
-
-
-def _chosen_arms(text: str | None, *, quick: bool, controls: bool) -> tuple[str, ...]:
-    from dagaug.score.arms import DEFAULT_ARMS, QUICK, arm_names
-
-    named = arm_names() if text == "all" else tuple(name.strip() for name in text.split(",")) if text else ()
-    chosen = named or (QUICK if quick else DEFAULT_ARMS)
-    without_controls = arm_names(controls=False)
-    return chosen if controls else tuple(name for name in chosen if name in without_controls)
-
-
-def _named_path(text: str) -> tuple[str, Path]:
-    name, equals, path = text.partition("=")
-    if not equals or not path:
-        raise UsageError("write NAME=PATH", option="arm", value=text)
-    if not Path(path).exists():
-        raise UsageError("no such HDF5 file or folder", option="arm", value=text)
-    return name, Path(path)
-
-
-def _numbers(option: str, text: str | None) -> tuple[float, ...]:
-    try:
-        return tuple(float(part) for part in text.split(",")) if text else ()
-    except ValueError as error:
-        raise UsageError("write numbers separated by commas", option=option, value=text) from error
-
-
-def _whole_numbers(option: str, text: str | None) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split(",")) if text else ()
-    except ValueError as error:
-        raise UsageError("write whole numbers separated by commas", option=option, value=text) from error

@@ -91,15 +91,14 @@ def score(
     options = _possible(options or _suitable(store, devices[0].type), store, checkpoint, execution.progress)
     dataset = dataset.subset(options.per_class)
     versions = library_versions(*LIBRARIES)
-    log = RunLog(resume, versions, execution.progress)
-    execution = replace(execution, device=str(devices[0]))
+    log, execution = RunLog(resume, versions, execution.progress), replace(execution, device=str(devices[0]))
     images = _read_images(dataset, store, options, checkpoint, execution)
     fit = options.fit.resolved(len(images.train))
-    trained = _train(images, fit, options, SharedSettings(dataset.classes, fit), devices, log,
-                     execution.progress)  # fmt: skip
+    shared = SharedSettings(dataset.classes, fit)
+    trained = _train(images, fit, options, shared, devices, log, execution.progress)
     arms, swept, trainings = options.table(), trained.swept, trained.trainings
     table = RunTable(trained.runs, images.test.labels, dataset.classes)
-    comparisons = tuple(table.compare(arm, baseline) for arm, baseline in _pairs(arms))
+    comparisons = tuple(table.compare(*pair) for pair in _pairs(arms))
     leaks = check_leaks(store, dataset, {"real": images.train, **images.synthetic}, images.test, execution=execution)
     groups = frequency_groups(images.train.labels, images.test.labels, len(dataset.classes))
     synthetic = {arm.name: trainings[arm.name].synthetic for arm in arms}
