@@ -39,7 +39,7 @@ def parse_named_paths(texts: Sequence[str] | None) -> tuple[tuple[str, Path], ..
         name, equals, path = text.partition("=")
         if not equals or not path:
             raise UsageError("write NAME=PATH", option="arm", value=text)
-        if not Path(path).exists():
+        if not is_hub_name(path) and not Path(path).exists():
             raise UsageError("no such HDF5 file or folder", option="arm", value=text)
         found.append((name, Path(path)))
     return tuple(found)

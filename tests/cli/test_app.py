@@ -21,6 +21,7 @@ from making_runs import Output, dagaug, quick, tensors_of
 from dagaug.__main__ import main
 from dagaug.birds import dataset
 from dagaug.cli.app import app
+from dagaug.cli.command_inputs import Input
 from dagaug.cli.show import _inputs_of
 from dagaug.cli.terminal import Terminal
 from dagaug.data.layouts import read_dataset
@@ -184,7 +185,7 @@ def test_a_file_finds_its_run_and_data_from_any_folder(
     del as_json
     file, (run,) = Path("json.h5").absolute(), Path("runs").absolute().glob("cub-pose-*")
     monkeypatch.chdir(tmp_path)
-    found = _inputs_of(file, None, Terminal(quiet=True))
+    found = _inputs_of(Input(file), None, Terminal(quiet=True))
     assert (found.run, found.data) == (run, file.with_name("cub"))
 
 
