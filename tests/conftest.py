@@ -37,6 +37,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason="needs a GPU"))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _cache_of_the_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Commands keep masks and features in a folder of the session, not below the folder where the tests are started."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        for command in ("augment", "metrics", "score", "train"):
+            patch.setattr(f"dagaug.cli.{command}.CACHE", folder)
+        yield
+
+
 # ---- the small world of training, augmenting and the commands (see making_runs.py)
 
 

@@ -18,8 +18,9 @@ from making_augmentations import (
 )
 from making_images import make_transparent
 from making_masks import write_mask, write_masks
-from making_runs import FRAMING, SPECIES, TRAINING_IMAGES, Listener, quick
+from making_runs import FRAMING, SPECIES, TRAINING_IMAGES, Listener
 
+from dagaug.augment.judge_practice_images import practice_images
 from dagaug.augment.morph_plan import DEFAULT_VARIANTS, VARIANTS
 from dagaug.augment.options import AugmentOptions
 from dagaug.augment.prepared_augmentation import Job
@@ -34,6 +35,7 @@ from dagaug.hdf5.reader import Store
 from dagaug.hdf5.shard_folder import first_difference
 from dagaug.model import training_free
 from dagaug.model.frozen_readings import FrozenReader
+from dagaug.model.mode_translators import PaperTranslator
 from dagaug.model.trained_model import TrainedModel
 from dagaug.runtime.errors import UsageError
 from dagaug.runtime.execution_settings import Execution
@@ -215,22 +217,22 @@ def test_an_image_whose_estimated_mask_is_wrong_is_neither_source_nor_reference_
 def test_a_second_run_takes_masks_and_features_from_the_cache_with_the_same_bytes(
     frozen: TrainedModel, birds: Dataset, judged: AugmentOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A judge that is trained here sees practice images, too, which are cut out by the masks."""
-    options = judged.model_copy(
-        update={"weights": None, "classifier": "plain", "folds": 2, "limit": 2, "refs": 1, "variants": ("morph",),
-                "min_confidence": 0.0}
-    )  # fmt: skip
+    options = judged.model_copy(update={"limit": 2, "refs": 1, "variants": ("morph",), "min_confidence": 0.0})
+    patches = read_patches(birds, birds.train[:3], frozen.card.framing)
 
-    def made(name: str, cache: Path | None) -> bytes:
-        out = tmp_path / f"{name}.h5"
-        augment(frozen, birds, options, out, execution=Execution("cpu", 1, cache=cache))
-        return out.read_bytes()
+    def made(name: str, cache: Path | None) -> tuple[bytes, bytes]:
+        out, execution = tmp_path / f"{name}.h5", Execution("cpu", 1, cache=cache)
+        augment(frozen, birds, options, out, execution=execution)
+        assert not isinstance(frozen.translator, PaperTranslator)
+        practice = practice_images(
+            frozen.translator, patches.images, patches.labels, seed=0, boxes=patches.boxes(), execution=execution
+        )
+        return out.read_bytes(), practice.images.tobytes()
 
-    with quick():
-        plain, first = made("plain", None), made("first", tmp_path / "cache")
-        entries = sum(path.is_file() for path in (tmp_path / "cache").glob("??/*"))
-        monkeypatch.setattr(FrozenReader, "_computed", None)
-        assert made("second", tmp_path / "cache") == first == plain
+    plain, first = made("plain", None), made("first", tmp_path / "cache")
+    entries = sum(path.is_file() for path in (tmp_path / "cache").glob("??/*"))
+    monkeypatch.setattr(FrozenReader, "_computed", None)
+    assert made("second", tmp_path / "cache") == first == plain
     assert entries == TRAINING_IMAGES
 
 
