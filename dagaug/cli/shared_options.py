@@ -43,7 +43,6 @@ __all__ = [
     "Overwrite",
     "PerClass",
     "PoseBandChoice",
-    "PrecisionChoice",
     "Quiet",
     "ReferencesChoice",
     "Seed",
@@ -87,7 +86,6 @@ LayoutChoice = Literal[
 ]  # fmt: skip
 MergeChoice = Literal["copy", "virtual"]
 PoseBandChoice = Literal["narrow", "mixed", "all"]
-PrecisionChoice = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
 ReferencesChoice = Literal["random", "missing-poses"]
 ShowChoice = Literal["page", "png", "pdf"]
 

@@ -23,7 +23,6 @@ from dagaug.cli.shared_options import (
     Masks,
     Overwrite,
     PerClass,
-    PrecisionChoice,
     Quiet,
     Seed,
     Strict,
@@ -241,7 +240,7 @@ def train(
     seed: Seed = 0,
     device: Device = "auto",
     precision: Annotated[
-        PrecisionChoice,
+        str,
         typer.Option(metavar="NAME", help="Precision: auto, 32-true, bf16-mixed or 16-mixed.", rich_help_panel=MACHINE),
     ] = "auto",
     workers: Workers = 2,
@@ -259,8 +258,9 @@ def train(
     from dagaug.data.domains_layout import read_domains
     from dagaug.data.layouts import read_dataset
     from dagaug.data.object_patches import Framing
-    from dagaug.training.options import TrainOptions
+    from dagaug.training.options import TrainOptions, check_precision
 
+    check_precision(precision)
     framing = build_options(Framing, size=size or 64, crop=crop, margin=margin, fit=fit)
     given = {
         "per_class": per_class, "steps": steps, "minutes": minutes, "start": start, "batch_size": batch_size,

@@ -12,6 +12,7 @@ from lightning_fabric.strategies import SingleDeviceStrategy
 
 from dagaug.compute.devices import computes_in_bf16, pick_device
 from dagaug.runtime.errors import UsageError
+from dagaug.training.options import check_precision
 
 __all__ = ["best_precision", "make_fabric"]
 
@@ -45,8 +46,7 @@ def make_fabric(device: str, precision: str) -> Fabric:
     Raises:
         UsageError: the precision is unknown, or this machine does not have the device.
     """
-    if precision not in ("auto", "32-true", "bf16-mixed", "16-mixed"):
-        raise UsageError("choose auto, 32-true, bf16-mixed or 16-mixed", option="precision", value=precision)
+    check_precision(precision)
     picked = pick_device(device)
     chosen = best_precision(picked) if precision == "auto" else precision
     plugins: Any = None if chosen == "32-true" else [_Autocast(chosen, picked.type)]  # type: ignore[arg-type]

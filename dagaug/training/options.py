@@ -11,7 +11,7 @@ from dagaug.data.object_patches import Framing
 from dagaug.model.task_presets import GENERAL, PRESETS, SCRATCH, Ablation, AttentionSettings, Mode
 from dagaug.runtime.errors import UsageError
 
-__all__ = ["TrainOptions", "check_distance"]
+__all__ = ["TrainOptions", "check_distance", "check_precision"]
 
 # Weights of the terms that the paper does not have (examples/method.md, "How the networks learn").
 _EXACT_WEIGHTS = {
@@ -42,6 +42,16 @@ def check_distance(name: str, weights: Path | None) -> None:
         )
     if name not in ("resblock", "l2") and not name.startswith("timm:"):
         raise UsageError("choose resblock, l2 or timm:NAME", option="distance", value=name)
+
+
+def check_precision(name: str) -> None:
+    """Check the name of the precision of a training.
+
+    Raises:
+        UsageError: the name is unknown.
+    """
+    if name not in ("auto", "32-true", "bf16-mixed", "16-mixed"):
+        raise UsageError("choose auto, 32-true, bf16-mixed or 16-mixed", option="precision", value=name)
 
 
 class TrainOptions(BaseModel):

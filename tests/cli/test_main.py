@@ -65,7 +65,6 @@ print(code, sorted({"torch", "cv2", "timm", "matplotlib"} & set(sys.modules)))
         ("train . --device abacus", "--device abacus: choose auto, cpu, cuda"),
         ("train . --start nowhere", "--start nowhere: no such run folder or checkpoint"),
         ("train . --masks nowhere", "--masks nowhere: no such folder of masks"),
-        ("train . --precision 8", ""),
         ("augment . --pairs nowhere.csv", "--pairs nowhere.csv: no such file"),
         ("score . x.h5 --arms real,best", "--arms best: no such arm"),
         ("score . x.h5 --arm theirs=nowhere", "--arm theirs=nowhere: no such HDF5 file or folder"),
@@ -90,6 +89,7 @@ def test_a_slip_of_the_pen_is_told_before_the_slow_imports(arguments: str, messa
     ("arguments", "message"),
     [
         ("train data --preset poze", "--preset poze: choose one of"),
+        ("train data --precision 8", "--precision 8: choose auto, 32-true"),
         ("train data --without dea", "--without dea: input should be 'dae'"),
         ("train data --size 33", "--size 33: input should be a multiple of 16"),
         ("train data --distance l3", "--distance l3: choose resblock, l2 or timm:NAME"),
