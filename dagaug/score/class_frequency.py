@@ -39,8 +39,8 @@ def frequency_groups(
         classes: number of classes.
 
     Returns:
-        the groups that are not empty, from many to few images. None if the classes of ``many`` have, on average, fewer
-        than twice as many images as those of ``few``.
+        the groups that are not empty, from many to few images. None if upper and lower third meet at one number,
+        or if the classes of ``many`` have, on average, fewer than twice as many images as those of ``few``.
     """
     counts = np.bincount(train, minlength=classes)
     tested = np.flatnonzero(np.bincount(test, minlength=classes))
@@ -48,6 +48,8 @@ def frequency_groups(
         return ()
     ordered, third = np.sort(counts[tested]), -(-len(tested) // 3)
     low, high = ordered[third - 1], ordered[-third]
+    if low == high:  # most classes have equally many images
+        return ()
     of_group = {
         "many": tested[counts[tested] >= high],
         "medium": tested[(counts[tested] > low) & (counts[tested] < high)],

@@ -29,7 +29,7 @@ def test_unequal_classes_are_split_into_thirds_with_their_numbers_of_images() ->
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("counts", [[10] * 9, [10, 11, 12, 13, 14, 15], [30] + [5] * 11])
+@pytest.mark.parametrize("counts", [[10] * 9, [10, 11, 12, 13, 14, 15], [30] + [5] * 11, [1, 1, 1, 5]])
 def test_classes_that_differ_little_or_in_one_class_only_are_not_split(counts: list[int]) -> None:
     assert groups_of(counts) == {}
 
