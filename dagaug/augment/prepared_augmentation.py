@@ -36,7 +36,7 @@ from dagaug.augment.selection import SURPLUS, VERDICTS, check_bounds
 from dagaug.classifiers.cross_fit import CrossFitted
 from dagaug.compute.devices import pick_device
 from dagaug.data.dataset_records import Dataset, Sample
-from dagaug.data.mask_files import hash_masks, mask_faults
+from dagaug.data.mask_files import PatchMask, hash_masks, mask_faults
 from dagaug.data.object_patches import Patches, leave_out, read_patches
 from dagaug.data.patch_loading import say_transparent
 from dagaug.hdf5.schema import Header
@@ -165,15 +165,16 @@ class Job:
         if self.translator.structure_type is not FrozenStructure or not rows:
             return patches
         reader, boxes = StructureReader(self.translator, self.device, self.cache), patches.boxes()
-        masks = []
+
+        def found(row: int) -> PatchMask:
+            mask = 255 * reader.masks(patches.images[row : row + 1], boxes[row : row + 1])
+            task.advance()
+            return mask[0, 0].round().to(torch.uint8).cpu().numpy()
+
         self.translator.to(self.device)
         with torch.inference_mode(), execution.progress.task("Finding objects", len(rows), "images") as task:
-            for row in rows:
-                mask = 255 * reader.masks(patches.images[row : row + 1], boxes[row : row + 1])
-                masks.append(mask[0, 0].round().to(torch.uint8).cpu().numpy())
-                task.advance()
+            faults = mask_faults(map(found, rows), [boxes[row] for row in rows], "the estimated mask")
         self.translator.to("cpu")  # other processes may get the translator, and must not use this GPU
-        faults = mask_faults(masks, [boxes[row] for row in rows], "the estimated mask")
         return leave_out(self.dataset, patches, {rows[place]: fault for place, fault in faults.items()}, execution)
 
     def _drawn_plan(self, pool: Sequence[Sample], execution: Execution, trial: bool) -> MorphPlan:

@@ -63,7 +63,7 @@ def test_morphs_without_training_use_masks_and_list_the_unusable(
     assert "is empty" in done.out
     with Store(tmp_path / "a.h5") as store:
         assert len(store.header.skipped) == 1
-        assert store.header.provenance.masks == "masks"
+        assert store.header.provenance.masks == str(tmp_path / "masks")
         bad_row = store.header.files.index(bad.path.as_posix())
         assert bad_row not in {*store.candidates.source, *store.candidates.reference}
 
