@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,7 @@ from dagaug.score.statistics import calibration_error
 __all__ = ["SharedSettings", "TrainingSpec", "run_all"]
 
 _BATCH = 64  # images in memory at a time
+_SHARED = "dagaug-score-"  # begins the name of the temporary folder that the processes of several devices share
 
 
 @dataclass(frozen=True)
@@ -111,13 +113,13 @@ def run_all(
     left = [place for place in range(len(jobs)) if place not in runs]
     if left:
         groups = _groups(jobs, left, shared)
-        with (
-            progress.task(title, sum(jobs[place][0].steps for place in left), "steps") as task,
-            tempfile.TemporaryDirectory(dir=scratch_folder()) as folder,
-        ):
+        with progress.task(title, sum(jobs[place][0].steps for place in left), "steps") as task, ExitStack() as stack:
             sets: list[ImageSet] = []
             packed = [_job_of(jobs[group[0]][0], sets, tuple(jobs[place][1] for place in group)) for group in groups]
-            images = sets if len(devices) == 1 else _write_sets(sets, Path(folder))
+            images: Sequence[ImageSet | Path] = sets
+            if len(devices) > 1:
+                folder = tempfile.TemporaryDirectory(prefix=_SHARED, dir=scratch_folder())
+                images = _write_sets(sets, Path(stack.enter_context(folder)))
             worker = partial(_Trainer, shared, images)
             for number, done in run_jobs(worker, packed, devices, task=task, progress=progress):
                 for place, run in zip(groups[number], done, strict=True):
