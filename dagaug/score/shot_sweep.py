@@ -19,7 +19,7 @@ import torch
 from dagaug.augment.prepared_augmentation import draw_plan
 from dagaug.augment.run import augment
 from dagaug.augment.stored_image_check import check_stored_images
-from dagaug.classifiers.fit import FitOptions, fit
+from dagaug.classifiers.fit import FitOptions
 from dagaug.compute.devices import pick_device
 from dagaug.data.dataset_records import Dataset
 from dagaug.data.mask_files import hash_masks
@@ -37,12 +37,14 @@ from dagaug.runtime.progress import SILENT
 from dagaug.score.control_images import with_stored_masks
 from dagaug.score.experiment import score
 from dagaug.score.file_recipe import FileRecipe, FrozenRecipe, read_recipe
-from dagaug.score.image_set_loading import check_origin
+from dagaug.score.image_set_loading import ImageSet, check_origin
 from dagaug.score.options import ScoreOptions
 from dagaug.score.results import ScoreResult
 from dagaug.score.settings_search import steps_of_choice
 from dagaug.score.shot_results import ShotPoint, ShotsResult, point_of
 from dagaug.score.statistics import Verdict
+from dagaug.score.training_cost import TrainingCost, in_words
+from dagaug.score.trainings import SharedSettings, TrainingSpec
 from dagaug.training.modes import Snapshot
 from dagaug.training.step_count import default_steps
 from dagaug.training.train import train
@@ -51,7 +53,6 @@ __all__ = ["ShotPlan", "plan_shots", "score_shots"]
 
 _FILE = "morphs.h5"
 _RUN = "run"
-_TRIAL_STEPS = (1, 4)  # of two short trainings; their difference is the time of three steps
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ def score_shots(
     store, shots = local_file(named), [(number, local_file(file) if file else None) for number, file in shots]
     plans = plan_shots(dataset, store, shots, options, folder, checkpoint=checkpoint, device=devices[0].type)
     say = execution.progress.say
-    for line in _cost(plans, options, devices, execution):
+    for line in _cost(plans, options, devices):
         say(line)
     points, started = [], time.monotonic()
     for number, plan in enumerate(plans, 1):
@@ -239,9 +240,7 @@ def _few(plan: ShotPlan) -> str:
     return f"{plan.per_class} image{'s' * (plan.per_class > 1)} a class"
 
 
-def _cost(
-    plans: Sequence[ShotPlan], options: ScoreOptions, devices: Sequence[torch.device], execution: Execution
-) -> Iterator[str]:
+def _cost(plans: Sequence[ShotPlan], options: ScoreOptions, devices: Sequence[torch.device]) -> Iterator[str]:
     """What is made for each number, and how long the classifiers' trainings will take."""
     trainings = len(options.table()) * options.seeds
     kept = f"Finished steps are kept in {plans[0].folder.parent}"
@@ -251,16 +250,14 @@ def _cost(
             f"{_few(plan)}: {len(plan.dataset.train):,} training images; {made}; {trainings} trainings of a classifier "
             f"of {plan.steps:,} steps"
         )
-    if options.fit.mode == "linear-probe":
+    cost = _measured_cost(plans[0], options.fit, devices[0])
+    if cost is None:
         yield kept
         return
-    each_arm = sum(options.seeds * plan.steps + steps_of_choice(plan.steps, options) for plan in plans)
-    steps = len(options.table()) * each_arm
-    each = _seconds_per_step(options.fit, plans[0].dataset.classes, execution)
-    yield (
-        f"The trainings of the classifiers take about {each * steps / 60 / len(devices):.0f} minutes in all on this "
-        f"machine, besides GANs and morphs. {kept}"
-    )
+    of_choice = len(options.table()) * sum(steps_of_choice(plan.steps, options) for plan in plans)
+    seconds = cost.of([plan.steps for plan in plans for _ in range(trainings)]) + cost.step * of_choice
+    told = in_words(seconds / len(devices))
+    yield f"The trainings of the classifiers take about {told} in all on this machine, besides GANs and morphs. {kept}"
 
 
 def _gan(plan: ShotPlan) -> str:
@@ -271,17 +268,17 @@ def _gan(plan: ShotPlan) -> str:
     return f"a GAN of {model.minutes:g} minutes" if plan.gan_steps is None else f"a GAN of {plan.gan_steps:,} steps"
 
 
-def _seconds_per_step(options: FitOptions, classes: tuple[str, ...], execution: Execution) -> float:
-    """Measured on noise."""
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (options.batch_size, options.size, options.size, 3), dtype=np.uint8)
-    labels = np.arange(len(images)) % len(classes)
-    seconds = []
-    for steps in _TRIAL_STEPS:
-        started = time.monotonic()
-        fit(images, labels, classes, replace(options, steps=steps), seed=0, execution=Execution(execution.device))
-        seconds.append(time.monotonic() - started)
-    return max(0.0, (seconds[1] - seconds[0]) / (_TRIAL_STEPS[1] - _TRIAL_STEPS[0]))
+def _measured_cost(plan: ShotPlan, options: FitOptions, device: torch.device) -> TrainingCost | None:
+    """Time of a training of a classifier, measured on noise; None for a linear probe."""
+    classes = plan.dataset.classes
+    pixels = np.random.default_rng(0).integers(
+        0, 256, (options.batch_size, options.size, options.size, 3), dtype=np.uint8
+    )
+    noise = ImageSet(pixels, np.arange(len(pixels), dtype=np.int64) % len(classes))
+    resolved = options.resolved(len(plan.dataset.train))
+    return TrainingCost.measured(
+        TrainingSpec("noise", resolved, noise, None, noise), SharedSettings(classes, resolved), device
+    )
 
 
 # One number
@@ -366,8 +363,8 @@ def _options_record(plans: Sequence[ShotPlan], store: Path, options: ScoreOption
         "store": str(store),
         "model": {**shared, "trained": not isinstance(first.model, FrozenRecipe)},
         "augment": [plan.recipe.augment.model_dump(mode="json") for plan in plans],
-        "arms": list(options.arms),
         **{name: getattr(options, name) for name in ("seeds", "seed", "validation")},
+        **{name: list(getattr(options, name)) for name in ("arms", "step_choices", "share_choices")},
         "fit": options.fit.as_dict(),
     }
 
