@@ -286,6 +286,7 @@ def test_an_unknown_timm_name_is_refused_with_close_matches(command: tuple[objec
         (("train", "birds", "--minutes", 0), "--minutes 0"),
         (("train", "birds", "--learning-rate", -1), "--learning-rate -1"),
         (("train", "birds", "--out", "never", *FEW[:-4], "--device", "abacus"), "--device abacus: choose "),
+        (("train", "birds", "--out", "never", *FEW[:-2], "--precision", "8"), "--precision 8: choose "),
         (("train", "birds", "--out", "never", *FEW, "--distance", "cosine"), "--distance cosine: choose "),
         (("train", "birds", "--out", "never", *FEW, "--weights", "file"), "--weights file: "),
         (("augment", "birds", "--variants", "upside-down"), "--variants upside-down: "),
